@@ -1,0 +1,39 @@
+"""From a user's message to the token ids that the policy sees; the only place where a prompt is tokenised."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sppo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder.
+
+    Raises:
+        ConfigError: if it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.chat_template:
+        raise ConfigError(f"{folder}: the tokenizer has no chat template; use a chat (instruct) model")
+    return tokenizer
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """Token ids of a single-turn chat up to where the assistant's answer begins."""
+    messages = [{"role": "user", "content": prompt}]
+    ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    return ids
+
+
+def special_token_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
+    """The first special token written out in a text, which would be read as control and not as text, or None."""
+    specials = {str(token) for token in tokenizer.all_special_tokens}
+    specials |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return next((token for token in sorted(specials) if token in text), None)

@@ -1,0 +1,196 @@
+"""The store in S3 or a server that speaks its protocol (`AWS_ENDPOINT_URL`), through boto3's transfer manager."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.store import MANIFEST, Manifest, cache_folder, describe, verify
+
+
+class S3Store:
+    """A store under `s3://bucket/prefix`; credentials and endpoint come from the environment, as boto3 reads them."""
+
+    def __init__(self, uri: str) -> None:
+        parsed = urlparse(uri)
+        if not parsed.netloc:
+            raise ConfigError(f"{uri}: name a bucket, as in s3://bucket/prefix")
+        import boto3
+        from botocore.config import Config
+
+        self.bucket, self.prefix = parsed.netloc, parsed.path.strip("/")
+        self.uri = uri.rstrip("/")
+        self.client: Any = boto3.client("s3", config=Config(retries={"max_attempts": 8, "mode": "standard"}))
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}/{key}".strip("/")
+
+    def manifest(self, key: str) -> Manifest | None:
+        """See `Store.manifest`."""
+        data = self.read(f"{key}/{MANIFEST}")
+        return None if data is None else Manifest.model_validate_json(data)
+
+    def commit(self, key: str, folder: Path, inputs: Mapping[str, str], figures: Mapping[str, float]) -> Manifest:
+        """See `Store.commit`."""
+        attempt = uuid.uuid4().hex[:8]
+        manifest = Manifest(prefix=attempt, inputs=dict(inputs), figures=dict(figures), files=describe(folder))
+        with _reported(f"{self.uri}/{key}"):
+            for entry in manifest.files:
+                self.client.upload_file(
+                    str(folder / entry.path), self.bucket, self._key(f"{key}/{attempt}/{entry.path}")
+                )
+            won = self._put_if_absent(f"{key}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+        if won:
+            return manifest
+        self._delete_prefix(f"{key}/{attempt}/")
+        winner = self.manifest(key)
+        if winner is None:
+            raise InfrastructureError(f"{self.uri}/{key}: another attempt's manifest vanished while committing; resume")
+        return winner
+
+    def fetch(self, key: str) -> Path:
+        """See `Store.fetch`; downloads once into the cache, which is keyed by content."""
+        manifest = self.manifest(key)
+        if manifest is None:
+            raise InfrastructureError(f"{self.uri}/{key}: nothing is committed there; resume the run")
+        return download(
+            f"{self.uri}/{key}",
+            manifest,
+            lambda name, path: self.client.download_file(
+                self.bucket, self._key(f"{key}/{manifest.prefix}/{name}"), str(path)
+            ),
+        )
+
+    def read(self, key: str) -> bytes | None:
+        """See `Store.read`."""
+        with _reported(f"{self.uri}/{key}"):
+            try:
+                body: bytes = self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
+            except self.client.exceptions.NoSuchKey:
+                return None
+        return body
+
+    def write(self, key: str, data: bytes) -> None:
+        """See `Store.write`."""
+        with _reported(f"{self.uri}/{key}"):
+            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        with _reported(f"{self.uri}/{key}"):
+            self.client.delete_object(Bucket=self.bucket, Key=self._key(f"{key}/{MANIFEST}"))
+        self._delete_prefix(f"{key}/")
+
+    def _delete_prefix(self, prefix: str) -> None:
+        with _reported(f"{self.uri}/{prefix}"):
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix) + "/")
+            for page in pages:
+                for entry in page.get("Contents", []):
+                    self.client.delete_object(Bucket=self.bucket, Key=entry["Key"])
+
+    def _put_if_absent(self, key: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        try:
+            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
+                return False
+            raise
+        return True
+
+
+def download(uri: str, manifest: Manifest, get: Callable[[str, Path], None]) -> Path:
+    """Bring a committed folder into the cache, verified, and return it; a folder that is there already is reused.
+
+    Args:
+        uri: where it comes from, for messages.
+        manifest: what it must hold.
+        get: downloads one file, by its path in the manifest, to a local path.
+    """
+    target = cache_folder() / "folders" / manifest.digest()
+    if target.exists():
+        verify(target, manifest, str(target))
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
+        staging = Path(folder) / "folder"
+        with _reported(uri):
+            for entry in manifest.files:
+                path = staging / entry.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                get(entry.path, path)
+        verify(staging, manifest, uri)
+        try:
+            staging.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            shutil.rmtree(staging)
+    return target
+
+
+def s3_folder(uri: str) -> Path:
+    """Bring a plain S3 folder (uploaded by other tools, without a manifest) into the cache.
+
+    Raises:
+        ConfigError: if nothing lies under the prefix.
+    """
+    store = S3Store(uri)
+    committed = store.manifest("")
+    if committed is not None:
+        return store.fetch("")
+    with _reported(uri):
+        pages = store.client.get_paginator("list_objects_v2").paginate(Bucket=store.bucket, Prefix=store.prefix + "/")
+        entries = [entry for page in pages for entry in page.get("Contents", [])]
+    if not entries:
+        raise ConfigError(f"{uri}: no object lies under that prefix; check the bucket and the path")
+    names = {entry["Key"].removeprefix(store.prefix + "/"): entry["ETag"] for entry in entries}
+    identity = hashlib.sha256(repr((uri, sorted(names.items()))).encode()).hexdigest()
+    target = cache_folder() / "folders" / identity
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder, _reported(uri):
+            for name in names:
+                path = Path(folder) / "folder" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                store.client.download_file(store.bucket, f"{store.prefix}/{name}", str(path))
+            (Path(folder) / "folder").rename(target)
+    return target
+
+
+def s3_file(uri: str) -> Path:
+    """Bring one S3 object into the cache and return its path.
+
+    Raises:
+        ConfigError: if there is no such object.
+    """
+    parent, _, name = uri.rpartition("/")
+    store = S3Store(parent)
+    data = store.read(name)
+    if data is None:
+        raise ConfigError(f"{uri}: no such object; check the bucket and the key")
+    target = cache_folder() / "files" / hashlib.sha256(data).hexdigest() / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data)
+    return target
+
+
+@contextmanager
+def _reported(uri: str) -> Iterator[None]:
+    """Turn a failed request into one line that names the object."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, Boto3Error) as error:
+        raise InfrastructureError(f"{uri}: {error}") from error

@@ -1,0 +1,228 @@
+"""The store: where a run's outputs live, as folders that exist only once they are complete.
+
+A folder is *committed* by its manifest, which lists every file with its size and SHA-256 and is written last. Readers
+refuse a folder without a manifest, or with a file that differs from it. Two attempts at the same folder cannot mix:
+on a file system the whole folder appears with one rename; in S3 each attempt uploads under a prefix of its own, and
+the manifest, written with `If-None-Match: *`, names the prefix that won.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from sppo.errors import ConfigError, InfrastructureError
+
+MANIFEST = "MANIFEST.json"
+
+
+class StoredFile(BaseModel):
+    """One file of a committed folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a committed folder holds, what it was made from, and the figures measured while making it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: int = 1
+    prefix: str = ""
+    inputs: dict[str, str]
+    figures: dict[str, float]
+    files: tuple[StoredFile, ...]
+
+    def digest(self) -> str:
+        """SHA-256 of the content: paths and file digests, whatever the time or place."""
+        lines = "".join(f"{f.sha256}  {f.path}\n" for f in sorted(self.files, key=lambda f: f.path))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+class Store(Protocol):
+    """A place for committed folders and small objects, named by relative keys."""
+
+    uri: str
+
+    def manifest(self, key: str) -> Manifest | None:
+        """The manifest of a committed folder, or None where nothing is committed."""
+        ...
+
+    def commit(self, key: str, folder: Path, inputs: Mapping[str, str], figures: Mapping[str, float]) -> Manifest:
+        """Commit the files under `folder` as `key`; where another attempt won, its manifest is returned instead."""
+        ...
+
+    def fetch(self, key: str) -> Path:
+        """A local, verified folder with the committed files of `key`; treat it as read-only."""
+        ...
+
+    def read(self, key: str) -> bytes | None:
+        """A small object, or None."""
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write a small object atomically, replacing an older one."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a folder, its manifest first; nothing happens where there is none."""
+        ...
+
+
+def cache_folder() -> Path:
+    """Where downloaded and converted files are kept: `SPPO_CACHE`, else the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sppo"
+    return Path(os.environ.get("SPPO_CACHE", default)).expanduser()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(folder: Path) -> tuple[StoredFile, ...]:
+    """Every file under a folder with size and digest, in path order."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return tuple(
+        StoredFile(path=p.relative_to(folder).as_posix(), bytes=p.stat().st_size, sha256=file_sha256(p)) for p in paths
+    )
+
+
+def verify(folder: Path, manifest: Manifest, uri: str) -> None:
+    """Compare a folder with its manifest.
+
+    Raises:
+        InfrastructureError: naming the first file that is missing, truncated or changed.
+    """
+    for entry in manifest.files:
+        path = folder / entry.path
+        if not path.is_file():
+            raise InfrastructureError(f"{uri}/{entry.path}: listed in the manifest but missing; delete {uri} and resume")
+        if path.stat().st_size != entry.bytes or file_sha256(path) != entry.sha256:
+            raise InfrastructureError(f"{uri}/{entry.path}: differs from the manifest; delete {uri} and resume")
+
+
+class LocalStore:
+    """A store in a folder of the file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.uri = str(self.root)
+
+    def manifest(self, key: str) -> Manifest | None:
+        """See `Store.manifest`."""
+        data = self.read(f"{key}/{MANIFEST}")
+        return None if data is None else Manifest.model_validate_json(data)
+
+    def commit(self, key: str, folder: Path, inputs: Mapping[str, str], figures: Mapping[str, float]) -> Manifest:
+        """See `Store.commit`; the files are moved where `folder` is on the same file system, else copied."""
+        target = self.root / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        manifest = Manifest(inputs=dict(inputs), figures=dict(figures), files=describe(folder))
+        staging = target.parent / f".{target.name}.tmp-{uuid.uuid4().hex[:8]}"
+        shutil.move(folder, staging)
+        (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+        _sync(staging)
+        try:
+            staging.rename(target)
+        except OSError:
+            winner = self.manifest(key)
+            if winner is None:
+                raise
+            shutil.rmtree(staging)
+            return winner
+        return manifest
+
+    def fetch(self, key: str) -> Path:
+        """See `Store.fetch`; the folder itself, not a copy."""
+        manifest = self.manifest(key)
+        if manifest is None:
+            raise InfrastructureError(f"{self.uri}/{key}: nothing is committed there; resume the run")
+        verify(self.root / key, manifest, f"{self.uri}/{key}")
+        return self.root / key
+
+    def read(self, key: str) -> bytes | None:
+        """See `Store.read`."""
+        path = self.root / key
+        return path.read_bytes() if path.is_file() else None
+
+    def write(self, key: str, data: bytes) -> None:
+        """See `Store.write`."""
+        path = self.root / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+        staging.write_bytes(data)
+        staging.replace(path)
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        (self.root / key / MANIFEST).unlink(missing_ok=True)
+        if (self.root / key).exists():
+            shutil.rmtree(self.root / key)
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def open_store(uri: str) -> Store:
+    """The store behind a folder path, `file:` URI or `s3://bucket/prefix`.
+
+    Raises:
+        ConfigError: for another scheme.
+    """
+    if uri.startswith("s3://"):
+        from sppo.s3 import S3Store
+
+        return S3Store(uri)
+    if "://" in uri and not uri.startswith("file://"):
+        raise ConfigError(f"output_uri: {uri!r} is not supported; give a folder or s3://bucket/prefix")
+    return LocalStore(Path(uri.removeprefix("file://").removeprefix("file:")))
+
+
+def scratch(store: Store) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder, on the store's own file system where it has one, so that a commit is a rename."""
+    if isinstance(store, LocalStore):
+        store.root.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=".work-", dir=store.root)
+    return tempfile.TemporaryDirectory(prefix="sppo-")
+
+
+def run_once(
+    store: Store, key: str, inputs: Mapping[str, str], work: Callable[[Path], Mapping[str, float]]
+) -> Manifest:
+    """Do a stage's work and commit it as `key`, unless that is done already.
+
+    `work` fills the folder that it is given and returns its figures.
+
+    Raises:
+        ConfigError: if `key` is committed but was made from other inputs.
+    """
+    done = store.manifest(key)
+    if done is not None:
+        changed = sorted(name for name in {*done.inputs, *inputs} if done.inputs.get(name) != inputs.get(name))
+        if changed:
+            raise ConfigError(
+                f"{store.uri}/{key}: already made from another {', '.join(changed)}; choose another output_uri"
+            )
+        print(f"{key}: already done, nothing to do", flush=True)
+        return done
+    with scratch(store) as folder:
+        output = Path(folder) / "output"
+        output.mkdir()
+        figures = work(output)
+        return store.commit(key, output, inputs, figures)

@@ -1,0 +1,111 @@
+"""The tables that flow between stages: Parquet, each schema declared here once and checked on write and on read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sppo.errors import ConfigError
+
+_IDS = pa.list_(pa.int32())
+_FLOATS = pa.list_(pa.float32())
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
+
+
+PROMPTS = _schema(prompt_id=pa.string(), prompt=pa.string(), prompt_ids=_IDS)
+"""One row a prompt; `prompt_ids` are the tokens the policy sees, chat template included."""
+
+RESPONSES = _schema(
+    prompt_id=pa.string(),
+    prompt=pa.string(),
+    prompt_ids=_IDS,
+    response_index=pa.int32(),
+    text=pa.string(),
+    token_ids=_IDS,
+    logprobs=_FLOATS,
+    finish_reason=pa.string(),
+)
+"""One row a response; `logprobs` are log pi_t of each token, in nats, before temperature and top-p."""
+
+PREFERENCES = _schema(
+    prompt_id=pa.string(),
+    responses=pa.int32(),
+    logits=_FLOATS,
+    probabilities=_FLOATS,
+    win_probabilities=_FLOATS,
+)
+"""One row a prompt: the raw K x K logits and probabilities, row-major, and each response's P(y_i > pi_t)."""
+
+PAIRS = _schema(
+    prompt_id=pa.string(),
+    prompt=pa.string(),
+    prompt_ids=_IDS,
+    chosen=pa.string(),
+    rejected=pa.string(),
+    chosen_index=pa.int32(),
+    rejected_index=pa.int32(),
+    p_chosen=pa.float32(),
+    p_rejected=pa.float32(),
+    chosen_ids=_IDS,
+    rejected_ids=_IDS,
+    chosen_logprobs=_FLOATS,
+    rejected_logprobs=_FLOATS,
+)
+"""One row a prompt: the most and the least preferred response with their win probabilities over pi_t."""
+
+ANSWERS = _schema(
+    prompt_id=pa.string(), prompt=pa.string(), sample=pa.int32(), text=pa.string(), tokens=pa.int32()
+)
+"""One row a held-out answer of one model."""
+
+COMPARISONS = _schema(
+    prompt_id=pa.string(), opponent=pa.string(), win_rate=pa.float32(), probability=pa.float32()
+)
+"""One row a held-out prompt and opponent: share of answer pairs won, and the mean probability of winning."""
+
+
+def write(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as Parquet.
+
+    Raises:
+        ConfigError: if a row lacks a column or holds a value of another type.
+    """
+    table = _checked(path, pa.Table.from_pylist(list(rows), schema=schema))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd")
+
+
+def read(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Read a table that a stage wrote.
+
+    Raises:
+        ConfigError: naming the file, the column and the row that do not fit the schema.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, FileNotFoundError) as error:
+        raise ConfigError(f"{path}: not a readable Parquet table ({str(error).splitlines()[0]})") from error
+    for field in schema:
+        if field.name not in table.column_names:
+            raise ConfigError(f"{path}: column {field.name!r} is missing; it has {', '.join(table.column_names)}")
+        if table.schema.field(field.name).type != field.type:
+            raise ConfigError(
+                f"{path}: column {field.name!r} is {table.schema.field(field.name).type}, expected {field.type}"
+            )
+    return _checked(path, table).select(schema.names).to_pylist()
+
+
+def _checked(path: Path, table: pa.Table) -> pa.Table:
+    for name in table.column_names:
+        column = table.column(name)
+        if column.null_count:
+            row = next(i for i, value in enumerate(column) if not value.is_valid)
+            raise ConfigError(f"{path}: column {name!r} has no value in row {row}")
+    return table
