@@ -1,0 +1,41 @@
+"""Loading and saving the policy: a causal language model in a safetensors folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sppo.models import check_safe
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def device_for() -> torch.device:
+    """The accelerator of this process, or the CPU."""
+    import torch
+
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def load_policy(folder: Path, dtype: str) -> PreTrainedModel:
+    """The causal language model of a checked folder, with its weights in `dtype`."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    check_safe(folder, str(folder))
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation="sdpa"
+    )
+    return model
+
+
+def save_policy(model: PreTrainedModel, source: Path, target: Path) -> None:
+    """Write a model as a standard Hugging Face folder, with the tokenizer files of the folder that it came from."""
+    model.save_pretrained(target)
+    for path in source.iterdir():
+        if path.suffix in {".json", ".jinja", ".model", ".txt"} and not (target / path.name).exists():
+            if path.name not in {"MANIFEST.json", "model.safetensors.index.json"}:
+                shutil.copyfile(path, target / path.name)

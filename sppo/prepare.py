@@ -1,0 +1,119 @@
+"""Prepare: resolve the configuration, clean the prompts and divide them, before any GPU is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from sppo import chat, layout, prompts, tables
+from sppo.config import RunConfig
+from sppo.errors import ConfigError
+from sppo.models import fetch_model
+from sppo.store import Store, open_store, run_once
+
+
+def prepare(config: RunConfig) -> Path:
+    """Check everything that can be checked now, and commit the run's configuration and prompt tables.
+
+    Returns:
+        A local folder with `config.json`, `iteration-<t>.parquet` for each iteration and `held-out.parquet`.
+
+    Raises:
+        ConfigError: for a wrong configuration, prompts or model, or an output_uri that holds another run.
+    """
+    store = open_store(config.output_uri)
+    _refuse_another_run(store, config)
+    run_once(store, layout.PREPARED, {"config": config.digest()}, lambda folder: _prepare(config, folder))
+    return store.fetch(layout.PREPARED)
+
+
+def load_config(path: Path) -> RunConfig:
+    """The resolved configuration that prepare wrote."""
+    return RunConfig.model_validate_json(path.read_text())
+
+
+def shard_list(config: RunConfig, prepared: Path) -> list[int]:
+    """The shards of an iteration: as many as asked for, but none without a chunk of prompts."""
+    rows = tables.read(prepared / layout.prompts_file(1), tables.PROMPTS)
+    chunks = -(-len(rows) // config.generate.chunk_size)
+    return list(range(min(config.shards, chunks)))
+
+
+def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
+    counts = prompts.Counts()
+    source = prompts.read_prompts(config.prompts, config.prepare.prompt_column, config.prepare.split)
+    cleaned = prompts.clean(source, counts)
+    if not cleaned:
+        raise ConfigError(f"prompts: {config.prompts}: no usable prompt among {counts.read} rows; {counts.line()}")
+    encoded = _encode(config, cleaned, counts)
+    fitting = [prompt for prompt in cleaned if prompt.prompt_id in encoded]
+    parts = prompts.divide(
+        fitting, config.iterations, config.prepare.held_out, config.prepare.prompts_per_iteration
+    )
+    print(counts.line(), flush=True)
+    for name, part in [
+        *((layout.prompts_file(t), part) for t, part in enumerate(parts.iterations, start=1)),
+        (layout.HELD_OUT_FILE, parts.held_out),
+    ]:
+        rows = ({"prompt_id": p.prompt_id, "prompt": p.text, "prompt_ids": encoded[p.prompt_id]} for p in part)
+        tables.write(folder / name, tables.PROMPTS, rows)
+        print(f"{name}: {len(part)} prompts", flush=True)
+    (folder / layout.CONFIG_FILE).write_text(config.model_dump_json(indent=1))
+    return {f"prepare/{name}": float(value) for name, value in vars(counts).items()}
+
+
+def _encode(config: RunConfig, cleaned: list[prompts.Prompt], counts: prompts.Counts) -> dict[str, list[int]]:
+    """Token ids of each prompt that fits; prompts with special tokens written out are refused."""
+    folder = fetch_model(config.base_model)
+    tokenizer = chat.load_tokenizer(folder)
+    _check_context(config, folder)
+    encoded: dict[str, list[int]] = {}
+    for prompt in cleaned:
+        token = chat.special_token_in(tokenizer, prompt.text)
+        if token:
+            raise ConfigError(
+                f"prompts: {config.prompts}: the prompt {prompt.text[:60]!r} contains the special token {token!r} of the "
+                "model, which would be read as control; remove it from the text"
+            )
+        ids = chat.encode_prompt(tokenizer, prompt.text)
+        if len(ids) > config.prepare.max_prompt_tokens:
+            counts.too_long += 1
+        else:
+            encoded[prompt.prompt_id] = ids
+    counts.kept = len(encoded)
+    return encoded
+
+
+def _check_context(config: RunConfig, folder: Path) -> None:
+    context = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
+    longest = config.prepare.max_prompt_tokens + max(config.generate.max_tokens, config.evaluate.max_tokens)
+    if context is not None and longest > context:
+        raise ConfigError(
+            f"prepare.max_prompt_tokens + max_tokens = {longest}, but {config.base_model} has a context of {context}; "
+            "lower one of them"
+        )
+
+
+def _refuse_another_run(store: Store, config: RunConfig) -> None:
+    """A second run in the same place must be the same run: name what differs instead of mixing two."""
+    written = store.read(f"{layout.PREPARED}/{layout.CONFIG_FILE}") if store.manifest(layout.PREPARED) else None
+    if written is None:
+        return
+    before = RunConfig.model_validate_json(written)
+    if before.digest() != config.digest():
+        changed = sorted(_differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
+        raise ConfigError(
+            f"output_uri: {config.output_uri} holds a run with another {', '.join(changed)}; choose another output_uri"
+        )
+
+
+def _differences(before: Mapping[str, object], after: Mapping[str, object], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name in before:
+        old, new = before[name], after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{name}.")
+        elif old != new and name not in {"output_uri", "experiment", "shards"}:
+            found.append(prefix + name)
+    return found
