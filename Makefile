@@ -1,0 +1,79 @@
+# `make` alone lists the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := .cache/lock
+UV_VERSION := 0.13.9
+
+##@ Use
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} \
+		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: venv ## Play the whole alignment loop on this machine (three iterations, no GPU needed)
+	$(BIN)/sppo run
+
+.PHONY: mlflow
+mlflow: venv ## Open the runs of `make run` in MLflow's UI
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/default/mlflow.db
+
+##@ Develop
+
+.PHONY: venv
+venv: $(VENV)/.project ## Build the environment in .venv
+
+.PHONY: test
+test: lint ## Check the code, then run every test
+	$(BIN)/pytest
+
+.PHONY: lint
+lint: venv ## Check style, formatting, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: venv ## Mend style and formatting where a tool can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: ## Write requirements.txt anew from requirements.in
+	$(PYTHON) -m venv $(LOCK)
+	$(LOCK)/bin/pip install --quiet uv==$(UV_VERSION)
+	$(LOCK)/bin/uv pip compile requirements.in --upgrade --quiet \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		--custom-compile-command "make lock" --output-file requirements.txt
+
+.PHONY: clean
+clean: ## Remove the environment and every cache (not runs/)
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp is touched last: a build that was cut short starts again where pip left off.
+
+$(VENV)/.requirements: requirements.txt scripts/complete_torch.py
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" \
+		if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing $$(grep -c '^[a-z]' requirements.txt) pinned packages; this takes minutes, once."
+	@$(BIN)/pip install --no-deps --disable-pip-version-check --requirement requirements.txt \
+		| awk '/^(Collecting|Processing|Requirement already)/ && ++n % 25 == 0 {print "  " n " found"; fflush()} \
+			/^Installing/ {print "  installing"; fflush()}'
+	$(BIN)/python scripts/complete_torch.py
+	@touch $@
+
+$(VENV)/.project: pyproject.toml $(VENV)/.requirements
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --disable-pip-version-check --editable .
+	@touch $@
