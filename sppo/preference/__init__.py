@@ -1,0 +1,47 @@
+"""Preference models: which of two responses to a prompt is better, and by how much."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sppo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sppo.preference.base import PreferenceModel
+
+SUPPORTED = (
+    "package:sppo (the embedded judge), a folder, s3://… or hf://… of `sppo train-preference`, "
+    "hf://llm-blender/PairRM, or a folder in PairRM's layout"
+)
+
+
+def load_preference_model(uri: str, *, batch_tokens: int = 8192, dtype: str = "float32") -> PreferenceModel:
+    """The preference model that a URI names.
+
+    Args:
+        uri: see `sppo.models.fetch_model`; `package:sppo` is the embedded pairwise encoder.
+        batch_tokens: tokens of one forward pass.
+        dtype: arithmetic of the encoder, "float32" or "bfloat16".
+
+    Raises:
+        ConfigError: if the URI names nothing, or a model of another kind.
+        InfrastructureError: if a hub or store cannot be reached.
+    """
+    from sppo.models import fetch_model
+    from sppo.preference.config import MODEL_TYPE
+
+    folder = fetch_model(uri)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"{uri}: no config.json; supported preference models: {SUPPORTED}")
+    config = json.loads(path.read_text())
+    if config.get("model_type") == MODEL_TYPE:
+        from sppo.preference.pairwise import PairwiseEncoder
+
+        return PairwiseEncoder(folder, uri, batch_tokens=batch_tokens, dtype=dtype)
+    if config.get("ranker_type") == "pairranker":
+        from sppo.preference.pairrm import PairRM
+
+        return PairRM(folder, uri, dtype=dtype)
+    raise ConfigError(f"{uri}: not a preference model; supported: {SUPPORTED}")

@@ -1,0 +1,105 @@
+"""PairRM's layout of a comparison on a BERT vocabulary: what is kept of texts that are too long, and where things are.
+
+    [CLS] <source> prompt [SEP] <candidate1> response a [SEP] <candidate2> response b [SEP]
+
+Layout: LLM-Blender (Jiang et al., arXiv 2306.02561, section 3). The budget is computed for each comparison alone; in
+LLM-Blender's collator it depends on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from sppo.errors import ConfigError
+
+OVERHEAD = 7  # [CLS], three markers, three [SEP]
+SOURCE, FIRST, SECOND = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A padded batch of B comparisons of up to L tokens."""
+
+    ids: np.ndarray
+    """(B, L) int64 token ids."""
+    segments: np.ndarray
+    """(B, L) int64: 0 for [CLS], [SEP] and padding; SOURCE, FIRST or SECOND elsewhere, markers included."""
+    lengths: np.ndarray
+    """(B,) int64 tokens of each comparison."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Lays out comparisons for one vocabulary."""
+
+    tokenizer: Tokenizer
+    marker_ids: tuple[int, int, int]
+    cls_id: int
+    sep_id: int
+    pad_id: int
+    max_length: int
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text alone; the names of special tokens are ordinary characters here."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def length(self, source: int, first: int, second: int) -> int:
+        """Tokens of a comparison of texts with these numbers of tokens."""
+        return OVERHEAD + sum(self.budget(source, first, second))
+
+    def budget(self, source: int, first: int, second: int) -> tuple[int, int, int]:
+        """How many tokens each text keeps.
+
+        The source may always keep a quarter of the room. What a short text leaves goes to the others.
+        """
+        room = self.max_length - OVERHEAD
+        source = min(source, max(room // 4, room - first - second))
+        room -= source
+        half = room // 2
+        return source, min(first, max(half, room - second)), min(second, max(room - half, room - first))
+
+    def batch(self, triples: Sequence[tuple[list[int], list[int], list[int]]]) -> Sequences:
+        """Lay out (source, first, second) token ids; long sources keep their end, long candidates their beginning."""
+        budgets = [self.budget(len(source), len(first), len(second)) for source, first, second in triples]
+        lengths = np.array([OVERHEAD + sum(budget) for budget in budgets], np.int64)
+        ids = np.full((len(triples), lengths.max()), self.pad_id, np.int64)
+        segments = np.zeros_like(ids)
+        for row, ((source, first, second), (s, a, b)) in enumerate(zip(triples, budgets, strict=True)):
+            ids[row, 0] = self.cls_id
+            start = 1
+            kept = (source[len(source) - s :], first[:a], second[:b])
+            for segment, (marker, tokens) in enumerate(zip(self.marker_ids, kept, strict=True), start=SOURCE):
+                end = start + 1 + len(tokens)
+                ids[row, start] = marker
+                ids[row, start + 1 : end] = tokens
+                ids[row, end] = self.sep_id
+                segments[row, start:end] = segment
+                start = end + 1
+        return Sequences(ids, segments, lengths)
+
+
+def load_layout(folder: Path, marker_ids: tuple[int, int, int], max_length: int) -> Layout:
+    """The layout for the vocabulary of an encoder's folder.
+
+    Raises:
+        ConfigError: if the folder has no BERT tokenizer.json, or an id is not an unused one.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no tokenizer.json; the pairwise encoder needs a BERT-type encoder with one")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    special = {name: tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[PAD]")}
+    if None in special.values():
+        raise ConfigError(f"{path}: the vocabulary lacks [CLS], [SEP] or [PAD]; use a BERT-type encoder")
+    for marker in marker_ids:
+        if not (tokenizer.id_to_token(marker) or "").startswith("[unused"):
+            raise ConfigError(f"marker_ids: id {marker} is not an [unused…] token of {path}")
+    return Layout(tokenizer, marker_ids, special["[CLS]"], special["[SEP]"], special["[PAD]"], max_length)

@@ -1,0 +1,157 @@
+"""The pairwise encoder: PairRM's layout and head on a small BERT-type encoder. Only the adapter and head are trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save
+
+from sppo.errors import ConfigError
+from sppo.models import fetch_model, model_digest
+from sppo.preference.base import comparisons, zero_matrices
+from sppo.preference.config import PairwiseEncoderConfig
+from sppo.preference.layout import Layout, Sequences, load_layout
+from sppo.preference.network import PairwiseNetwork, load_encoder
+
+ADAPTER = "adapter.safetensors"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class PairwiseEncoder:
+    """A trained pairwise encoder, ready to judge; implements `PreferenceModel`."""
+
+    def __init__(self, folder: Path, uri: str, *, batch_tokens: int = 8192, dtype: str = "float32") -> None:
+        """Load the folder's adapter onto its encoder.
+
+        Args:
+            folder: holds config.json and adapter.safetensors.
+            uri: where the folder comes from, for `name`.
+            batch_tokens: tokens of one forward pass, padding included.
+            dtype: arithmetic of the encoder, "float32" or "bfloat16"; the head is always float32.
+
+        Raises:
+            ConfigError: if the folder is incomplete, or its adapter belongs to another encoder.
+        """
+        if dtype not in DTYPES:
+            raise ConfigError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
+        config = read_config(folder)
+        encoder_folder = fetch_model(config.encoder)
+        if model_digest(encoder_folder) != config.encoder_sha256:
+            raise ConfigError(f"{uri}: trained on another version of {config.encoder}; install the version its card names")
+        self.name = f"{uri} ({folder_digest(folder)[:12]})"
+        self.batch_tokens = batch_tokens
+        self.layout, self.network = build(config, encoder_folder)
+        load_adapter(self.network, folder)
+        self.network.merge()
+        self.network.eval().requires_grad_(False)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network.to(self.device)
+        self.network.encoder.to(DTYPES[dtype])
+
+    @torch.inference_mode()
+    def logits(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """See `PreferenceModel.logits`."""
+        matrices = zero_matrices(responses)
+        sources, candidates = self._tokenize(prompts, responses)
+        needed = comparisons(responses)
+        triples = [(sources[i], candidates[i][a], candidates[i][b]) for (i, a, b), _ in needed]
+        for rows in batches([self.layout.length(*map(len, triple)) for triple in triples], self.batch_tokens):
+            values = forward(self.network, self.layout.batch([triples[row] for row in rows]), self.device).cpu().numpy()
+            for row, value in zip(rows, values, strict=True):
+                for i, a, b in needed[row][1]:
+                    matrices[i][a, b] = value
+        return matrices
+
+    def _tokenize(
+        self, prompts: Sequence[str], responses: Sequence[Sequence[str]]
+    ) -> tuple[list[list[int]], list[list[list[int]]]]:
+        flat = [text for texts in responses for text in texts]
+        tokens = iter(self.layout.tokenize([*prompts, *flat]))
+        return [next(tokens) for _ in prompts], [[next(tokens) for _ in texts] for texts in responses]
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length, longest first, each of at most `batch_tokens` with padding."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def forward(network: PairwiseNetwork, sequences: Sequences, device: torch.device) -> torch.Tensor:
+    """Logits (B,) of a batch, float32."""
+    ids = torch.from_numpy(sequences.ids).to(device)
+    mask = None
+    if sequences.lengths.min() < ids.shape[1]:
+        mask = (torch.arange(ids.shape[1]) < torch.from_numpy(sequences.lengths)[:, None]).to(device, torch.long)
+    states = network.encode(ids, mask)
+    return network.judge(states.float(), torch.from_numpy(sequences.segments).to(device))
+
+
+def build(config: PairwiseEncoderConfig, encoder_folder: Path) -> tuple[Layout, PairwiseNetwork]:
+    """Layout and untrained network of a configuration.
+
+    Raises:
+        ConfigError: if the encoder is not of BERT's type or has fewer positions than `max_length`.
+    """
+    layout = load_layout(encoder_folder, config.marker_ids, config.max_length)
+    encoder = load_encoder(encoder_folder)
+    if config.max_length > encoder.config.max_position_embeddings:
+        positions = encoder.config.max_position_embeddings
+        raise ConfigError(f"max_length: {config.max_length} is more than the {positions} positions of {config.encoder}")
+    return layout, PairwiseNetwork(config, encoder)
+
+
+def read_config(folder: Path) -> PairwiseEncoderConfig:
+    """config.json of a pairwise encoder's folder.
+
+    Raises:
+        ConfigError: naming the first wrong value.
+    """
+    try:
+        return PairwiseEncoderConfig.model_validate_json((folder / "config.json").read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ConfigError(f"{folder / 'config.json'}: {where}: {problem['msg']}") from None
+
+
+def save_adapter(network: PairwiseNetwork, folder: Path) -> None:
+    """Write config.json and the trained tensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ADAPTER).write_bytes(save(network.trained_state()))
+    (folder / "config.json").write_text(network.config.model_dump_json(indent=2) + "\n")
+
+
+def load_adapter(network: PairwiseNetwork, folder: Path) -> None:
+    """Load the trained tensors that `save_adapter` wrote.
+
+    Raises:
+        ConfigError: if the file is missing or does not fit the network.
+    """
+    path = folder / ADAPTER
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; a pairwise encoder's folder holds config.json and {ADAPTER}")
+    state, expected = load_file(path), network.trained_state()
+    wrong = [name for name in {*state, *expected} if name not in state or name not in expected]
+    wrong += [name for name in state if name in expected and state[name].shape != expected[name].shape]
+    if wrong:
+        raise ConfigError(f"{path}: tensor {min(wrong)} does not fit config.json; the two files belong to different models")
+    network.load_state_dict(state, strict=False)
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over config.json and the adapter."""
+    digest = hashlib.sha256()
+    for name in ("config.json", ADAPTER):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
