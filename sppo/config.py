@@ -86,7 +86,7 @@ class TrainConfig(Section):
         0.02, gt=0, le=1, description="Share of the pairs whose reference log-probabilities are recomputed and compared."
     )
     audit_tolerance: float = Field(
-        0.05, gt=0, description="Largest accepted mean |difference| of a token's reference log-probability, in nats."
+        0.1, gt=0, description="Largest accepted mean |difference| of a token's reference log-probability, in nats."
     )
 
     @model_validator(mode="after")

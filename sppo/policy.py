@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sppo.models import check_safe
 
@@ -30,6 +31,15 @@ def load_policy(folder: Path, dtype: str) -> PreTrainedModel:
         folder, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation="sdpa"
     )
     return model
+
+
+def autocast(model: PreTrainedModel, dtype: str) -> AbstractContextManager[Any]:
+    """The forward pass's arithmetic; the weights stay float32, because a step is smaller than bfloat16 can add."""
+    if dtype == "float32":
+        return nullcontext()
+    import torch
+
+    return torch.autocast(model.device.type, dtype=getattr(torch, dtype))
 
 
 def save_policy(model: PreTrainedModel, source: Path, target: Path) -> None:

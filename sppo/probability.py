@@ -61,7 +61,7 @@ def win_probabilities(pairwise: Matrix) -> NDArray[np.float64]:
 
 def intransitive_triads(pairwise: Matrix) -> tuple[int, int]:
     """How many of the triples of responses form a cycle, and how many triples without a tie there are."""
-    beats = pairwise > 0.5
+    beats = (pairwise > 0.5).astype(int)
     count = len(pairwise)
     cycles = total = 0
     for a in range(count):

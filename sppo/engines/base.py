@@ -40,3 +40,7 @@ class Engine(Protocol):
         The result is a function of the prompts, the sampling and the seeds (one a prompt), not of earlier calls.
         """
         ...
+
+    def close(self) -> None:
+        """Free the model's memory; the engine cannot be used afterwards."""
+        ...

@@ -36,6 +36,10 @@ class TransformersEngine:
             results += self._sample_batch(prompts[start : start + at_once], sampling)
         return results
 
+    def close(self) -> None:
+        """See `Engine.close`."""
+        del self.model
+
     def _sample_batch(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[list[Response]]:
         import torch
 

@@ -64,6 +64,13 @@ class VllmEngine:
         outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
         return [[_response(completion) for completion in output.outputs] for output in outputs]
 
+    def close(self) -> None:
+        """See `Engine.close`."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        del self.llm
+        cleanup_dist_env_and_memory()
+
 
 def _response(completion: Any) -> Response:
     ids = list(completion.token_ids)

@@ -1,0 +1,35 @@
+"""Generate: the policy answers the prompts."""
+
+from typing import List  # noqa: UP035 - KFP reads the annotation
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("generate"), install_kfp_package=False)
+def generate(
+    run_config: dsl.Input[dsl.Artifact],
+    prompt_tables: dsl.Input[dsl.Dataset],
+    model_uri: str,
+    iteration: int,
+    shard: int,
+    shards: List[int],  # noqa: UP006
+    responses: dsl.Output[dsl.Dataset],
+) -> None:
+    """Answer each prompt of a shard K times with the current policy.
+
+    Args:
+        run_config: The resolved configuration.
+        prompt_tables: The prompt tables of prepare.
+        model_uri: The current policy.
+        iteration: The iteration, from 1.
+        shard: This task's shard.
+        shards: All shards.
+        responses: Token ids, log-probabilities and text of every response.
+    """
+    from sppo import stages
+
+    stages.generate(
+        run_config.path, iteration, shard, len(shards), model_uri, prompt_tables.path, responses.path
+    )

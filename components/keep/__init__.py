@@ -1,0 +1,3 @@
+from components.keep.component import keep
+
+__all__ = ["keep"]

@@ -1,0 +1,3 @@
+from components.prepare.component import prepare
+
+__all__ = ["prepare"]

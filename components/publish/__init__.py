@@ -1,0 +1,3 @@
+from components.publish.component import publish
+
+__all__ = ["publish"]

@@ -1,0 +1,33 @@
+"""Publish: the best model and the report."""
+
+from kfp import dsl
+
+from components.images import image
+
+
+@dsl.component(base_image=image("publish"), install_kfp_package=False)
+def publish(
+    run_config: dsl.Input[dsl.Artifact],
+    best_uri: str,
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    summary: dsl.Output[dsl.Markdown],
+) -> str:
+    """Export the best model as a standard Hugging Face folder, with a report, and register it.
+
+    Args:
+        run_config: The resolved configuration.
+        best_uri: The best policy.
+        metrics: The run's figures.
+        report: The final report.
+        summary: The same as Markdown.
+
+    Returns:
+        The URI of the published model.
+    """
+    from sppo import stages
+
+    published = stages.publish(run_config.path, best_uri, report.path, summary.path)
+    for name, value in published.figures.items():
+        metrics.log_metric(name, value)
+    return published.model_uri

@@ -1,0 +1,3 @@
+from components.rank.component import rank
+
+__all__ = ["rank"]

@@ -1,0 +1,168 @@
+"""The alignment run as a Kubeflow pipeline: prepare, iterations of self-play nested in one another, publish.
+
+Kubeflow Pipelines has no loop with a carried state. Iterations are unrolled up to a maximum and nested: each one's
+gate decides at run time whether the next one is played. What they carry is a string, the URI of the policy, because
+`OneOf` can join strings everywhere, but artifacts not under the local runner.
+"""
+
+import functools
+from typing import Any, List, NamedTuple  # noqa: UP035 - KFP reads the annotations
+
+from kfp import dsl
+
+from components.evaluate import evaluate
+from components.generate import generate
+from components.keep import keep
+from components.prepare import prepare
+from components.publish import publish
+from components.rank import rank
+from components.train import train
+from pipelines.placement import Placement, harden, place
+from pipelines.profile import Profile
+
+Iteration = NamedTuple("Iteration", [("best_uri", str), ("decision", str)])
+
+
+def make_iteration(profile: Profile) -> Any:
+    """The sub-pipeline of one iteration. (Its name must not end in "-iteration": the local runner reads that as a loop.)"""
+
+    @dsl.pipeline(name="self-play", description="One iteration: generate, rank, train, evaluate.")
+    def self_play(
+        run_config: dsl.Input[dsl.Artifact],
+        prompt_tables: dsl.Input[dsl.Dataset],
+        model_uri: str,
+        iteration: int,
+        shards: List[int],  # noqa: UP006
+        generation_node_selector: dict,
+        generation_tolerations: list,
+        generation_gpus: int,
+        ranking_node_selector: dict,
+        ranking_tolerations: list,
+        ranking_gpus: int,
+        training_node_selector: dict,
+        training_tolerations: list,
+        training_gpus: int,
+    ) -> Iteration:
+        generation = Placement(generation_node_selector, generation_tolerations, generation_gpus)
+        ranking = Placement(ranking_node_selector, ranking_tolerations, ranking_gpus)
+        training = Placement(training_node_selector, training_tolerations, training_gpus)
+        inputs = {"run_config": run_config, "iteration": iteration}
+        with dsl.ParallelFor(shards, name="shards") as shard:
+            answered = generate(
+                **inputs, prompt_tables=prompt_tables, model_uri=model_uri, shard=shard, shards=shards
+            )
+            ranked = rank(**inputs, responses=answered.outputs["responses"], shard=shard, shards=shards)
+        trained = train(
+            **inputs, prompt_tables=prompt_tables, pairs=dsl.Collected(ranked.outputs["pairs"]), model_uri=model_uri
+        )
+        verdict = evaluate(
+            **inputs, prompt_tables=prompt_tables, model_uri=trained.outputs["Output"], previous_uri=model_uri
+        )
+        for task, pool in ((answered, generation), (ranked, ranking), (trained, training), (verdict, generation)):
+            place(task, pool)
+            harden(task, profile)
+        return Iteration(best_uri=verdict.outputs["best_uri"], decision=verdict.outputs["decision"])
+
+    return self_play
+
+
+def make_pipeline(max_iterations: int = 3, profile: Profile | None = None) -> Any:
+    """The whole pipeline, able to play up to `max_iterations` iterations.
+
+    Args:
+        max_iterations: iterations compiled in; the parameter `iterations` chooses at run time how many are played.
+        profile: defaults of the hardware parameters.
+    """
+    profile = profile or Profile()
+    self_play = make_iteration(profile)
+
+    @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")
+    def sppo(
+        base_model: str = "",
+        prompts: str = "",
+        preference_model: str = "",
+        output_uri: str = "",
+        experiment: str = "",
+        iterations: int = 0,
+        shards: int = 0,
+        config: dict = {},  # noqa: B006
+        generation_node_selector: dict = profile.generation.node_selector,
+        generation_tolerations: list = profile.generation.tolerations,
+        generation_gpus: int = profile.generation.gpus,
+        ranking_node_selector: dict = profile.ranking.node_selector,
+        ranking_tolerations: list = profile.ranking.tolerations,
+        ranking_gpus: int = profile.ranking.gpus,
+        training_node_selector: dict = profile.training.node_selector,
+        training_tolerations: list = profile.training.tolerations,
+        training_gpus: int = profile.training.gpus,
+    ) -> str:
+        """Align a chat model to a preference model by self-play.
+
+        Args:
+            base_model: The chat model to align: hf://org/name, s3://..., or package:NAME. Empty: the preset's.
+            prompts: The prompts to play: s3://..., hf://org/dataset, or package:sppo. Empty: the preset's.
+            preference_model: The judge: hf://org/name, s3://..., or package:sppo. Empty: the preset's.
+            output_uri: Where the run writes everything, such as s3://bucket/prefix. Running again resumes it.
+            experiment: MLflow experiment. Empty: the preset's.
+            iterations: Iterations to play. 0: the preset's.
+            shards: Parallel generate and rank tasks of an iteration. 0: the preset's.
+            config: Further settings, such as {"preset": "paper", "train.learning_rate": 5e-7}.
+            generation_node_selector: Node labels of the pods that generate and evaluate.
+            generation_tolerations: Tolerations of the pods that generate and evaluate.
+            generation_gpus: GPUs of each pod that generates or evaluates.
+            ranking_node_selector: Node labels of the pods that rank.
+            ranking_tolerations: Tolerations of the pods that rank.
+            ranking_gpus: GPUs of each pod that ranks.
+            training_node_selector: Node labels of the pod that trains.
+            training_tolerations: Tolerations of the pod that trains.
+            training_gpus: GPUs of the pod that trains.
+
+        Returns:
+            The URI of the published model.
+        """
+        prepared = prepare(
+            base_model=base_model,
+            prompts=prompts,
+            preference_model=preference_model,
+            output_uri=output_uri,
+            experiment=experiment,
+            iterations=iterations,
+            max_iterations=max_iterations,
+            shards=shards,
+            config=config,
+        )
+        harden(prepared, profile)
+        iteration = functools.partial(
+            self_play,
+            run_config=prepared.outputs["run_config"],
+            prompt_tables=prepared.outputs["prompt_tables"],
+            shards=prepared.outputs["shards"],
+            generation_node_selector=generation_node_selector,
+            generation_tolerations=generation_tolerations,
+            generation_gpus=generation_gpus,
+            ranking_node_selector=ranking_node_selector,
+            ranking_tolerations=ranking_tolerations,
+            ranking_gpus=ranking_gpus,
+            training_node_selector=training_node_selector,
+            training_tolerations=training_tolerations,
+            training_gpus=training_gpus,
+        )
+
+        def play(number: int, model_uri: Any) -> Any:
+            """Iteration `number` from a policy, and all later ones that the gates allow; the best policy's URI."""
+            played = iteration(model_uri=model_uri, iteration=number).set_display_name(f"self-play {number}")
+            if number == max_iterations:
+                return played.outputs["best_uri"]
+            with dsl.If(played.outputs["decision"] == "continue", name=f"continue-after-{number}"):
+                later = keep(model_uri=play(number + 1, played.outputs["best_uri"]))
+            with dsl.Else(name=f"end-after-{number}"):
+                now = keep(model_uri=played.outputs["best_uri"])
+            harden(later, profile)
+            harden(now, profile)
+            return dsl.OneOf(later.output, now.output)
+
+        published = publish(run_config=prepared.outputs["run_config"], best_uri=play(1, prepared.outputs["base_uri"]))
+        harden(published, profile)
+        return published.outputs["Output"]
+
+    return sppo

@@ -1,0 +1,176 @@
+"""Evaluate: the new policy against the previous one and the base model, on prompts that nobody trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sppo import layout, tables
+from sppo.config import RunConfig
+from sppo.engines import Sampling, load_engine
+from sppo.gate import decide
+from sppo.models import fetch_model, model_digest
+from sppo.preference import PreferenceModel, load_preference_model
+from sppo.seeds import derive_seed
+from sppo.store import Manifest, Store, file_sha256, open_store, run_once
+from sppo.winrate import bootstrap_interval, contest, length_controlled_win_rate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an iteration's evaluation found."""
+
+    decision: str
+    reason: str
+    best_uri: str
+    figures: dict[str, float]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One model's answers to the held-out prompts."""
+
+    key: str
+    texts: list[list[str]]
+    tokens: np.ndarray
+    """Mean tokens of the answers to each prompt, shape (prompts,)."""
+
+
+def evaluate(
+    config: RunConfig, iteration: int, model_uri: str, previous_uri: str, held_out: Path
+) -> Evaluation:
+    """Measure pi_{t+1} against pi_t and pi_1, decide whether to go on, and commit both.
+
+    Args:
+        config: the run's resolved configuration.
+        iteration: t, from 1.
+        model_uri: where pi_{t+1} is.
+        previous_uri: where pi_t is.
+        held_out: the held-out prompts table.
+    """
+    store = open_store(config.output_uri)
+    uris = {"new": model_uri, "previous": previous_uri, "base": config.base_model}
+    folders = {role: fetch_model(uri) for role, uri in uris.items()}
+    inputs = {"config": config.digest(), "held_out": file_sha256(held_out)}
+    inputs |= {role: model_digest(folder) for role, folder in folders.items()}
+
+    def work(output: Path) -> Mapping[str, float]:
+        prompts = tables.read(held_out, tables.PROMPTS)
+        answers = {role: _answers(config, store, folders[role], held_out) for role in folders}
+        figures = _contests(config, [row["prompt"] for row in prompts], prompts, answers, output)
+        verdict = decide(config, iteration, figures)
+        best = previous_uri if verdict.decision == "keep-previous" else model_uri
+        (output / layout.VERDICT_FILE).write_text(
+            json.dumps(
+                {
+                    "iteration": iteration,
+                    "decision": verdict.decision,
+                    "reason": verdict.reason,
+                    "best_uri": best,
+                    **{f"{role}_uri" if role != "new" else "model_uri": uri for role, uri in uris.items()},
+                    "answers": {role: answer.key for role, answer in answers.items()},
+                },
+                indent=1,
+            )
+        )
+        print(f"iteration {iteration}: {verdict.decision}: {verdict.reason}", flush=True)
+        return {**figures, "gate/continue": float(verdict.decision == "continue")}
+
+    manifest = run_once(store, layout.evaluation(iteration), inputs, work)
+    return _read(store, iteration, manifest)
+
+
+def _read(store: Store, iteration: int, manifest: Manifest) -> Evaluation:
+    folder = store.fetch(layout.evaluation(iteration))
+    verdict = json.loads((folder / layout.VERDICT_FILE).read_text())
+    return Evaluation(verdict["decision"], verdict["reason"], verdict["best_uri"], dict(manifest.figures), folder)
+
+
+def _answers(config: RunConfig, store: Store, folder: Path, held_out: Path) -> Answers:
+    """A model's answers; each model answers once in a run, whichever iterations ask for it."""
+    digest = model_digest(folder)
+    key = layout.answers(digest)
+    inputs = {"config": config.digest(), "model": digest, "held_out": file_sha256(held_out)}
+    run_once(store, key, inputs, lambda output: _answer(config, folder, held_out, output))
+    rows = tables.read(store.fetch(key) / layout.ANSWERS_FILE, tables.ANSWERS)
+    samples = max(row["sample"] for row in rows) + 1
+    grouped = [rows[i : i + samples] for i in range(0, len(rows), samples)]
+    return Answers(
+        key,
+        [[row["text"] for row in group] for group in grouped],
+        np.array([np.mean([row["tokens"] for row in group]) for group in grouped]),
+    )
+
+
+def _answer(config: RunConfig, folder: Path, held_out: Path, output: Path) -> Mapping[str, float]:
+    wanted = config.evaluate
+    prompts = tables.read(held_out, tables.PROMPTS)
+    print(f"{folder} answers {len(prompts)} held-out prompts {wanted.samples} times", flush=True)
+    context = config.prepare.max_prompt_tokens + wanted.max_tokens
+    engine = load_engine(folder, config.generate, context)
+    sampling = Sampling(wanted.samples, wanted.temperature, wanted.top_p, wanted.max_tokens)
+    seeds = [derive_seed(config.seed, "evaluate", row["prompt_id"]) for row in prompts]
+    sampled = engine.sample([row["prompt_ids"] for row in prompts], sampling, seeds)
+    engine.close()
+    rows = [
+        {
+            "prompt_id": row["prompt_id"],
+            "prompt": row["prompt"],
+            "sample": index,
+            "text": response.text,
+            "tokens": len(response.token_ids),
+        }
+        for row, responses in zip(prompts, sampled, strict=True)
+        for index, response in enumerate(responses)
+    ]
+    tables.write(output / layout.ANSWERS_FILE, tables.ANSWERS, rows)
+    return {"eval/mean_length": float(np.mean([row["tokens"] for row in rows]))}
+
+
+def _contests(
+    config: RunConfig,
+    texts: Sequence[str],
+    prompts: Sequence[dict[str, Any]],
+    answers: Mapping[str, Answers],
+    output: Path,
+) -> dict[str, float]:
+    """Win rates over both opponents, and the comparisons table."""
+    judge = load_preference_model(
+        config.preference_model, batch_tokens=config.rank.batch_tokens, dtype=config.rank.dtype
+    )
+    figures: dict[str, float] = {}
+    rows: list[dict[str, Any]] = []
+    judged: dict[str, Any] = {}
+    for opponent in ("previous", "base"):
+        key = answers[opponent].key
+        if key not in judged:  # in the first iteration the previous model is the base
+            judged[key] = _judge(config, judge, texts, answers["new"], answers[opponent])
+        result = judged[key]
+        interval = bootstrap_interval(
+            result.win_rates, config.evaluate.bootstrap, derive_seed(config.seed, "bootstrap", opponent)
+        )
+        name = f"eval/win_rate_vs_{opponent}"
+        figures |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        figures[f"eval/mean_probability_vs_{opponent}"] = float(result.probabilities.mean())
+        rows += [
+            {"prompt_id": row["prompt_id"], "opponent": opponent, "win_rate": win, "probability": probability}
+            for row, win, probability in zip(prompts, result.win_rates, result.probabilities, strict=True)
+        ]
+        print(f"win rate over {opponent}: {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]", flush=True)
+    gaps = answers["new"].tokens - answers["base"].tokens
+    base = judged[answers["base"].key]
+    figures["eval/lc_win_rate_vs_base"] = length_controlled_win_rate(base.win_rates, gaps)
+    figures["eval/mean_length"] = float(answers["new"].tokens.mean())
+    figures["eval/mean_length_base"] = float(answers["base"].tokens.mean())
+    tables.write(output / layout.COMPARISONS_FILE, tables.COMPARISONS, rows)
+    return figures
+
+
+def _judge(config: RunConfig, judge: PreferenceModel, texts: Sequence[str], ours: Answers, theirs: Answers) -> Any:
+    return contest(judge, texts, ours.texts, theirs.texts, config.rank.temperature)

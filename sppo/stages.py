@@ -1,0 +1,242 @@
+"""The stages as a pipeline step calls them: read the inputs, do the work, track it, and leave the outputs where asked.
+
+Heavy libraries are imported inside each function: a pod, or a step that finds its work done, loads only what it needs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from sppo import layout, tables
+from sppo.config import RunConfig, resolve
+from sppo.errors import ConfigError, SppoError
+from sppo.store import open_store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Prepared(NamedTuple):
+    """What prepare hands on."""
+
+    shards: list[int]
+    base_uri: str
+
+
+class Trained(NamedTuple):
+    """What train hands on."""
+
+    model_uri: str
+    figures: dict[str, float]
+
+
+class Evaluated(NamedTuple):
+    """What evaluate hands on."""
+
+    decision: str
+    best_uri: str
+    figures: dict[str, float]
+
+
+class Published(NamedTuple):
+    """What publish hands on."""
+
+    model_uri: str
+    passed: bool
+    figures: dict[str, float]
+
+
+def stage(function: Callable[P, R]) -> Callable[P, R]:
+    """A failure that is written for people ends the process with one line and its exit code, without a traceback."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except SppoError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(error.exit_code) from None
+
+    return wrapped
+
+
+@stage
+def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, prompts_path: str) -> Prepared:
+    """Resolve the configuration and the prompts.
+
+    Args:
+        values: overrides of the configuration, as `sppo.config.resolve` takes them.
+        max_iterations: the iterations that the pipeline can play.
+        config_path: gets the resolved configuration.
+        prompts_path: gets the folder of prompt tables.
+
+    Returns:
+        The shards of each iteration, and the URI of pi_1.
+    """
+    from sppo import prepare as work
+    from sppo.tracking import Record, track
+
+    config = resolve(dict(values))
+    if config.iterations > max_iterations:
+        raise ConfigError(
+            f"iterations: {config.iterations}, but this pipeline was compiled for at most {max_iterations}; "
+            "compile it with a larger --max-iterations"
+        )
+    folder = work.prepare(config)
+    _leave(folder / layout.CONFIG_FILE, config_path)
+    _leave(folder, prompts_path)
+    store = open_store(config.output_uri)
+    manifest = store.manifest(layout.PREPARED)
+    assert manifest is not None
+    resolved = {"config.json": config.model_dump_json(indent=1)}
+    track(config, store, Record(stage="prepare", iteration=0, figures=manifest.figures, texts=resolved))
+    return Prepared(work.shard_list(config, folder), config.base_model)
+
+
+@stage
+def generate(
+    config_path: str, iteration: int, shard: int, shards: int, model_uri: str, prompts_path: str, responses_path: str
+) -> None:
+    """Answer a shard of an iteration's prompts with pi_t and leave the responses table."""
+    from sppo import generate as work
+
+    prompts = Path(prompts_path) / layout.prompts_file(iteration)
+    rows = work.generate(_load(config_path), iteration, shard, shards, model_uri, prompts)
+    tables.write(Path(responses_path), tables.RESPONSES, rows)
+
+
+@stage
+def rank(
+    config_path: str,
+    iteration: int,
+    shard: int,
+    shards: int,
+    responses_path: str,
+    preferences_path: str,
+    pairs_path: str,
+) -> dict[str, float]:
+    """Judge a shard of responses, and leave its preferences and pairs tables.
+
+    Returns:
+        The shard's ranking figures.
+    """
+    from sppo import rank as work
+
+    config = _load(config_path)
+    folder = work.rank(config, iteration, shard, shards, Path(responses_path))
+    _leave(folder / layout.PREFERENCES_FILE, preferences_path)
+    _leave(folder / layout.PAIRS_FILE, pairs_path)
+    manifest = open_store(config.output_uri).manifest(layout.preferences(iteration, shard, shards))
+    assert manifest is not None
+    return work.figures([manifest.figures])
+
+
+@stage
+def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, pairs_paths: Sequence[str]) -> Trained:
+    """Train pi_{t+1} on the pairs of all shards, and track the iteration so far."""
+    import json
+
+    from sppo import train as work
+    from sppo.tracking import Record, track
+
+    config = _load(config_path)
+    store = open_store(config.output_uri)
+    prompts = tables.read(Path(prompts_path) / layout.prompts_file(iteration), tables.PROMPTS)
+    upstream = _upstream(config, iteration, len(prompts), len(pairs_paths))
+    uri, manifest = work.train(config, iteration, model_uri, [Path(path) for path in pairs_paths], upstream)
+    log = (store.fetch(layout.model(iteration)) / layout.TRAINING_LOG_FILE).read_text()
+    steps = [json.loads(line) for line in log.splitlines()]
+    track(config, store, Record(stage="train", iteration=iteration, figures=manifest.figures, steps=steps))
+    return Trained(uri, dict(manifest.figures))
+
+
+@stage
+def evaluate(
+    config_path: str,
+    iteration: int,
+    model_uri: str,
+    previous_uri: str,
+    prompts_path: str,
+    html_path: str,
+    markdown_path: str,
+) -> Evaluated:
+    """Measure pi_{t+1}, decide whether to go on, track the figures, and leave the report of the run so far."""
+    from sppo import evaluate as work
+    from sppo.report import collect, render_html, render_markdown
+    from sppo.tracking import Record, track
+
+    config = _load(config_path)
+    store = open_store(config.output_uri)
+    found = work.evaluate(config, iteration, model_uri, previous_uri, Path(prompts_path) / layout.HELD_OUT_FILE)
+    report = collect(config, store)
+    markdown = render_markdown(report)
+    _write(html_path, render_html(report))
+    _write(markdown_path, markdown)
+    record = Record(
+        stage="evaluate",
+        iteration=iteration,
+        figures=found.figures,
+        texts={"report.md": markdown, "verdict.txt": f"{found.decision}: {found.reason}\n"},
+        finished=True,
+    )
+    track(config, store, record)
+    return Evaluated(found.decision, found.best_uri, found.figures)
+
+
+@stage
+def publish(config_path: str, best_uri: str, html_path: str, markdown_path: str) -> Published:
+    """Export the best model, write the report, and register the model in MLflow."""
+    from sppo import publish as work
+    from sppo.tracking import Record, track
+
+    config = _load(config_path)
+    store = open_store(config.output_uri)
+    result = work.publish(config, best_uri)
+    _leave(result.report_path, html_path)
+    _leave(result.summary_path, markdown_path)
+    record = Record(
+        stage="publish",
+        iteration=0,
+        figures=result.figures,
+        texts={name: path.read_text() for name, path in (("report.html", result.report_path), ("report.md", result.summary_path))},
+        model_uri=result.model_uri,
+        passed=result.passed,
+        finished=True,
+    )
+    track(config, store, record)
+    print(f"published {result.model_uri}; the gate is {'passed' if result.passed else 'NOT passed'}", flush=True)
+    return Published(result.model_uri, result.passed, result.figures)
+
+
+def _load(config_path: str) -> RunConfig:
+    return RunConfig.model_validate_json(Path(config_path).read_text())
+
+
+def _upstream(config: RunConfig, iteration: int, prompts: int, shards: int) -> dict[str, float]:
+    """The figures of an iteration's generate and rank, over all shards."""
+    from sppo import generate, rank
+
+    store = open_store(config.output_uri)
+    chunk_total = -(-prompts // config.generate.chunk_size)
+    ranked = [store.manifest(layout.preferences(iteration, shard, shards)) for shard in range(shards)]
+    return generate.figures(config, iteration, chunk_total) | rank.figures([m.figures for m in ranked if m])
+
+
+def _leave(source: Path, target: str) -> None:
+    """Copy a committed file or folder to where the caller wants it."""
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, path, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, path)
+
+
+def _write(target: str, text: str) -> None:
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    Path(target).write_text(text)
