@@ -29,28 +29,12 @@ class PreferenceModel(Protocol):
         ...
 
 
-Comparison = tuple[int, int, int]
-"""(prompt index, index of the response shown first, index of the response shown second)"""
+def distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The different texts in order of appearance, and (K,) where each text is among them.
 
-
-def comparisons(responses: Sequence[Sequence[str]]) -> list[tuple[Comparison, list[Comparison]]]:
-    """The comparisons that need a forward pass, each with all entries that share its result.
-
-    Responses of a prompt with equal text are judged once, and never against each other.
+    A matrix D over the different texts becomes the full one as D[np.ix_(where, where)]: equal texts share one judgement
+    and meet on D's zero diagonal.
     """
-    needed = []
-    for i, texts in enumerate(responses):
-        copies: dict[str, list[int]] = {}
-        for k, text in enumerate(texts):
-            copies.setdefault(text, []).append(k)
-        for first in copies.values():
-            for second in copies.values():
-                if first is not second:
-                    entries = [(i, a, b) for a in first for b in second]
-                    needed.append((entries[0], entries))
-    return needed
-
-
-def zero_matrices(responses: Sequence[Sequence[str]]) -> list[np.ndarray]:
-    """One (K, K) float32 matrix of zeros for each prompt."""
-    return [np.zeros((len(texts), len(texts)), np.float32) for texts in responses]
+    index: dict[str, int] = {}
+    where = [index.setdefault(text, len(index)) for text in texts]
+    return list(index), np.array(where, np.int64)

@@ -26,7 +26,7 @@ class PairwiseEncoderConfig(Section):
     rank: int = Field(8, ge=1, description="Rank of the adapter's update of each linear layer.")
     alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / rank.")
     hidden: int = Field(64, ge=1, description="Width of the head.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the head and inside the adapter, in training.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the head, in training.")
     temperature: float = Field(1.0, gt=0, description="Logits are divided by it; fitted on the development pairs.")
 
 
@@ -46,7 +46,7 @@ class TrainPreferenceConfig(Section):
     rank: int = Field(8, ge=1, description="Rank of the adapter.")
     alpha: float = Field(16.0, gt=0, description="Scale of the adapter, times 1/rank.")
     hidden: int = Field(64, ge=1, description="Width of the head.")
-    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the head and inside the adapter.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the head.")
     max_length: int = Field(512, ge=32, description="Longest comparison, in tokens.")
     development: float = Field(
         0.15, gt=0, lt=1, description="Share of the training prompts set aside to calibrate the logits' temperature."

@@ -27,6 +27,8 @@ class Sequences:
 
     ids: np.ndarray
     """(B, L) int64 token ids."""
+    positions: np.ndarray
+    """(B, L) int64: the second candidate takes the same positions as the first, so that neither order is favoured."""
     segments: np.ndarray
     """(B, L) int64: 0 for [CLS], [SEP] and padding; SOURCE, FIRST or SECOND elsewhere, markers included."""
     lengths: np.ndarray
@@ -69,6 +71,7 @@ class Layout:
         lengths = np.array([OVERHEAD + sum(budget) for budget in budgets], np.int64)
         ids = np.full((len(triples), lengths.max()), self.pad_id, np.int64)
         segments = np.zeros_like(ids)
+        positions = np.tile(np.arange(ids.shape[1]), (len(triples), 1))
         for row, ((source, first, second), (s, a, b)) in enumerate(zip(triples, budgets, strict=True)):
             ids[row, 0] = self.cls_id
             start = 1
@@ -80,7 +83,9 @@ class Layout:
                 ids[row, end] = self.sep_id
                 segments[row, start:end] = segment
                 start = end + 1
-        return Sequences(ids, segments, lengths)
+            second_start = OVERHEAD - 2 + s + a
+            positions[row, second_start:] -= second_start - (s + 3)
+        return Sequences(ids, positions, segments, lengths)
 
 
 def load_layout(folder: Path, marker_ids: tuple[int, int, int], max_length: int) -> Layout:

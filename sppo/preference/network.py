@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.functional import normalize
 
+from sppo.errors import ConfigError
 from sppo.preference.config import PairwiseEncoderConfig
 from sppo.preference.layout import FIRST, SECOND, SOURCE
 
@@ -21,11 +23,11 @@ class LowRankLinear(nn.Module):
         self.down = nn.Parameter(torch.empty(config.rank, base.in_features))
         self.up = nn.Parameter(torch.zeros(base.out_features, config.rank))
         self.scale = config.alpha / config.rank
-        self.dropout = nn.Dropout(config.dropout)
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + self.scale * (self.dropout(x) @ self.down.T) @ self.up.T
+        update = (x @ self.down.T.to(x.dtype)) @ self.up.T.to(x.dtype)
+        return self.base(x) + self.scale * update
 
     def merged(self) -> nn.Linear:
         """The same map as one linear layer."""
@@ -47,14 +49,15 @@ class PairwiseNetwork(nn.Module):
         width = encoder.config.hidden_size
         self.markers = nn.Parameter(torch.zeros(len(config.marker_ids), width))
         self.head = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(4 * width, config.hidden), nn.Tanh(), nn.Linear(config.hidden, 1)
+            nn.Dropout(config.dropout), nn.Linear(5 * width, config.hidden), nn.Tanh(), nn.Linear(config.hidden, 1)
         )
 
-    def encode(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def encode(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """The encoder's last hidden states.
 
         Args:
             ids: (B, L) token ids.
+            positions: (B, L) position of each token.
             mask: (B, L) 1 for tokens and 0 for padding; None where nothing is padded.
 
         Returns:
@@ -63,21 +66,13 @@ class PairwiseNetwork(nn.Module):
         embedded = self.encoder.get_input_embeddings()(ids)
         for row, marker in enumerate(self.config.marker_ids):
             embedded = embedded + (ids == marker).unsqueeze(-1) * self.markers[row].to(embedded.dtype)
-        return self.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+        return self.encoder(inputs_embeds=embedded, position_ids=positions, attention_mask=mask).last_hidden_state
 
     def judge(self, states: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
         """Logits (B,) that the first candidate beats the second, from float32 states and `layout.Sequences.segments`."""
-        source, first, second = (self._represent(states, segments == segment) for segment in (SOURCE, FIRST, SECOND))
-        better, worse = (self.head(torch.cat((source, candidate), dim=-1)).squeeze(-1) for candidate in (first, second))
+        source, first, second = (_marker_and_mean(states, segments == segment) for segment in (SOURCE, FIRST, SECOND))
+        better, worse = (self.head(_features(source, candidate)).squeeze(-1) for candidate in (first, second))
         return (better - worse) / self.config.temperature
-
-    @staticmethod
-    def _represent(states: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
-        """(B, 2H): the marker's state, as in PairRM, and the segment's mean, as the sentence encoder was trained."""
-        marker = members.int().argmax(dim=1)
-        weights = members.to(states.dtype)
-        mean = torch.einsum("bl,blh->bh", weights, states) / weights.sum(dim=1, keepdim=True)
-        return torch.cat((states[torch.arange(len(states)), marker], mean), dim=-1)
 
     def trained_state(self) -> dict[str, torch.Tensor]:
         """The tensors that training changes, by name."""
@@ -91,10 +86,32 @@ class PairwiseNetwork(nn.Module):
                 setattr(self.encoder.get_submodule(parent), child, module.merged())
 
 
-def load_encoder(folder: Path) -> nn.Module:
-    """The BERT-type encoder of a folder, in float32."""
-    from transformers import AutoModel
+def _marker_and_mean(states: torch.Tensor, members: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, H) each: the segment's marker, as in PairRM, and its mean, as the sentence encoder was trained."""
+    marker = members.int().argmax(dim=1)
+    weights = members.to(states.dtype)
+    mean = torch.einsum("bl,blh->bh", weights, states) / weights.sum(dim=1, keepdim=True)
+    return states[torch.arange(len(states)), marker], mean
 
-    return AutoModel.from_pretrained(
-        folder, dtype=torch.float32, add_pooling_layer=False, attn_implementation="sdpa", local_files_only=True
-    )
+
+def _features(source: tuple[torch.Tensor, torch.Tensor], candidate: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """(B, 5H): both segments' states, and the products whose mean is the cosine of the two mean states."""
+    width = source[1].shape[-1]
+    fit = width * normalize(source[1], dim=-1) * normalize(candidate[1], dim=-1)
+    return torch.cat((*source, *candidate, fit), dim=-1)
+
+
+def load_encoder(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The BERT-type encoder of a folder.
+
+    Raises:
+        ConfigError: if the folder holds a model of another type.
+    """
+    from transformers import AutoConfig, BertModel
+
+    kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    if kind != "bert":
+        raise ConfigError(f"{folder}: the pairwise encoder needs a model of type bert, this one is {kind}")
+    return BertModel.from_pretrained(
+        folder, dtype=dtype, add_pooling_layer=False, attn_implementation="eager", local_files_only=True
+    ).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save
 
 from sppo.errors import ConfigError
 from sppo.models import fetch_model, model_digest
-from sppo.preference.base import comparisons, zero_matrices
+from sppo.preference.base import distinct
 from sppo.preference.config import PairwiseEncoderConfig
 from sppo.preference.layout import Layout, Sequences, load_layout
 from sppo.preference.network import PairwiseNetwork, load_encoder
@@ -56,23 +57,24 @@ class PairwiseEncoder:
     @torch.inference_mode()
     def logits(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """See `PreferenceModel.logits`."""
-        matrices = zero_matrices(responses)
-        sources, candidates = self._tokenize(prompts, responses)
-        needed = comparisons(responses)
-        triples = [(sources[i], candidates[i][a], candidates[i][b]) for (i, a, b), _ in needed]
+        texts, where = zip(*map(distinct, responses), strict=True) if responses else ((), ())
+        sources, candidates = self._tokenize(prompts, texts)
+        matrices = [np.zeros((len(several), len(several)), np.float32) for several in texts]
+        entries = [(i, a, b) for i, several in enumerate(texts) for a, b in permutations(range(len(several)), 2)]
+        triples = [(sources[i], candidates[i][a], candidates[i][b]) for i, a, b in entries]
         for rows in batches([self.layout.length(*map(len, triple)) for triple in triples], self.batch_tokens):
             values = forward(self.network, self.layout.batch([triples[row] for row in rows]), self.device).cpu().numpy()
             for row, value in zip(rows, values, strict=True):
-                for i, a, b in needed[row][1]:
-                    matrices[i][a, b] = value
-        return matrices
+                i, a, b = entries[row]
+                matrices[i][a, b] = value
+        return [matrix[np.ix_(index, index)] for matrix, index in zip(matrices, where, strict=True)]
 
     def _tokenize(
-        self, prompts: Sequence[str], responses: Sequence[Sequence[str]]
+        self, prompts: Sequence[str], texts: Sequence[Sequence[str]]
     ) -> tuple[list[list[int]], list[list[list[int]]]]:
-        flat = [text for texts in responses for text in texts]
+        flat = [text for several in texts for text in several]
         tokens = iter(self.layout.tokenize([*prompts, *flat]))
-        return [next(tokens) for _ in prompts], [[next(tokens) for _ in texts] for texts in responses]
+        return [next(tokens) for _ in prompts], [[next(tokens) for _ in several] for several in texts]
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -93,18 +95,20 @@ def forward(network: PairwiseNetwork, sequences: Sequences, device: torch.device
     mask = None
     if sequences.lengths.min() < ids.shape[1]:
         mask = (torch.arange(ids.shape[1]) < torch.from_numpy(sequences.lengths)[:, None]).to(device, torch.long)
-    states = network.encode(ids, mask)
+    states = network.encode(ids, torch.from_numpy(sequences.positions).to(device), mask)
     return network.judge(states.float(), torch.from_numpy(sequences.segments).to(device))
 
 
-def build(config: PairwiseEncoderConfig, encoder_folder: Path) -> tuple[Layout, PairwiseNetwork]:
-    """Layout and untrained network of a configuration.
+def build(
+    config: PairwiseEncoderConfig, encoder_folder: Path, dtype: torch.dtype = torch.float32
+) -> tuple[Layout, PairwiseNetwork]:
+    """Layout and untrained network of a configuration; `dtype` is that of the frozen weights.
 
     Raises:
         ConfigError: if the encoder is not of BERT's type or has fewer positions than `max_length`.
     """
     layout = load_layout(encoder_folder, config.marker_ids, config.max_length)
-    encoder = load_encoder(encoder_folder)
+    encoder = load_encoder(encoder_folder, dtype)
     if config.max_length > encoder.config.max_position_embeddings:
         positions = encoder.config.max_position_embeddings
         raise ConfigError(f"max_length: {config.max_length} is more than the {positions} positions of {config.encoder}")

@@ -1,0 +1,67 @@
+"""Preference pairs from JSON lines, and their division into training and development pairs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sppo.errors import ConfigError
+from sppo.seeds import derive_seed
+
+COLUMNS = ("prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two responses to one prompt, and which of them was preferred."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    group: str
+    """Pairs of one group (the same conversation) are never divided between training and development."""
+
+
+def read_pairs(path: str) -> list[Pair]:
+    """Read a .jsonl or .jsonl.gz file with the columns prompt, chosen, rejected; `group` defaults to the prompt.
+
+    Raises:
+        ConfigError: naming the file, the line and the column.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such file of preference pairs")
+    if not path.endswith((".jsonl", ".jsonl.gz")):
+        raise ConfigError(f"{path}: preference pairs are read from .jsonl or .jsonl.gz")
+    pairs = []
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                pairs.append(_parse(line, f"{path}, line {number}"))
+    except (gzip.BadGzipFile, UnicodeDecodeError, EOFError) as error:
+        raise ConfigError(f"{path}: not readable as UTF-8 JSON lines ({error})") from None
+    if not pairs:
+        raise ConfigError(f"{path}: holds no preference pairs")
+    return pairs
+
+
+def _parse(line: str, where: str) -> Pair:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{where}: not JSON ({error.msg})") from None
+    for column in COLUMNS:
+        if not isinstance(row, dict) or not isinstance(row.get(column), str):
+            raise ConfigError(f"{where}: column {column!r} is missing or not a string")
+    return Pair(row["prompt"], row["chosen"], row["rejected"], str(row.get("group", row["prompt"])))
+
+
+def split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Training and development pairs; a group's side depends on the seed and the group alone."""
+    training, development = [], []
+    for pair in pairs:
+        aside = derive_seed(seed, "development", pair.group) < share * 2**31
+        (development if aside else training).append(pair)
+    return training, development

