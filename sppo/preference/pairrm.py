@@ -35,7 +35,7 @@ class PairRM:
     """PairRM's weights, ready to judge; implements `PreferenceModel`."""
 
     def __init__(self, folder: Path, uri: str, *, dtype: str = "float32") -> None:
-        """Load a folder in the layout of `llm-blender/PairRM`: config.json (a RankerConfig), model.safetensors, tokenizer.
+        """Load a folder in the layout of `llm-blender/PairRM`: a RankerConfig, model.safetensors, a tokenizer.
 
         Args:
             folder: the local folder. Its config's `model_name` names the backbone, of which only config.json is read.
@@ -74,7 +74,7 @@ class PairRM:
         return text
 
 
-def _load(folder: Path, uri: str) -> tuple[torch.nn.Module, Any]:
+def _load(folder: Path, uri: str) -> tuple[Any, Any]:
     if importlib.util.find_spec("llm_blender") is None:
         raise ConfigError(f"{uri}: PairRM needs the package llm-blender; pip install llm-blender, or use package:sppo")
     _mend_llm_blender()

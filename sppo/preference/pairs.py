@@ -60,7 +60,8 @@ def _parse(line: str, where: str) -> Pair:
 
 def split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Training and development pairs; a group's side depends on the seed and the group alone."""
-    training, development = [], []
+    training: list[Pair] = []
+    development: list[Pair] = []
     for pair in pairs:
         aside = derive_seed(seed, "development", pair.group) < share * 2**31
         (development if aside else training).append(pair)

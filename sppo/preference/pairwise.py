@@ -1,4 +1,4 @@
-"""The pairwise encoder: PairRM's layout and head on a small BERT-type encoder. Only the adapter and head are trained."""
+"""The pairwise encoder: PairRM's layout on a small BERT-type encoder, of which only adapter and head are trained."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class PairwiseEncoder:
         config = read_config(folder)
         encoder_folder = fetch_model(config.encoder)
         if model_digest(encoder_folder) != config.encoder_sha256:
-            raise ConfigError(f"{uri}: trained on another version of {config.encoder}; install the version its card names")
+            raise ConfigError(
+                f"{uri}: trained on another version of {config.encoder}; install the version its card names"
+            )
         self.name = f"{uri} ({folder_digest(folder)[:12]})"
         self.batch_tokens = batch_tokens
         self.layout, self.network = build(config, encoder_folder)
@@ -149,7 +151,9 @@ def load_adapter(network: PairwiseNetwork, folder: Path) -> None:
     wrong = [name for name in {*state, *expected} if name not in state or name not in expected]
     wrong += [name for name in state if name in expected and state[name].shape != expected[name].shape]
     if wrong:
-        raise ConfigError(f"{path}: tensor {min(wrong)} does not fit config.json; the two files belong to different models")
+        raise ConfigError(
+            f"{path}: tensor {min(wrong)} does not fit config.json; the two files belong to different models"
+        )
     network.load_state_dict(state, strict=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Sequence
@@ -45,7 +46,9 @@ def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
     training = [pair for part, _ in parts.values() for pair in part]
     development = {Path(path).name: part for path, (_, part) in parts.items() if part}
     if not training or not development:
-        raise ConfigError("train: too few pairs to set development pairs aside; give more pairs or change `development`")
+        raise ConfigError(
+            "train: too few pairs to set development pairs aside; give more pairs or change `development`"
+        )
     network = _fit(config, training)
     output = Path(config.output)
     temperature = _calibrate(network, output, config.dtype, [pair for part in development.values() for pair in part])
@@ -75,8 +78,14 @@ def _fit(config: TrainPreferenceConfig, pairs: Sequence[Pair]) -> PairwiseNetwor
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = config.epochs * -(-len(pairs) // config.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=steps + 1, pct_start=0.1, anneal_strategy="linear", cycle_momentum=False
+        optimizer,
+        config.learning_rate,
+        total_steps=steps + 1,
+        pct_start=0.1,
+        anneal_strategy="linear",
+        cycle_momentum=False,
     )
+    layout = dataclasses.replace(layout, max_length=min(config.training_length, config.max_length))
     triples = _tokenize(layout, pairs)
     progress = _Progress(steps, config.batch_size)
     for _ in range(config.epochs):

@@ -26,10 +26,9 @@ def checkpoint(tmp_path_factory):
     tokenizer = DebertaV2Tokenizer(vocab=vocabulary, unk_id=1)
     tokenizer.add_tokens(MARKERS)
     config = DebertaV2Config(
-        vocab_size=len(vocabulary), hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=512, relative_attention=True, position_buckets=32, pos_att_type=["p2c", "c2p"],
-        max_relative_positions=-1, position_biased_input=False, norm_rel_ebd="layer_norm", share_att_key=True,
-        type_vocab_size=0,
+        vocab_size=len(vocabulary), hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, relative_attention=True, position_buckets=32, pos_att_type=["p2c", "c2p"],
+        position_biased_input=False, norm_rel_ebd="layer_norm", share_att_key=True, type_vocab_size=0,
     )  # fmt: skip
     config.save_pretrained(root / "backbone")
     torch.manual_seed(0)
@@ -85,5 +84,5 @@ def test_wrong_checkpoints_are_configuration_errors(checkpoint, tmp_path):
         load_preference_model(str(folder))
     (folder / "config.json").write_text(json.dumps(config))
     save_file({"head_layer.1.weight": torch.zeros(HIDDEN, 2 * HIDDEN)}, folder / "model.safetensors")
-    with pytest.raises(ConfigError, match="model.safetensors does not fit"):
+    with pytest.raises(ConfigError, match=r"model\.safetensors does not fit"):
         load_preference_model(str(folder))

@@ -17,7 +17,11 @@ from sppo.preference.pairs import read_pairs
 PREFERENCES = Path(__file__).parents[3] / "shared" / "data" / "prefs"
 PROMPTS = ["How do I bake bread?", "Name a colour."]
 RESPONSES = [
-    ["Mix flour, water, yeast and salt, let it rise, bake it hot.", "I don't know.", "Ask a baker, or buy a book about it."],
+    [
+        "Mix flour, water, yeast and salt, let it rise, bake it hot.",
+        "I don't know.",
+        "Ask a baker, or buy a book about it.",
+    ],
     ["Blue.", "A colour is what light of one wave length looks like to us."],
 ]
 

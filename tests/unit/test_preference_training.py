@@ -50,7 +50,10 @@ def test_training_is_reproducible_and_learns(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"prompt": "p", "chosen": "c", "rejected": "r"}\n{"prompt": "p", "chosen": "c"}\n', "line 2: column 'rejected'"),
+        (
+            '{"prompt": "p", "chosen": "c", "rejected": "r"}\n{"prompt": "p", "chosen": "c"}\n',
+            "line 2: column 'rejected'",
+        ),
         ('{"prompt": 1, "chosen": "c", "rejected": "r"}\n', "line 1: column 'prompt'"),
         ("{\n", "line 1: not JSON"),
         ("[]\n", "line 1: column 'prompt'"),
@@ -66,10 +69,10 @@ def test_wrong_pair_files_are_named(tmp_path, content, message):
 
 def test_missing_and_foreign_files_are_named_before_any_training(tmp_path):
     config = TrainPreferenceConfig(train=(str(tmp_path / "absent.jsonl"),), output=str(tmp_path / "out"))
-    with pytest.raises(ConfigError, match="absent.jsonl: no such file"):
+    with pytest.raises(ConfigError, match=r"absent\.jsonl: no such file"):
         train_preference(config)
     (tmp_path / "pairs.csv").write_text("prompt,chosen,rejected\n")
-    with pytest.raises(ConfigError, match="are read from .jsonl"):
+    with pytest.raises(ConfigError, match=r"are read from \.jsonl"):
         read_pairs(str(tmp_path / "pairs.csv"))
     (tmp_path / "broken.jsonl.gz").write_text("not gzip")
     with pytest.raises(ConfigError, match="not readable"):
@@ -102,4 +105,10 @@ def test_calibration_recovers_the_temperature_of_overconfident_logits():
 def test_command_leaves_defaults_out():
     config = TrainPreferenceConfig(train=("a b.jsonl",), evaluate={"x": "y.jsonl"}, output="out", epochs=7)
     words = command(config).split(" \\\n    ")
-    assert words == ["sppo train-preference", "--train 'a b.jsonl'", "--evaluate x y.jsonl", "--output out", "--epochs 7"]
+    assert words == [
+        "sppo train-preference",
+        "--train 'a b.jsonl'",
+        "--evaluate x y.jsonl",
+        "--output out",
+        "--epochs 7",
+    ]
