@@ -20,8 +20,7 @@ optimisation of small chat models where nothing larger can run; it is no judge o
 
 - Layout of PairRM (arXiv 2306.02561): `[CLS] <source> prompt [SEP] <candidate1> a [SEP] <candidate2> b [SEP]`, at most
   {max_length} tokens, both candidates at the same positions. The logit is head(prompt, a) - head(prompt, b); the head
-  (tanh, width {hidden}) sees the marker's state and the mean state of the prompt and of the candidate, and the product
-  of the two means.
+  (tanh, width {hidden}) sees the marker's state and the mean state of the prompt and of the candidate.
 - Encoder: `{encoder}` (frozen) with low-rank updates of rank {rank} on every linear layer. This folder
   holds the updates, the markers' embeddings and the head.
 - Use the mean of both orders: P(a beats b) = sigmoid((M[a, b] - M[b, a]) / 2).

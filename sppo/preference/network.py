@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.functional import normalize
 from transformers import AutoConfig, BertModel
 
 from sppo.errors import ConfigError
@@ -52,7 +51,7 @@ class PairwiseNetwork(nn.Module):
         width = encoder.config.hidden_size
         self.markers = nn.Parameter(torch.zeros(len(config.marker_ids), width))
         self.head = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(5 * width, config.hidden), nn.Tanh(), nn.Linear(config.hidden, 1)
+            nn.Dropout(config.dropout), nn.Linear(4 * width, config.hidden), nn.Tanh(), nn.Linear(config.hidden, 1)
         )
 
     def encode(self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -73,8 +72,8 @@ class PairwiseNetwork(nn.Module):
 
     def judge(self, states: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
         """Logits (B,) that the first candidate wins, from float32 states and `layout.Sequences.segments`."""
-        source, first, second = (_marker_and_mean(states, segments == segment) for segment in (SOURCE, FIRST, SECOND))
-        better, worse = (self.head(_features(source, candidate)).squeeze(-1) for candidate in (first, second))
+        source, first, second = (_represent(states, segments == segment) for segment in (SOURCE, FIRST, SECOND))
+        better, worse = (self.head(torch.cat((source, candidate), dim=-1)).squeeze(-1) for candidate in (first, second))
         return (better - worse) / self.config.temperature
 
     def trained_state(self) -> dict[str, torch.Tensor]:
@@ -89,19 +88,12 @@ class PairwiseNetwork(nn.Module):
                 setattr(self.encoder.get_submodule(parent), child, module.merged())
 
 
-def _marker_and_mean(states: torch.Tensor, members: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, H) each: the segment's marker, as in PairRM, and its mean, as the sentence encoder was trained."""
-    marker = members.int().argmax(dim=1)
+def _represent(states: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+    """(B, 2H): the segment's marker, as in PairRM, and its mean, as the sentence encoder was trained."""
+    marker = states[torch.arange(len(states)), members.int().argmax(dim=1)]
     weights = members.to(states.dtype)
     mean = torch.einsum("bl,blh->bh", weights, states) / weights.sum(dim=1, keepdim=True)
-    return states[torch.arange(len(states)), marker], mean
-
-
-def _features(source: tuple[torch.Tensor, torch.Tensor], candidate: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """(B, 5H): both segments' states, and the products whose mean is the cosine of the two mean states."""
-    width = source[1].shape[-1]
-    fit = width * normalize(source[1], dim=-1) * normalize(candidate[1], dim=-1)
-    return torch.cat((*source, *candidate, fit), dim=-1)
+    return torch.cat((marker, mean), dim=-1)
 
 
 def load_encoder(folder: Path, dtype: torch.dtype) -> BertModel:
