@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sppo.errors import ConfigError
+
+SHIPPED = Path(__file__).parent / "profiles"
+"""The profiles that come with the pipeline."""
 
 
 class _Section(BaseModel):
@@ -40,13 +42,13 @@ def load_profile(name: str) -> Profile:
     Raises:
         ConfigError: if there is none, or a value in it is wrong.
     """
-    shipped = files("pipelines") / "profiles" / f"{name}.yaml"
+    shipped = SHIPPED / f"{name}.yaml"
     if shipped.is_file():
         text = shipped.read_text()
     elif Path(name).is_file():
         text = Path(name).read_text()
     else:
-        names = sorted(p.name.removesuffix(".yaml") for p in (files("pipelines") / "profiles").iterdir())
+        names = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
         raise ConfigError(f"profile: {name!r} is neither a file nor one of {', '.join(names)}")
     try:
         return Profile.model_validate(yaml.safe_load(text) or {})

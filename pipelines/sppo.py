@@ -23,10 +23,45 @@ from pipelines.profile import Profile
 Iteration = NamedTuple("Iteration", [("best_uri", str), ("decision", str)])
 
 
+def make_shard(profile: Profile) -> Any:
+    """The sub-pipeline of one shard.
+
+    A pipeline of its own, because a GPU count that reaches a task of a `ParallelFor` directly is missing from the
+    inputs of the compiled loop; as an input of a sub-pipeline it arrives.
+    """
+
+    @dsl.pipeline(name="play-shard", description="One shard of an iteration: generate, rank.")
+    def play_shard(
+        run_config: dsl.Input[dsl.Artifact],
+        prompt_tables: dsl.Input[dsl.Dataset],
+        model_uri: str,
+        iteration: int,
+        shard: int,
+        shards: List[int],  # noqa: UP006
+        generation_node_selector: dict,
+        generation_tolerations: list,
+        generation_gpus: int,
+        ranking_node_selector: dict,
+        ranking_tolerations: list,
+        ranking_gpus: int,
+    ) -> dsl.Dataset:
+        inputs = {"run_config": run_config, "iteration": iteration, "shard": shard, "shards": shards}
+        answered = generate(**inputs, prompt_tables=prompt_tables, model_uri=model_uri)
+        ranked = rank(**inputs, responses=answered.outputs["responses"])
+        place(answered, Placement(generation_node_selector, generation_tolerations, generation_gpus))
+        place(ranked, Placement(ranking_node_selector, ranking_tolerations, ranking_gpus))
+        harden(answered, profile)
+        harden(ranked, profile)
+        return ranked.outputs["pairs"]
+
+    return play_shard
+
+
 def make_iteration(profile: Profile) -> Any:
     """The sub-pipeline of one iteration. (Its name must not end in "-iteration": the local runner reads that as a loop.)"""
+    play_shard = make_shard(profile)
 
-    @dsl.pipeline(name="self-play", description="One iteration: generate, rank, train, evaluate.")
+    @dsl.pipeline(name="self-play", description="One iteration: generate and rank by shards, train, evaluate.")
     def self_play(
         run_config: dsl.Input[dsl.Artifact],
         prompt_tables: dsl.Input[dsl.Dataset],
@@ -43,24 +78,26 @@ def make_iteration(profile: Profile) -> Any:
         training_tolerations: list,
         training_gpus: int,
     ) -> Iteration:
-        generation = Placement(generation_node_selector, generation_tolerations, generation_gpus)
-        ranking = Placement(ranking_node_selector, ranking_tolerations, ranking_gpus)
-        training = Placement(training_node_selector, training_tolerations, training_gpus)
-        inputs = {"run_config": run_config, "iteration": iteration}
+        inputs = {"run_config": run_config, "prompt_tables": prompt_tables, "iteration": iteration}
         with dsl.ParallelFor(shards, name="shards") as shard:
-            answered = generate(
-                **inputs, prompt_tables=prompt_tables, model_uri=model_uri, shard=shard, shards=shards
+            played = play_shard(
+                **inputs,
+                model_uri=model_uri,
+                shard=shard,
+                shards=shards,
+                generation_node_selector=generation_node_selector,
+                generation_tolerations=generation_tolerations,
+                generation_gpus=generation_gpus,
+                ranking_node_selector=ranking_node_selector,
+                ranking_tolerations=ranking_tolerations,
+                ranking_gpus=ranking_gpus,
             )
-            ranked = rank(**inputs, responses=answered.outputs["responses"], shard=shard, shards=shards)
-        trained = train(
-            **inputs, prompt_tables=prompt_tables, pairs=dsl.Collected(ranked.outputs["pairs"]), model_uri=model_uri
-        )
-        verdict = evaluate(
-            **inputs, prompt_tables=prompt_tables, model_uri=trained.outputs["Output"], previous_uri=model_uri
-        )
-        for task, pool in ((answered, generation), (ranked, ranking), (trained, training), (verdict, generation)):
-            place(task, pool)
-            harden(task, profile)
+        trained = train(**inputs, pairs=dsl.Collected(played.output), model_uri=model_uri)
+        verdict = evaluate(**inputs, model_uri=trained.outputs["Output"], previous_uri=model_uri)
+        place(trained, Placement(training_node_selector, training_tolerations, training_gpus))
+        place(verdict, Placement(generation_node_selector, generation_tolerations, generation_gpus))
+        harden(trained, profile)
+        harden(verdict, profile)
         return Iteration(best_uri=verdict.outputs["best_uri"], decision=verdict.outputs["decision"])
 
     return self_play

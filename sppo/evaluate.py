@@ -15,7 +15,8 @@ from sppo.config import RunConfig
 from sppo.engines import Sampling, load_engine
 from sppo.gate import decide
 from sppo.models import fetch_model, model_digest
-from sppo.preference import PreferenceModel, load_preference_model
+from sppo.preference import load_preference_model
+from sppo.preference.base import PreferenceModel
 from sppo.seeds import derive_seed
 from sppo.store import Manifest, Store, file_sha256, open_store, run_once
 from sppo.winrate import bootstrap_interval, contest, length_controlled_win_rate

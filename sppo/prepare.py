@@ -97,10 +97,9 @@ def _check_context(config: RunConfig, folder: Path) -> None:
 
 def _refuse_another_run(store: Store, config: RunConfig) -> None:
     """A second run in the same place must be the same run: name what differs instead of mixing two."""
-    written = store.read(f"{layout.PREPARED}/{layout.CONFIG_FILE}") if store.manifest(layout.PREPARED) else None
-    if written is None:
+    if store.manifest(layout.PREPARED) is None:
         return
-    before = RunConfig.model_validate_json(written)
+    before = load_config(store.fetch(layout.PREPARED) / layout.CONFIG_FILE)
     if before.digest() != config.digest():
         changed = sorted(_differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
         raise ConfigError(

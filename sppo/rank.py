@@ -18,7 +18,7 @@ from sppo.probability import intransitive_triads, probabilities, win_probabiliti
 from sppo.store import file_sha256, open_store, run_once
 
 if TYPE_CHECKING:
-    from sppo.preference import PreferenceModel
+    from sppo.preference.base import PreferenceModel
 
 
 def rank(config: RunConfig, iteration: int, shard: int, shards: int, responses: Path) -> Path:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sppo.probability import pairwise_probabilities
 
 if TYPE_CHECKING:
-    from sppo.preference import PreferenceModel
+    from sppo.preference.base import PreferenceModel
 
 Values = NDArray[np.float64]
 
@@ -52,12 +52,11 @@ def contest(
         theirs: N lists of answers.
         temperature: tau of the probabilities.
     """
-    groups = [[0] * len(a) + [1] * len(b) for a, b in zip(ours, theirs, strict=True)]
-    matrices = judge.logits(prompts, [[*a, *b] for a, b in zip(ours, theirs, strict=True)], groups)
+    matrices = judge.logits(prompts, [[*a, *b] for a, b in zip(ours, theirs, strict=True)])
     win_rates, means = [], []
-    for matrix, group in zip(matrices, groups, strict=True):
+    for matrix, answers in zip(matrices, ours, strict=True):
         pairwise = pairwise_probabilities(np.asarray(matrix, dtype=np.float64), temperature)
-        cross = pairwise[: group.count(0), group.count(0) :]
+        cross = pairwise[: len(answers), len(answers) :]
         win_rates.append(float(np.mean((cross > 0.5) + 0.5 * (cross == 0.5))))
         means.append(float(cross.mean()))
     return Contest(np.array(win_rates), np.array(means))

@@ -1,0 +1,147 @@
+"""The `sppo` command."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from sppo import cli as stage
+from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values, recorded_config
+from sppo.config import RunConfig
+from sppo.errors import GateFailedError, SppoError
+from sppo.store import open_store
+
+app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def run(overrides: Overrides = (), preset: str | None = None, config_file: ConfigFile = None) -> None:
+    """Play a whole alignment run on this machine; what is committed already is not done again."""
+    from pipelines.local import run_locally
+
+    _finish(run_locally(collect_values(preset, config_file, overrides)))
+
+
+@app.command
+def resume(output_uri: RunPlace) -> None:
+    """Go on with a run that stopped, from what is committed."""
+    from pipelines.local import run_locally
+
+    _finish(run_locally(recorded_config(output_uri).model_dump(mode="json")))
+
+
+@app.command
+def report(output_uri: RunPlace) -> None:
+    """Print the table of a run."""
+    _print_table(recorded_config(output_uri))
+
+
+@app.command(name="compile")
+def compile_package(
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("sppo.yaml"),
+    max_iterations: int = 3,
+    profile: str = "one-gpu",
+) -> None:
+    """Write the pipeline as a package for Kubeflow Pipelines.
+
+    Args:
+        output: The file to write.
+        max_iterations: The most iterations that the package can play.
+        profile: Defaults of the hardware parameters: a shipped profile's name, or a YAML file.
+    """
+    from pipelines.compiling import compile_pipeline
+
+    compile_pipeline(output, max_iterations, profile)
+    print(f"wrote {output}")
+
+
+@app.command(name="train-preference")
+def train_preference(
+    train: tuple[str, ...], output: str, evaluate: tuple[str, ...] = (), license: tuple[str, ...] = (), seed: int = 0
+) -> None:
+    """Train the embedded kind of preference model from preference pairs.
+
+    Args:
+        train: Files of pairs: .jsonl or .jsonl.gz with prompt, chosen and rejected.
+        output: Folder for the model.
+        evaluate: Held-out files of pairs, each as NAME=FILE.
+        license: Licences of the training files, each as FILENAME=LICENCE.
+        seed: Of everything random.
+    """
+    from sppo.preference.config import TrainPreferenceConfig
+    from sppo.preference.training import train_preference as work
+
+    work(
+        TrainPreferenceConfig(
+            train=train,
+            output=output,
+            evaluate=dict(pair.split("=", 1) for pair in evaluate),
+            licenses=dict(pair.split("=", 1) for pair in license),
+            seed=seed,
+        )
+    )
+
+
+for function in (stage.config, stage.prepare, stage.generate, stage.rank, stage.train, stage.evaluate, stage.publish):
+    app.command(function)
+
+
+def main() -> None:
+    """Run the command line; every failure that a person can mend is one line and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app.cli(prog="sppo", description="Self-Play Preference Optimization: align a chat model to human preference.")
+    except SppoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _end_children()
+        sys.exit(130)
+
+
+def _terminated(*_: object) -> None:
+    _end_children()
+    sys.exit(128 + signal.SIGTERM)
+
+
+def _end_children() -> None:
+    """A stage's process must not outlive the command that started it."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        child.terminate()
+
+
+def _finish(config: RunConfig) -> None:
+    """Say how the run ended and where to look.
+
+    Raises:
+        GateFailedError: if the best model does not meet the gate.
+    """
+    from sppo.report import collect
+    from sppo.tracking import tracking_uri
+
+    store = open_store(config.output_uri)
+    _print_table(config)
+    print(f"model:   {store.uri}/published/model")
+    print(f"report:  {store.uri}/published/report/report.html")
+    print(f"MLflow:  {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri(store)}")
+    if not collect(config, store).passed:
+        required = config.evaluate.gate.required_vs_base
+        raise GateFailedError(f"the best model's win rate over the base is not above {required} with 95 % confidence")
+
+
+def _print_table(config: RunConfig) -> None:
+    from sppo.report import collect, summary_rows
+
+    header, *rows = summary_rows(collect(config, open_store(config.output_uri)))
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

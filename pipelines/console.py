@@ -1,0 +1,39 @@
+"""What a local run shows: the stages' own lines, without the local runner's inner ones."""
+
+from __future__ import annotations
+
+import re
+from typing import TextIO
+
+_COLOR = re.compile(r"\x1b\[\d+m")
+_INNER = re.compile(r"^\s*($|[\"{}\[\]]|-{20}|\S+: (Dataset|Artifact|Metrics|HTML|Markdown)\(|(uri|metadata)=)")
+_STATUS = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - [A-Z]+ - ")
+
+
+class StageLines:
+    """A text stream that passes a local run's output on line by line, leaving out what only repeats its inputs.
+
+    The local runner prints every task's executor input as JSON, and its outputs as nested literals; a person who
+    follows a run looks for what the stages say, and for what started, ended or failed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.partial = ""
+
+    def write(self, text: str) -> int:
+        """Pass on the lines that are complete and wanted."""
+        *lines, self.partial = (self.partial + text).split("\n")
+        for line in lines:
+            plain = _COLOR.sub("", line)
+            if not _INNER.match(plain) and not (_STATUS.match(plain) and plain.endswith("outputs:")):
+                self.stream.write(plain + "\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream behind."""
+        self.stream.flush()
+
+    def isatty(self) -> bool:
+        """Colours are left out."""
+        return False

@@ -1,0 +1,158 @@
+"""The commands that play one stage by hand, from and into the store of a run that `sppo prepare` started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal
+
+import tyro
+import yaml
+
+from sppo import layout, stages
+from sppo.config import RunConfig, resolve
+from sppo.errors import ConfigError
+from sppo.store import Store, open_store
+
+Overrides = Annotated[
+    tuple[str, ...],
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="KEY=VALUE", help="Values of the configuration, such as train.eta=500 (see `sppo config show`)."),
+]
+ConfigFile = Annotated[Path | None, tyro.conf.arg(name="config", help="A YAML file of values, laid over the preset.")]
+RunPlace = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT_URI", help="The run's folder or s3://… .")]
+
+
+def collect_values(preset: str | None, file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """The values that a command line asks for: the file's, then the overrides, the last word winning.
+
+    Raises:
+        ConfigError: for a file that is not a YAML mapping, or an override that is not KEY=VALUE.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        if not file.is_file():
+            raise ConfigError(f"config: {file}: no such file")
+        loaded = yaml.safe_load(file.read_text())
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"config: {file}: not a YAML mapping of keys to values")
+        values |= loaded
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigError(f"{override!r} is not KEY=VALUE; for example train.learning_rate=1e-5")
+        values[key] = yaml.safe_load(value) if value else ""
+    return values if preset is None else {**values, "preset": preset}
+
+
+def prepare(overrides: Overrides = (), preset: str | None = None, config_file: ConfigFile = None) -> None:
+    """Check the configuration, clean the prompts and divide them."""
+    values = collect_values(preset, config_file, overrides)
+    with TemporaryDirectory() as folder:
+        stages.prepare(values, resolve(values).iterations, f"{folder}/config.json", f"{folder}/prompts")
+
+
+def generate(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
+    """Answer an iteration's prompts with its policy."""
+    config, store = _opened(output_uri)
+    with TemporaryDirectory() as folder:
+        _generate(config, store, iteration, shard, shards, Path(folder))
+
+
+def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
+    """Judge an iteration's responses and build its pairs."""
+    config, store = _opened(output_uri)
+    with TemporaryDirectory() as folder:
+        responses = _generate(config, store, iteration, shard, shards, Path(folder))
+        outputs = [f"{folder}/{name}" for name in (layout.PREFERENCES_FILE, layout.PAIRS_FILE)]
+        stages.rank(_config_path(store), iteration, shard, shards, str(responses), *outputs)
+
+
+def train(output_uri: RunPlace, iteration: int = 1, shards: int = 1) -> None:
+    """Train an iteration's next policy on the pairs of all its shards."""
+    config, store = _opened(output_uri)
+    pairs = [
+        str(store.fetch(layout.preferences(iteration, shard, shards)) / layout.PAIRS_FILE) for shard in range(shards)
+    ]
+    prompts = str(store.fetch(layout.PREPARED))
+    stages.train(_config_path(store), iteration, _policy(config, store, iteration), prompts, pairs)
+
+
+def evaluate(output_uri: RunPlace, iteration: int = 1) -> None:
+    """Measure an iteration's new policy, and decide whether to go on."""
+    config, store = _opened(output_uri)
+    store.fetch(layout.model(iteration))
+    with TemporaryDirectory() as folder:
+        stages.evaluate(
+            _config_path(store),
+            iteration,
+            f"{store.uri}/{layout.model(iteration)}",
+            _policy(config, store, iteration),
+            str(store.fetch(layout.PREPARED)),
+            f"{folder}/report.html",
+            f"{folder}/report.md",
+        )
+
+
+def publish(output_uri: RunPlace) -> None:
+    """Export the best model of the iterations played, and write the report."""
+    config, store = _opened(output_uri)
+    last = max((t for t in range(1, config.iterations + 1) if store.manifest(layout.evaluation(t))), default=0)
+    with TemporaryDirectory() as folder:
+        best = _policy(config, store, last + 1)
+        stages.publish(_config_path(store), best, f"{folder}/report.html", f"{folder}/report.md")
+
+
+def config(
+    action: Annotated[Literal["show", "schema"], tyro.conf.Positional],
+    overrides: Overrides = (),
+    preset: str | None = None,
+    config_file: ConfigFile = None,
+) -> None:
+    """Print the resolved configuration (show), or its JSON Schema (schema)."""
+    if action == "schema":
+        print(json.dumps(RunConfig.model_json_schema(), indent=1))
+    else:
+        resolved = resolve(collect_values(preset, config_file, overrides))
+        print(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False), end="")
+
+
+def _opened(output_uri: str) -> tuple[RunConfig, Store]:
+    config = recorded_config(output_uri)
+    return config, open_store(config.output_uri)
+
+
+def recorded_config(output_uri: str) -> RunConfig:
+    """The configuration of a run that was started in a place.
+
+    Raises:
+        ConfigError: if no run was started there.
+    """
+    store = open_store(output_uri)
+    if store.manifest(layout.PREPARED) is None:
+        raise ConfigError(f"{output_uri}: no run was started there; start one with `sppo run output_uri={output_uri}`")
+    # A folder may have been moved since: what counts is where it was found.
+    return RunConfig.model_validate_json(Path(_config_path(store)).read_bytes()).model_copy(
+        update={"output_uri": output_uri}
+    )
+
+
+def _config_path(store: Store) -> str:
+    return str(store.fetch(layout.PREPARED) / layout.CONFIG_FILE)
+
+
+def _generate(config: RunConfig, store: Store, iteration: int, shard: int, shards: int, folder: Path) -> Path:
+    responses = folder / layout.RESPONSES_FILE
+    prompts, policy = str(store.fetch(layout.PREPARED)), _policy(config, store, iteration)
+    stages.generate(_config_path(store), iteration, shard, shards, policy, prompts, str(responses))
+    return responses
+
+
+def _policy(config: RunConfig, store: Store, iteration: int) -> str:
+    """The URI of pi_t: the base model, or the best policy that the iteration before knew."""
+    if iteration == 1:
+        return config.base_model
+    folder = store.fetch(layout.evaluation(iteration - 1))
+    return str(json.loads((folder / layout.VERDICT_FILE).read_text())["best_uri"])
