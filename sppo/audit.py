@@ -40,10 +40,7 @@ def audit_reference(
     count = max(1, math.ceil(config.audit_fraction * len(pairs)))
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
     drawn = [pairs[i] for i in order[:count]]
-    differences = [
-        own - torch.tensor(pair[f"{role}_logprobs"])
-        for pair, role, own in _recompute(model, drawn, config)
-    ]
+    differences = [own - torch.tensor(pair[f"{role}_logprobs"]) for pair, role, own in _recompute(model, drawn, config)]
     tokens = torch.cat(differences).abs()
     figures = {
         "train/reference_audit_mean_abs": float(tokens.mean()),

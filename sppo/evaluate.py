@@ -43,9 +43,7 @@ class Answers:
     """Mean tokens of the answers to each prompt, shape (prompts,)."""
 
 
-def evaluate(
-    config: RunConfig, iteration: int, model_uri: str, previous_uri: str, held_out: Path
-) -> Evaluation:
+def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: str, held_out: Path) -> Evaluation:
     """Measure pi_{t+1} against pi_t and pi_1, decide whether to go on, and commit both.
 
     Args:

@@ -15,7 +15,9 @@ from sppo.seeds import derive_seed
 from sppo.store import Manifest, file_sha256, open_store, run_once
 
 
-def generate(config: RunConfig, iteration: int, shard: int, shards: int, model_uri: str, prompts: Path) -> list[dict[str, Any]]:
+def generate(
+    config: RunConfig, iteration: int, shard: int, shards: int, model_uri: str, prompts: Path
+) -> list[dict[str, Any]]:
     """Responses of one shard, chunk by chunk; a chunk that an earlier attempt committed is not generated again.
 
     A chunk is a fixed group of an iteration's prompts with seeds of its own, and a shard is a run of whole chunks, so
@@ -56,7 +58,9 @@ def figures(config: RunConfig, iteration: int, chunk_total: int) -> dict[str, fl
     """The generation figures of an iteration, summed over its committed chunks."""
     store = open_store(config.output_uri)
     manifests = [store.manifest(layout.response_chunk(iteration, i)) for i in range(chunk_total)]
-    totals = {name: sum(m.figures[name] for m in manifests if m) for name in ("tokens", "seconds", "responses", "truncated")}
+    totals = {
+        name: sum(m.figures[name] for m in manifests if m) for name in ("tokens", "seconds", "responses", "truncated")
+    }
     return {
         "generate/tokens_per_second": totals["tokens"] / max(totals["seconds"], 1e-9),
         "generate/truncated_fraction": totals["truncated"] / max(totals["responses"], 1.0),

@@ -53,7 +53,13 @@ def response_logprobs(
     flat = hidden.reshape(-1, hidden.shape[-1])[predicting]
     values = torch.cat(
         [
-            checkpoint(_head_logprobs, model, flat[i : i + HEAD_POSITIONS], targets[i : i + HEAD_POSITIONS], use_reentrant=False)
+            checkpoint(
+                _head_logprobs,
+                model,
+                flat[i : i + HEAD_POSITIONS],
+                targets[i : i + HEAD_POSITIONS],
+                use_reentrant=False,
+            )
             for i in range(0, len(targets), HEAD_POSITIONS)
         ]
     )

@@ -55,7 +55,9 @@ def check_safe(folder: Path, uri: str) -> None:
     """
     for path in sorted(folder.rglob("*")):
         if path.suffix in _UNSAFE_SUFFIXES and not path.name.startswith("."):
-            raise ConfigError(f"{uri}: holds {path.name}, which could run code; convert it to safetensors and remove it")
+            raise ConfigError(
+                f"{uri}: holds {path.name}, which could run code; convert it to safetensors and remove it"
+            )
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in json.loads((folder / name).read_text()):
             raise ConfigError(f"{uri}: {name} has an auto_map, which asks for remote code; remove that key")

@@ -48,9 +48,7 @@ def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
         raise ConfigError(f"prompts: {config.prompts}: no usable prompt among {counts.read} rows; {counts.line()}")
     encoded = _encode(config, cleaned, counts)
     fitting = [prompt for prompt in cleaned if prompt.prompt_id in encoded]
-    parts = prompts.divide(
-        fitting, config.iterations, config.prepare.held_out, config.prepare.prompts_per_iteration
-    )
+    parts = prompts.divide(fitting, config.iterations, config.prepare.held_out, config.prepare.prompts_per_iteration)
     print(counts.line(), flush=True)
     for name, part in [
         *((layout.prompts_file(t), part) for t, part in enumerate(parts.iterations, start=1)),

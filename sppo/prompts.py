@@ -119,7 +119,9 @@ def _texts(rows: Iterator[dict[str, Any]], uri: str, column: str) -> Iterator[st
     for number, row in enumerate(rows, start=1):
         if column not in row:
             have = ", ".join(str(name) for name in row)
-            raise ConfigError(f"prompts: {uri}: row {number} has no column {column!r} (it has {have}); set prepare.prompt_column")
+            raise ConfigError(
+                f"prompts: {uri}: row {number} has no column {column!r} (it has {have}); set prepare.prompt_column"
+            )
         if not isinstance(row[column], str):
             raise ConfigError(f"prompts: {uri}: row {number}: column {column!r} is not text")
         yield row[column]

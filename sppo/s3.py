@@ -91,7 +91,9 @@ class S3Store:
 
     def _delete_prefix(self, prefix: str) -> None:
         with _reported(f"{self.uri}/{prefix}"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(prefix) + "/")
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self._key(prefix) + "/"
+            )
             for page in pages:
                 for entry in page.get("Contents", []):
                     self.client.delete_object(Bucket=self.bucket, Key=entry["Key"])

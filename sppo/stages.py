@@ -203,7 +203,10 @@ def publish(config_path: str, best_uri: str, html_path: str, markdown_path: str)
         stage="publish",
         iteration=0,
         figures=result.figures,
-        texts={name: path.read_text() for name, path in (("report.html", result.report_path), ("report.md", result.summary_path))},
+        texts={
+            name: path.read_text()
+            for name, path in (("report.html", result.report_path), ("report.md", result.summary_path))
+        },
         model_uri=result.model_uri,
         passed=result.passed,
         finished=True,

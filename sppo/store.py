@@ -108,7 +108,9 @@ def verify(folder: Path, manifest: Manifest, uri: str) -> None:
     for entry in manifest.files:
         path = folder / entry.path
         if not path.is_file():
-            raise InfrastructureError(f"{uri}/{entry.path}: listed in the manifest but missing; delete {uri} and resume")
+            raise InfrastructureError(
+                f"{uri}/{entry.path}: listed in the manifest but missing; delete {uri} and resume"
+            )
         if path.stat().st_size != entry.bytes or file_sha256(path) != entry.sha256:
             raise InfrastructureError(f"{uri}/{entry.path}: differs from the manifest; delete {uri} and resume")
 

@@ -60,14 +60,10 @@ PAIRS = _schema(
 )
 """One row a prompt: the most and the least preferred response with their win probabilities over pi_t."""
 
-ANSWERS = _schema(
-    prompt_id=pa.string(), prompt=pa.string(), sample=pa.int32(), text=pa.string(), tokens=pa.int32()
-)
+ANSWERS = _schema(prompt_id=pa.string(), prompt=pa.string(), sample=pa.int32(), text=pa.string(), tokens=pa.int32())
 """One row a held-out answer of one model."""
 
-COMPARISONS = _schema(
-    prompt_id=pa.string(), opponent=pa.string(), win_rate=pa.float32(), probability=pa.float32()
-)
+COMPARISONS = _schema(prompt_id=pa.string(), opponent=pa.string(), win_rate=pa.float32(), probability=pa.float32())
 """One row a held-out prompt and opponent: share of answer pairs won, and the mean probability of winning."""
 
 

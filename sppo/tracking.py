@@ -90,7 +90,10 @@ def _outage_reported(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
         where = uri.rsplit("@", 1)[-1]
-        print(f"warning: MLflow at {where} failed ({str(error).splitlines()[0]}); figures are kept and sent later", flush=True)
+        print(
+            f"warning: MLflow at {where} failed ({str(error).splitlines()[0]}); figures are kept and sent later",
+            flush=True,
+        )
 
 
 class _Run:
@@ -205,4 +208,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _name(store: Store) -> str:
     return store.uri.rstrip("/").rpartition("/")[2]
-

@@ -30,6 +30,4 @@ def generate(
     """
     from sppo import stages
 
-    stages.generate(
-        run_config.path, iteration, shard, len(shards), model_uri, prompt_tables.path, responses.path
-    )
+    stages.generate(run_config.path, iteration, shard, len(shards), model_uri, prompt_tables.path, responses.path)

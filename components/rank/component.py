@@ -32,8 +32,6 @@ def rank(
     """
     from sppo import stages
 
-    figures = stages.rank(
-        run_config.path, iteration, shard, len(shards), responses.path, preferences.path, pairs.path
-    )
+    figures = stages.rank(run_config.path, iteration, shard, len(shards), responses.path, preferences.path, pairs.path)
     for name, value in figures.items():
         metrics.log_metric(name, value)

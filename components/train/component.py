@@ -31,9 +31,7 @@ def train(
     """
     from sppo import stages
 
-    trained = stages.train(
-        run_config.path, iteration, model_uri, prompt_tables.path, [shard.path for shard in pairs]
-    )
+    trained = stages.train(run_config.path, iteration, model_uri, prompt_tables.path, [shard.path for shard in pairs])
     for name, value in trained.figures.items():
         metrics.log_metric(name, value)
     return trained.model_uri
