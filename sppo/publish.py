@@ -1,0 +1,108 @@
+"""Publish: the best model as a standard Hugging Face folder with a model card, and the report of the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sppo import layout
+from sppo.config import RunConfig
+from sppo.errors import ConfigError
+from sppo.models import fetch_model, model_digest
+from sppo.report import RunReport, collect, model_card, render_html, render_markdown
+from sppo.store import open_store, run_once
+
+PUBLISHED_REPORT = f"{layout.PUBLISHED}/report"
+SAMPLES_FILE = "samples.jsonl"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a run hands out at its end."""
+
+    model_uri: str
+    report_path: Path
+    summary_path: Path
+    passed: bool
+    figures: dict[str, float]
+
+
+def publish(config: RunConfig, best_uri: str) -> Published:
+    """Export a run's best model and its report; where that is done already, nothing is done.
+
+    A gate that is not passed is no error here: the model and the report that explains why are wanted either way.
+
+    Args:
+        config: the run's resolved configuration.
+        best_uri: one of the run's models, or its base model.
+
+    Raises:
+        ConfigError: if `best_uri` is not of this run, or the model changed since it was evaluated.
+    """
+    store = open_store(config.output_uri)
+    report = collect(config, store).with_best(best_uri)
+    figures = _figures(report)
+    inputs = {"config": config.digest(), "model": report.best_digest, "evaluations": _evaluations(report)}
+    run_once(store, layout.PUBLISHED_MODEL, inputs, lambda output: _export(report, output))
+    run_once(store, PUBLISHED_REPORT, inputs, lambda output: _write_report(report, output))
+    folder = store.fetch(PUBLISHED_REPORT)
+    return Published(
+        model_uri=f"{store.uri}/{layout.PUBLISHED_MODEL}",
+        report_path=folder / layout.REPORT_FILE,
+        summary_path=folder / layout.SUMMARY_FILE,
+        passed=report.passed,
+        figures=figures,
+    )
+
+
+def _figures(report: RunReport) -> dict[str, float]:
+    """The run in a few numbers, named apart from the iterations' own; iteration 0 is the base model."""
+    best = report.best
+    figures = {"publish/best_iteration": float(best.iteration if best else 0), "publish/passed": float(report.passed)}
+    if best is not None:
+        for end in ("", "_low", "_high"):
+            figures[f"publish/win_rate_vs_base{end}"] = best.figures[f"eval/win_rate_vs_base{end}"]
+    return figures
+
+
+def _evaluations(report: RunReport) -> str:
+    return hashlib.sha256(" ".join(each.digest for each in report.iterations).encode()).hexdigest()
+
+
+def _export(report: RunReport, output: Path) -> Mapping[str, float]:
+    """Save the best model in the type that is wanted, with its tokenizer and card."""
+    from sppo.policy import load_policy, save_policy
+
+    dtype = report.config.publish.dtype
+    source = fetch_model(report.best_uri)
+    if model_digest(source) != report.best_digest:
+        raise ConfigError(
+            f"{report.best_uri}: changed since it was evaluated; put the evaluated files back, or run anew"
+        )
+    print(f"publishing {report.best_uri} as {dtype}", flush=True)
+    save_policy(load_policy(source, dtype), source, output)
+    base = fetch_model(report.config.base_model)
+    (output / "README.md").write_text(model_card(report, _license(base)), encoding="utf-8")
+    return _figures(report)
+
+
+def _license(folder: Path) -> str | None:
+    """The licence that a model folder's own card names, if it has one."""
+    from huggingface_hub import metadata_load
+
+    card = folder / "README.md"
+    metadata = metadata_load(card) if card.is_file() else None
+    return metadata.get("license") if metadata else None
+
+
+def _write_report(report: RunReport, output: Path) -> Mapping[str, float]:
+    (output / layout.REPORT_FILE).write_text(render_html(report), encoding="utf-8")
+    (output / layout.SUMMARY_FILE).write_text(render_markdown(report), encoding="utf-8")
+    with (output / SAMPLES_FILE).open("w", encoding="utf-8") as file:
+        for each in report.iterations:
+            for sample in each.samples:
+                file.write(json.dumps({"iteration": each.iteration, **asdict(sample)}, ensure_ascii=False) + "\n")
+    return _figures(report)

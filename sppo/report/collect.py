@@ -1,0 +1,167 @@
+"""Everything a report says, gathered from what the stages committed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sppo import layout, tables
+from sppo.config import RunConfig
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.store import Manifest, Store
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The first answers of three models to one held-out prompt, and the judge's view of the new model's."""
+
+    prompt_id: str
+    prompt: str
+    base: str
+    previous: str
+    new: str
+    win_rate_vs_base: float
+    """Share of the prompt's answer pairs, over all samples, that the new model wins."""
+    probability_vs_base: float
+    """Mean probability of winning, over the same pairs."""
+
+
+@dataclass(frozen=True)
+class IterationReport:
+    """One iteration: its figures, what the gate decided, how the training went, and answers to look at."""
+
+    iteration: int
+    figures: Mapping[str, float]
+    decision: str
+    reason: str
+    model_uri: str
+    best_uri: str
+    inputs: Mapping[str, str]
+    """Digests of what was compared: the models as `new`, `previous` and `base`, the held-out prompts, the config."""
+    digest: str
+    """Digest of the committed evaluation."""
+    training_log: Sequence[Mapping[str, float]]
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run as far as it was evaluated."""
+
+    config: RunConfig
+    prepare: Mapping[str, float]
+    iterations: Sequence[IterationReport]
+    best_uri: str
+
+    @property
+    def best(self) -> IterationReport | None:
+        """The iteration that trained the best model, or None where that is the base model."""
+        return next((each for each in self.iterations if each.model_uri == self.best_uri), None)
+
+    @property
+    def best_digest(self) -> str:
+        """Digest of the best model's folder, as `sppo.models.model_digest` gives it."""
+        return self.iterations[-1].inputs["base"] if self.best is None else self.best.inputs["new"]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the best model's win rate over the base is above the required one, its 95 % interval included."""
+        if self.best is None:
+            return False
+        return self.best.figures["eval/win_rate_vs_base_low"] > self.config.evaluate.gate.required_vs_base
+
+    def with_best(self, best_uri: str) -> RunReport:
+        """The same report with another model as the best.
+
+        Raises:
+            ConfigError: if the run neither trained that model nor started from it.
+        """
+        known = [self.config.base_model, *(each.model_uri for each in self.iterations)]
+        if best_uri not in known:
+            raise ConfigError(f"best model: {best_uri} is not a model of this run; it has {', '.join(known)}")
+        return replace(self, best_uri=best_uri)
+
+
+def collect(config: RunConfig, store: Store) -> RunReport:
+    """Gather a run's report; it covers the iterations whose evaluation is committed, from the first on.
+
+    Raises:
+        ConfigError: if no iteration is evaluated, or the store holds a run of another configuration.
+        InfrastructureError: if something committed is missing or damaged.
+    """
+    prepared = store.manifest(layout.PREPARED)
+    iterations = tuple(_iterations(config, store))
+    if prepared is None or not iterations:
+        raise ConfigError(f"{store.uri}: no iteration is evaluated there yet; play one with `sppo run`")
+    if prepared.inputs["config"] != config.digest():
+        raise ConfigError(f"{store.uri}: holds a run of another configuration; report on it with its own")
+    return RunReport(config, prepared.figures, iterations, iterations[-1].best_uri)
+
+
+def _iterations(config: RunConfig, store: Store) -> Iterator[IterationReport]:
+    iteration = 1
+    while (evaluated := store.manifest(layout.evaluation(iteration))) is not None:
+        yield _iteration(config, store, iteration, evaluated)
+        iteration += 1
+
+
+def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manifest) -> IterationReport:
+    folder = store.fetch(layout.evaluation(iteration))
+    verdict = json.loads((folder / layout.VERDICT_FILE).read_text(encoding="utf-8"))
+    trained = store.manifest(layout.model(iteration))
+    if trained is None:
+        raise InfrastructureError(
+            f"{store.uri}/{layout.model(iteration)}: evaluated but no longer there; resume the run"
+        )
+    log = _read_one(store, layout.model(iteration), trained, layout.TRAINING_LOG_FILE)
+    comparisons = tables.read(folder / layout.COMPARISONS_FILE, tables.COMPARISONS)
+    return IterationReport(
+        iteration=iteration,
+        figures={**trained.figures, **evaluated.figures},
+        decision=verdict["decision"],
+        reason=verdict["reason"],
+        model_uri=verdict["model_uri"],
+        best_uri=verdict["best_uri"],
+        inputs=evaluated.inputs,
+        digest=evaluated.digest(),
+        training_log=tuple(json.loads(line) for line in log.splitlines()),
+        samples=_samples(store, verdict["answers"], comparisons, config.evaluate.panel),
+    )
+
+
+def _read_one(store: Store, key: str, manifest: Manifest, name: str) -> str:
+    """One file of a committed folder, verified, without fetching the weights that lie beside it."""
+    data = store.read(f"{key}/{manifest.prefix}/{name}" if manifest.prefix else f"{key}/{name}")
+    entry = next((file for file in manifest.files if file.path == name), None)
+    if data is None or entry is None or hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise InfrastructureError(
+            f"{store.uri}/{key}/{name}: missing, or differs from the manifest; delete {key} and resume"
+        )
+    return data.decode()
+
+
+def _samples(
+    store: Store, answers: Mapping[str, str], comparisons: Sequence[Mapping[str, Any]], panel: int
+) -> tuple[Sample, ...]:
+    """The first `panel` held-out prompts, which are the same in every iteration."""
+    first = {
+        role: [row for row in tables.read(store.fetch(key) / layout.ANSWERS_FILE, tables.ANSWERS) if row["sample"] == 0]
+        for role, key in answers.items()
+    }
+    text = {role: {row["prompt_id"]: row["text"] for row in rows} for role, rows in first.items()}
+    judged = {row["prompt_id"]: row for row in comparisons if row["opponent"] == "base"}
+    return tuple(
+        Sample(
+            prompt_id=(prompt := row["prompt_id"]),
+            prompt=row["prompt"],
+            base=text["base"][prompt],
+            previous=text["previous"][prompt],
+            new=row["text"],
+            win_rate_vs_base=judged[prompt]["win_rate"],
+            probability_vs_base=judged[prompt]["probability"],
+        )
+        for row in first["new"][:panel]
+    )

@@ -1,0 +1,151 @@
+"""What each figure of a run means and how it is written; tables and summaries share this list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sppo.report.collect import IterationReport, RunReport
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How people read a figure: its name in words, and a sentence on what it says."""
+
+    label: str
+    meaning: str
+
+
+FIGURES: dict[str, Figure] = {
+    "eval/win_rate_vs_base": Figure(
+        "win rate over the base", "Share of held-out answer pairs that the judge prefers; 0.5 is a draw."
+    ),
+    "eval/lc_win_rate_vs_base": Figure(
+        "the same, length-controlled", "What the win rate over the base would be for answers of equal length."
+    ),
+    "eval/mean_probability_vs_base": Figure(
+        "mean probability over the base", "How sure the judge is, on average; moves before the win rate does."
+    ),
+    "eval/win_rate_vs_previous": Figure("win rate over the previous model", "The same against the iteration's start."),
+    "eval/mean_probability_vs_previous": Figure(
+        "mean probability over the previous model", "The same, in probability."
+    ),
+    "eval/mean_length": Figure("answer length", "Mean tokens of a held-out answer."),
+    "eval/mean_length_base": Figure("answer length of the base", "Mean tokens of the base model's answers."),
+    "gate/continue": Figure("the gate says continue", "1 if the gate let the run go on."),
+    "train/loss": Figure("training loss", "Mean SPPO square loss over the iteration's steps."),
+    "train/first_loss": Figure("loss of the first step", "Before any weight moved."),
+    "train/loss_at_start": Figure(
+        "loss of the untrained policy", "What the loss is while the policy is its reference."
+    ),
+    "train/mean_abs_log_ratio": Figure("|log-ratio|", "Mean |log of policy over reference|, in nats, at the end."),
+    "train/kl": Figure(
+        "KL from the reference", "Nats that the policy moved away from the iteration's start, estimated."
+    ),
+    "train/grad_norm": Figure("gradient norm", "Mean norm before clipping."),
+    "train/steps": Figure("optimizer steps", "Steps of the iteration."),
+    "train/tokens_per_second": Figure("training speed", "Tokens a second, prompts included."),
+    "train/reference_audit_mean_abs": Figure(
+        "reference audit, mean", "Sampler's log-probability of a token against the trainer's, in nats."
+    ),
+    "train/reference_audit_max_abs": Figure("reference audit, largest", "The largest such difference."),
+    "train/reference_audit_response_abs": Figure(
+        "reference audit, a response", "Mean |difference| summed over a response, in nats."
+    ),
+    "train/reference_recomputed": Figure(
+        "reference recomputed", "1 if the audit failed and the trainer recomputed the reference."
+    ),
+    "pairs/mean_p_chosen": Figure("P of the chosen response", "Mean probability of beating the policy itself."),
+    "pairs/mean_p_rejected": Figure("P of the rejected response", "The same for the rejected one."),
+    "pairs/kept_fraction": Figure("prompts that gave a pair", "Share of prompts; the others' responses are all equal."),
+    "pairs/length_gap": Figure(
+        "length gap of the pairs", "Tokens of the chosen response less the rejected one's, mean."
+    ),
+    "rank/saturation": Figure("judge's saturation", "RMS of P - 1/2, over 1/2: at 1 every verdict is certain."),
+    "rank/duplicate_fraction": Figure("duplicate responses", "Share of responses that repeat another of their prompt."),
+    "rank/intransitive_fraction": Figure(
+        "intransitive triads", "Share of response triples that the judge ranks in a circle."
+    ),
+    "rank/comparisons_per_second": Figure("judging speed", "Comparisons a second."),
+    "generate/tokens_per_second": Figure("sampling speed", "Tokens a second."),
+    "generate/truncated_fraction": Figure("truncated responses", "Share of responses cut at the token limit."),
+}
+
+SUMMARY_COLUMNS = (
+    "iteration",
+    "win rate vs base",
+    "win rate vs previous",
+    "mean length",
+    "train loss",
+    "|log-ratio|",
+    "decision",
+)
+
+
+def number(value: float) -> str:
+    """A figure for people: four significant digits, whole numbers from 1,000 on."""
+    if value == int(value) and abs(value) < 1e7:
+        return f"{value:,.0f}"
+    if 1e-3 <= abs(value) < 1000:
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
+
+
+def share(value: float) -> str:
+    """A win rate or probability: three digits, as MLflow and the logs show it."""
+    return f"{value:.3f}"
+
+
+def with_interval(figures: Mapping[str, float], name: str) -> str:
+    """A figure with its 95 % interval where it has one, an en dash where it was not measured."""
+    if name not in figures:
+        return "–"
+    if f"{name}_low" not in figures:
+        return number(figures[name])
+    return f"{share(figures[name])} [{share(figures[f'{name}_low'])}, {share(figures[f'{name}_high'])}]"
+
+
+def figure_rows(report: RunReport) -> list[tuple[str, Figure, list[str]]]:
+    """Every figure of a run: its tracked name, what it is, and its value in each iteration.
+
+    Known figures come in the order of `FIGURES`; others follow under their tracked name.
+    """
+    present = {name for each in report.iterations for name in each.figures}
+    ends = {name + end for name in present for end in ("_low", "_high")}
+    names = [name for name in FIGURES if name in present]
+    names += sorted(present - ends - FIGURES.keys())
+    return [
+        (name, FIGURES.get(name, Figure(name, "")), [with_interval(each.figures, name) for each in report.iterations])
+        for name in names
+    ]
+
+
+def summary_rows(report: RunReport) -> list[tuple[str, ...]]:
+    """One row an iteration under `SUMMARY_COLUMNS`, ready to print."""
+    return [_summary_row(each) for each in report.iterations]
+
+
+def _summary_row(each: IterationReport) -> tuple[str, ...]:
+    names = ("eval/win_rate_vs_base", "eval/win_rate_vs_previous")
+    plain = ("eval/mean_length", "train/loss", "train/mean_abs_log_ratio")
+    return (
+        str(each.iteration),
+        *(with_interval(each.figures, name) for name in (*names, *plain)),
+        each.decision,
+    )
+
+
+def headline(report: RunReport) -> str:
+    """Which model is the best, and by how much."""
+    best = report.best
+    if best is None:
+        return "No iteration was kept: the base model is still the best."
+    rate = with_interval(best.figures, "eval/win_rate_vs_base")
+    return f"Iteration {best.iteration} gave the best model: its win rate over the base is {rate}."
+
+
+def gate_sentence(report: RunReport) -> str:
+    """Whether the gate is passed, and what it asks for."""
+    required = share(report.config.evaluate.gate.required_vs_base)
+    asks = f"it asks for a win rate over the base whose 95 % interval lies above {required}."
+    return f"The gate is {'passed' if report.passed else 'not passed'}: {asks}"

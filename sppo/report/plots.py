@@ -1,0 +1,213 @@
+"""The report's charts: matplotlib figures as inline SVG that takes its colours from the page around it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
+
+from sppo.report.collect import RunReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# matplotlib knows no CSS variables: it draws in these stand-ins, which the SVG then replaces.
+_INK = "#010101"
+_SERIES = ("#020202", "#030303", "#040404")
+_CSS = {_INK: "currentColor", **{color: f"var(--series-{i})" for i, color in enumerate(_SERIES, start=1)}}
+_MARKERS, _LINES = ("o", "s", "^"), ("-", "--", ":")
+_SIZE = (5.6, 3.0)  # inches
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What one chart over iterations shows."""
+
+    name: str
+    title: str
+    unit: str
+    series: tuple[tuple[str, str], ...]
+    """Pairs of a figure's tracked name and its label."""
+    line: float | None = None
+    """A level to draw across, such as a draw's 0.5."""
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart that is drawn."""
+
+    title: str
+    svg: Markup
+
+
+CHARTS = (
+    Chart(
+        "win-rate",
+        "Win rate on held-out prompts, with 95 % intervals",
+        "win rate",
+        (
+            ("eval/win_rate_vs_base", "over the base"),
+            ("eval/win_rate_vs_previous", "over the previous model"),
+            ("eval/lc_win_rate_vs_base", "over the base, length-controlled"),
+        ),
+        line=0.5,
+        limits=(0, 1),
+    ),
+    Chart(
+        "length",
+        "Length of the answers",
+        "tokens",
+        (("eval/mean_length", "new model"), ("eval/mean_length_base", "base")),
+    ),
+    Chart("loss", "Training loss", "loss", (("train/loss", "mean over the steps"),)),
+    Chart(
+        "distance",
+        "How far the policy moved in an iteration",
+        "nats",
+        (("train/mean_abs_log_ratio", "|log-ratio|"), ("train/kl", "KL from the reference")),
+    ),
+    Chart(
+        "judge",
+        "The judge on the training responses",
+        "share",
+        (
+            ("rank/saturation", "saturation"),
+            ("rank/duplicate_fraction", "duplicate responses"),
+            ("rank/intransitive_fraction", "intransitive triads"),
+        ),
+        limits=(0, 1),
+    ),
+    Chart(
+        "pairs",
+        "Mean win probability of the training pairs",
+        "probability",
+        (("pairs/mean_p_chosen", "chosen"), ("pairs/mean_p_rejected", "rejected")),
+        line=0.5,
+        limits=(0, 1),
+    ),
+    Chart(
+        "speed",
+        "Speed",
+        "tokens a second",
+        (("generate/tokens_per_second", "sampling"), ("train/tokens_per_second", "training")),
+    ),
+)
+
+
+def drawings(report: RunReport) -> list[Drawing]:
+    """Every chart for which the run has figures, the same bytes for the same report."""
+    return [*_over_iterations(report), *_over_steps(report)]
+
+
+def _over_iterations(report: RunReport) -> Iterator[Drawing]:
+    present = {name for each in report.iterations for name in each.figures}
+    for chart in CHARTS:
+        series = [(name, label) for name, label in chart.series if name in present]
+        if not series:
+            continue
+        figure, axes = _axes("iteration", chart.unit)
+        for index, (name, label) in enumerate(series):
+            _plot_series(axes, report, index, len(series), name, label)
+        last = report.iterations[-1].iteration
+        axes.set_xlim(0.5, last + 0.5)
+        if chart.limits:
+            axes.set_ylim(*chart.limits)
+        else:
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        yield _finish(figure, axes, chart.name, chart.title, chart.line)
+
+
+def _plot_series(axes: Axes, report: RunReport, index: int, count: int, name: str, label: str) -> None:
+    """One figure over the iterations, a little beside the others so that intervals stay apart."""
+    rows = [each for each in report.iterations if name in each.figures]
+    x = [each.iteration + 0.06 * (index - (count - 1) / 2) for each in rows]
+    y = [each.figures[name] for each in rows]
+    style: dict[str, Any] = {
+        "color": _SERIES[index],
+        "marker": _MARKERS[index],
+        "linestyle": _LINES[index],
+        "label": label,
+    }
+    if all(f"{name}_low" in each.figures for each in rows):
+        low = [value - each.figures[f"{name}_low"] for value, each in zip(y, rows, strict=True)]
+        high = [each.figures[f"{name}_high"] - value for value, each in zip(y, rows, strict=True)]
+        axes.errorbar(x, y, yerr=[low, high], capsize=3, **style)
+    else:
+        axes.plot(x, y, **style)
+
+
+def _over_steps(report: RunReport) -> Iterator[Drawing]:
+    """The training curves, the iterations one after the other."""
+    curves: Sequence[tuple[str, str, str, tuple[tuple[str, str], ...]]] = (
+        ("step-loss", "Loss of each training step", "loss", (("loss", "batch mean"),)),
+        (
+            "step-log-ratio",
+            "Log-ratio of policy over reference at each training step",
+            "nats",
+            (("chosen_log_ratio", "chosen responses"), ("rejected_log_ratio", "rejected responses")),
+        ),
+    )
+    for name, title, unit, series in curves:
+        figure, axes = _axes("training step, all iterations", unit)
+        start = 0
+        for each in report.iterations:
+            steps = range(start + 1, start + 1 + len(each.training_log))
+            for index, (column, label) in enumerate(series):
+                axes.plot(
+                    steps,
+                    [row[column] for row in each.training_log],
+                    color=_SERIES[index],
+                    linestyle=_LINES[index],
+                    marker="." if len(steps) < 50 else "",
+                    label=label if start == 0 else None,
+                )
+            start += len(steps)
+            if each is not report.iterations[-1]:
+                axes.axvline(start + 0.5, color=_INK, alpha=0.35, linewidth=0.8)
+        yield _finish(figure, axes, name, title, 0.0 if unit == "nats" else None)
+
+
+def _axes(x: str, y: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x, color=_INK)
+    axes.set_ylabel(y, color=_INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.tick_params(colors=_INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(_INK)
+    axes.grid(axis="y", color=_INK, alpha=0.15)
+    return figure, axes
+
+
+def _finish(figure: Figure, axes: Axes, name: str, title: str, line: float | None) -> Drawing:
+    if line is not None:
+        axes.axhline(line, color=_INK, alpha=0.5, linewidth=0.8)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        figure.legend(frameon=False, labelcolor=_INK, loc="outside upper center", ncols=3, fontsize=8)
+    return Drawing(title, _svg(figure, name, title))
+
+
+def _svg(figure: Figure, name: str, title: str) -> Markup:
+    """The figure as an `<svg>` element to put into a page: no XML prolog, no metadata, no ids but its own."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": ["sans-serif"]}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    for color, css in _CSS.items():
+        svg = svg.replace(color, css)
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1))

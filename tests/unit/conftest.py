@@ -1,0 +1,161 @@
+"""What several unit tests start from: a small run whose stages are all committed, as the stages commit them."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from sppo import layout, tables
+from sppo.config import RunConfig, resolve
+from sppo.models import model_digest
+from sppo.store import LocalStore, run_once
+
+HELD_OUT = 3
+
+
+class PlayedRun(NamedTuple):
+    """A run in a store, and the URIs of the models that it trained."""
+
+    config: RunConfig
+    store: LocalStore
+    models: list[str]
+
+
+@pytest.fixture
+def play_run(tmp_path: Path) -> Callable[..., PlayedRun]:
+    """Writes a run; see `_play` for its arguments."""
+    return lambda **wanted: _play(tmp_path, **wanted)
+
+
+def _play(
+    folder: Path,
+    decisions: Sequence[str] = ("continue", "stop"),
+    lows: Sequence[float] = (0.41, 0.52),
+    text: str = "A plain answer.",
+    model: Path | None = None,
+    **overrides: Any,
+) -> PlayedRun:
+    """Commit a run with one iteration a decision; `model` is the folder that every iteration 'trained'."""
+    base = folder / "base"
+    if model is None:
+        base.mkdir()
+        (base / "config.json").write_text("{}")
+    else:
+        _copy(model, base)
+    config = resolve({"output_uri": str(folder / "run"), "base_model": str(base), "iterations": 3, **overrides})
+    store = LocalStore(folder / "run")
+    run_once(store, layout.PREPARED, {"config": config.digest()}, lambda output: _prepared(config, output))
+    uris = [str(base)]
+    best = uris[0]
+    for t, (decision, low) in enumerate(zip(decisions, lows, strict=True), start=1):
+        previous, uri = best, f"{store.uri}/{layout.model(t)}"
+        run_once(store, layout.model(t), {"pairs": str(t)}, lambda output, t=t: _trained(t, model, output))
+        best = previous if decision == "keep-previous" else uri
+        roles = {"new": uri, "previous": previous, "base": str(base)}
+        keys = {role: _answered(store, role, place, text) for role, place in roles.items()}
+        verdict = {
+            "iteration": t,
+            "decision": decision,
+            "reason": f"the win rate is what it is in iteration {t}",
+            "best_uri": best,
+            "model_uri": uri,
+            "previous_uri": previous,
+            "base_uri": str(base),
+            "answers": keys,
+        }
+        inputs = {"config": config.digest(), "held_out": "aa" * 32}
+        inputs |= {role: model_digest(Path(place)) for role, place in roles.items()}
+        run_once(store, layout.evaluation(t), inputs, lambda output, v=verdict, x=low: _evaluated(v, x, output))
+        uris.append(uri)
+    return PlayedRun(config, store, uris[1:])
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+
+
+def _prepared(config: RunConfig, output: Path) -> dict[str, float]:
+    (output / layout.CONFIG_FILE).write_text(config.model_dump_json())
+    return {"prepare/read": 40.0, "prepare/kept": 37.0}
+
+
+def _trained(t: int, model: Path | None, output: Path) -> dict[str, float]:
+    if model is not None:
+        _copy(model, output)
+    rows = [
+        {
+            "step": step,
+            "loss": 1000.0 - 10 * step,
+            "learning_rate": 1e-5,
+            "grad_norm": 3.0,
+            "chosen_log_ratio": 0.1 * step,
+            "rejected_log_ratio": -0.2 * step,
+            "mean_abs_log_ratio": 0.15 * step,
+        }
+        for step in range(4)
+    ]
+    (output / layout.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "train/loss": 987.5 + t,
+        "train/mean_abs_log_ratio": 1.25 * t,
+        "train/kl": 0.0625 * t,
+        "train/tokens_per_second": 321.0,
+        "generate/tokens_per_second": 654.0,
+        "rank/saturation": 0.375,
+        "rank/duplicate_fraction": 0.125,
+        "rank/intransitive_fraction": 0.0625,
+        "pairs/mean_p_chosen": 0.6875,
+        "pairs/mean_p_rejected": 0.3125,
+        "train/a_figure_of_tomorrow": 0.777,
+    }
+
+
+def _answered(store: LocalStore, role: str, uri: str, text: str) -> str:
+    """Two answers of a model to each held-out prompt; a model that answered already does not answer again."""
+    key = layout.answers(model_digest(Path(uri)))
+    rows = [
+        {
+            "prompt_id": f"p{i}",
+            "prompt": f"Prompt {i}: {text}",
+            "sample": sample,
+            "text": f"{role} {i}.{sample}: {text}",
+            "tokens": 5,
+        }
+        for i in range(HELD_OUT)
+        for sample in range(2)
+    ]
+
+    def work(output: Path) -> dict[str, float]:
+        tables.write(output / layout.ANSWERS_FILE, tables.ANSWERS, rows)
+        return {}
+
+    if store.manifest(key) is None:
+        run_once(store, key, {"model": uri}, work)
+    return key
+
+
+def _evaluated(verdict: dict[str, Any], low: float, output: Path) -> dict[str, float]:
+    rows = [
+        {"prompt_id": f"p{i}", "opponent": opponent, "win_rate": 0.25 * i + lift, "probability": 0.3 + 0.1 * i + lift}
+        for opponent, lift in (("previous", 0.0), ("base", 0.125))
+        for i in range(HELD_OUT)
+    ]
+    tables.write(output / layout.COMPARISONS_FILE, tables.COMPARISONS, rows)
+    (output / layout.VERDICT_FILE).write_text(json.dumps(verdict))
+    t = verdict["iteration"]
+    return {
+        "eval/win_rate_vs_base": low + 0.1,
+        "eval/win_rate_vs_base_low": low,
+        "eval/win_rate_vs_base_high": low + 0.2,
+        "eval/win_rate_vs_previous": 0.53,
+        "eval/win_rate_vs_previous_low": 0.43,
+        "eval/win_rate_vs_previous_high": 0.63,
+        "eval/lc_win_rate_vs_base": 0.518,
+        "eval/mean_length": 40.5 + t,
+        "eval/mean_length_base": 39.25,
+        "gate/continue": float(verdict["decision"] == "continue"),
+    }

@@ -1,0 +1,248 @@
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+from rich.table import Table
+
+from sppo import layout
+from sppo.config import resolve
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.report import SUMMARY_COLUMNS, collect, model_card, render_html, render_markdown, summary_rows
+from sppo.report.card import overrides
+from sppo.report.escape import code, escape_markdown
+from sppo.report.plots import CHARTS, drawings
+from sppo.store import LocalStore
+
+HOSTILE = (
+    "<script>alert(1)</script></style></textarea>|x| `tick` ``` {{ report }} {% raw %} ![i](http://evil/i.png) "
+    "[l](javascript:x) <img src=http://evil/x onerror=y> http://evil/ \\| &lt;b&gt; $$m$$ **b** ~~s~~\n\n# heading\n"
+    "| a | b |\n|---|---|\n```\n<!-- \u202e"
+)
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects a page's elements and fails on one that is closed out of order or never."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+
+def test_collect_reads_every_iteration(play_run):
+    run = play_run()
+    report = collect(run.config, run.store)
+    assert [each.iteration for each in report.iterations] == [1, 2]
+    assert [each.decision for each in report.iterations] == ["continue", "stop"]
+    assert report.best is report.iterations[1]
+    second = report.iterations[1]
+    assert second.figures["train/loss"] == 989.5 and second.figures["eval/mean_length"] == 42.5
+    assert [row["loss"] for row in second.training_log] == [1000, 990, 980, 970]
+    sample = second.samples[2]
+    assert (sample.prompt_id, sample.prompt) == ("p2", "Prompt 2: A plain answer.")
+    assert sample.new == "new 2.0: A plain answer." and sample.base.endswith("2.0: A plain answer.")
+    assert sample.win_rate_vs_base == 0.625 and sample.probability_vs_base == pytest.approx(0.625)
+
+
+def test_panel_limits_the_samples(play_run):
+    run = play_run(**{"evaluate.panel": 2})
+    assert [s.prompt_id for s in collect(run.config, run.store).iterations[0].samples] == ["p0", "p1"]
+
+
+def test_a_kept_previous_model_stays_the_best(play_run):
+    run = play_run(decisions=("continue", "keep-previous"), lows=(0.52, 0.4))
+    report = collect(run.config, run.store)
+    assert report.best is report.iterations[0] and report.passed
+    assert "Iteration 1 gave the best model: its win rate over the base is 0.620 [0.520, 0.720]" in render_html(report)
+
+
+def test_base_as_best_does_not_pass(play_run):
+    run = play_run(decisions=("keep-previous",), lows=(0.9,))
+    report = collect(run.config, run.store)
+    assert report.best is None and not report.passed
+    assert "the base model is still the best" in render_html(report)
+    assert "The gate is not passed" in render_markdown(report)
+
+
+@pytest.mark.parametrize(("low", "passed"), [(0.5, False), (0.5000001, True), (0.49, False)])
+def test_gate_needs_the_interval_above_the_bound(play_run, low, passed):
+    run = play_run(decisions=("stop",), lows=(low,))
+    assert collect(run.config, run.store).passed is passed
+
+
+def test_nothing_to_report_is_told(play_run, tmp_path):
+    run = play_run(decisions=(), lows=())
+    with pytest.raises(ConfigError, match="no iteration is evaluated"):
+        collect(run.config, run.store)
+    with pytest.raises(ConfigError, match="no iteration is evaluated"):
+        collect(run.config, LocalStore(tmp_path / "empty"))
+
+
+def test_another_configuration_is_refused(play_run):
+    run = play_run()
+    other = run.config.model_copy(update={"seed": 7})
+    with pytest.raises(ConfigError, match="another configuration"):
+        collect(other, run.store)
+
+
+def test_a_damaged_training_log_is_found(play_run):
+    run = play_run()
+    (run.store.root / layout.model(1) / layout.TRAINING_LOG_FILE).write_text("{}\n")
+    with pytest.raises(InfrastructureError, match=r"training_log\.jsonl: missing, or differs"):
+        collect(run.config, run.store)
+
+
+@pytest.mark.parametrize("render", [render_html, render_markdown])
+def test_every_figure_is_shown(play_run, render):
+    run = play_run()
+    text = render(collect(run.config, run.store)).replace("\\", "")
+    for shown in (
+        "0.510 [0.410, 0.610]",
+        "0.620 [0.520, 0.720]",
+        "0.530 [0.430, 0.630]",
+        *("988.5", "989.5", "1.25", "2.5", "0.0625", "321", "654", "0.375", "0.125", "0.6875", "0.3125"),
+        *("41.5", "42.5", "39.25", "0.518", "0.777", "train/a_figure_of_tomorrow"),
+        *("continue", "stop", "the win rate is what it is in iteration 2"),
+        "Prompt 2: A plain answer.",
+        run.config.digest(),
+    ):
+        assert shown in text, shown
+
+
+def test_html_is_one_inert_balanced_page(play_run):
+    run = play_run(text=HOSTILE)
+    html = render_html(collect(run.config, run.store))
+    page = Page(html)
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "img", "iframe", "link", "object", "embed", "form", "base", "textarea", "a"}
+    assert [attrs for tag, attrs in page.elements if tag == "meta" and "http-equiv" in attrs] == [
+        {
+            "http-equiv": "Content-Security-Policy",
+            "content": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+        }
+    ]
+    for tag, attrs in page.elements:
+        for name, value in attrs.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in {"href", "src", "xlink:href", "data", "action", "srcset", "background"}:
+                assert value.startswith("#"), (tag, name, value)
+    style = "".join(text for tag, text in page.texts if tag == "style")
+    assert "@import" not in html and "url(" not in style
+    answers = [text for _, text in page.texts if text.startswith(("base 0.0", "new 0.0"))]
+    assert answers and all(text.partition(": ")[2] == HOSTILE for text in answers)
+
+
+def test_page_ids_are_unique(play_run):
+    run = play_run()
+    ids = [attrs["id"] for _, attrs in Page(render_html(collect(run.config, run.store))).elements if "id" in attrs]
+    assert ids and len(ids) == len(set(ids))
+
+
+def test_markdown_shows_hostile_text_as_text(play_run):
+    run = play_run(text=HOSTILE)
+    tokens = (
+        MarkdownIt("commonmark", {"html": True})
+        .enable(["table", "strikethrough"])
+        .parse(render_markdown(collect(run.config, run.store)))
+    )
+    kinds = {token.type for token in tokens} | {c.type for token in tokens for c in token.children or ()}
+    assert not kinds & {"html_block", "html_inline", "image", "link_open", "s_open"}
+    rows = _table_rows(tokens)
+    assert {len(row) for row in rows} == {4, 7}  # side by side and figures of two iterations, summary
+    flat = " ".join(HOSTILE.split())
+    panel = [row for row in rows if row[0].startswith("Prompt ")]
+    assert len(panel) == 3
+    assert [row[2] for row in panel] == [f"new {i}.0: {flat}" for i in range(3)]
+
+
+def _table_rows(tokens):
+    rows = []
+    for token in tokens:
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline" and token.level > 3:
+            rows[-1].append("".join(child.content for child in token.children))
+    return rows
+
+
+@pytest.mark.parametrize("text", [HOSTILE, "a\\", "`", "*a*", "_a_", "a|b", "<a", "&amp;", "- x", "#1", "x" * 50])
+def test_escape_markdown_keeps_the_words(text):
+    inline = MarkdownIt("commonmark", {"html": True}).parse(f"| {escape_markdown(text)} |")[1]
+    assert "".join(child.content for child in inline.children) == f"| {' '.join(text.split())} |"
+
+
+def test_code_spans_cannot_be_ended_early():
+    inline = MarkdownIt("commonmark", {"html": True}).parse(str(code("a`<b>\n`c")))[1]
+    assert [(child.type, child.content) for child in inline.children] == [("code_inline", "a'<b> 'c")]
+
+
+def test_charts_are_wellformed_and_take_the_page_colours(play_run):
+    run = play_run()
+    drawn = drawings(collect(run.config, run.store))
+    assert len(drawn) == len(CHARTS) + 2
+    for drawing in drawn:
+        root = ElementTree.fromstring(drawing.svg)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("aria-label") == drawing.title
+        words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+        assert any("iteration" in word for word in words)
+        assert "currentColor" in drawing.svg and "var(--series-1)" in drawing.svg
+        assert not re.search(r"(fill|stroke): #", drawing.svg)
+
+
+def test_reports_are_deterministic(play_run):
+    run = play_run(text=HOSTILE)
+    assert render_html(collect(run.config, run.store)) == render_html(collect(run.config, run.store))
+    assert render_markdown(collect(run.config, run.store)) == render_markdown(collect(run.config, run.store))
+
+
+def test_one_iteration_is_enough(play_run):
+    run = play_run(decisions=("continue",), lows=(0.41,))
+    html = render_html(collect(run.config, run.store))
+    assert "1 of 3 iterations evaluated" in html
+    Page(html)
+
+
+def test_summary_rows_fit_a_terminal_table(play_run):
+    run = play_run()
+    rows = summary_rows(collect(run.config, run.store))
+    assert rows[1] == ("2", "0.620 [0.520, 0.720]", "0.530 [0.430, 0.630]", "42.5", "989.5", "2.5", "stop")
+    table = Table(*SUMMARY_COLUMNS)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(table)
+    assert "0.620 [0.520, 0.720]" in console.export_text()
+
+
+def test_card_tells_how_to_get_the_same_run(play_run):
+    run = play_run(**{"train.eta": 500.0, "seed": 3})
+    changed = overrides(run.config)
+    assert changed == {
+        "preset": "cpu",
+        "base_model": run.config.base_model,
+        "seed": 3,
+        "train": {"eta": 500.0},
+    }
+    assert resolve(changed).digest() == run.config.digest()
+    assert "eta: 500.0" in model_card(collect(run.config, run.store), None)
