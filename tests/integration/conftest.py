@@ -1,0 +1,89 @@
+"""The real loop, small: the real chat model, vLLM, the embedded judge, kfp.local and MLflow."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+PATIENCE = 400
+"""Seconds within which every stage must have begun, on a busy machine."""
+
+SETTINGS = [
+    "prepare.prompts_per_iteration=16",
+    "prepare.held_out=8",
+    "generate.max_tokens=32",
+    "generate.chunk_size=8",
+    "train.global_batch=4",
+    "train.checkpoint_every=1",
+    "train.audit_fraction=1.0",
+    "evaluate.max_tokens=32",
+    "evaluate.samples=2",
+    # A model trained for seconds need not win: what is tested is the loop, so that no gate may end it.
+    "evaluate.gate.keep_previous_below=0",
+    "evaluate.gate.required_vs_base=0",
+]
+
+
+class Command:
+    """The command line, started in a session of its own, offline."""
+
+    def __init__(self, *arguments: str) -> None:
+        # A file, not a pipe: nobody reads while the test waits for something else.
+        self.log = tempfile.TemporaryFile("w+")
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        self.process = psutil.Popen(
+            [str(Path(sys.executable).with_name("sppo")), *arguments],
+            env=environment,
+            start_new_session=True,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def output(self) -> str:
+        """What it printed so far."""
+        self.log.seek(0)
+        return self.log.read()
+
+    def succeed(self) -> str:
+        """Wait for the end, which must be a success; its output."""
+        assert self.process.wait() == 0, self.output()[-6000:]
+        return self.output()
+
+    def kill(self) -> None:
+        """Kill it and every process that it started, at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def running(self, stage: str) -> bool:
+        """Whether a task of the pipeline runs this stage's component now."""
+        for child in self.process.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                command = child.cmdline()
+                if "kfp.dsl.executor_main" in command and stage in command:
+                    return True
+        return False
+
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        """Wait until something has happened, while the command must be running."""
+        deadline = time.monotonic() + PATIENCE
+        while not reached():
+            assert self.process.poll() is None, f"it ended first: {self.output()[-6000:]}"
+            assert time.monotonic() < deadline, f"not reached in {PATIENCE} s: {self.output()[-6000:]}"
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run of two iterations."""
+    folder = tmp_path_factory.mktemp("loop") / "run"
+    Command("run", f"output_uri={folder}", "iterations=2", *SETTINGS).succeed()
+    return folder

@@ -1,0 +1,67 @@
+"""A run that is killed in every stage and resumed ends where an uninterrupted one ends."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sppo import layout, tables
+from sppo.store import file_sha256
+from tests.integration.conftest import SETTINGS, Command
+
+
+def test_killed_in_every_stage_and_resumed(whole_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    chunk = folder / layout.response_chunk(1, 0)
+
+    def kill_when(reached: Callable[[Command], bool], *arguments: str) -> str:
+        command = Command(*arguments)
+        command.wait_until(lambda: reached(command))
+        command.kill()
+        return command.output()
+
+    start = ("run", f"output_uri={folder}", "iterations=1", *SETTINGS)
+    kill_when(lambda _: any(folder.glob(".work-*")), *start)
+    assert not (folder / layout.PREPARED).exists()
+
+    kill_when(lambda _: chunk.exists(), *start)
+    assert not (folder / layout.response_chunk(1, 1)).exists()
+    first_chunk = file_sha256(chunk / layout.RESPONSES_FILE), (chunk / layout.RESPONSES_FILE).stat().st_mtime_ns
+
+    resume = ("resume", str(folder))
+    kill_when(lambda command: command.running("rank"), *resume)
+    assert not (folder / layout.preferences(1, 0, 1)).exists()
+
+    kill_when(lambda _: (folder / layout.checkpoints(1) / "latest.json").exists(), *resume)
+    assert not (folder / layout.model(1)).exists()
+
+    output = kill_when(lambda _: any((folder / "answers").glob("*")), *resume)
+    assert "resuming after step" in output
+    assert not (folder / layout.evaluation(1)).exists()
+
+    kill_when(lambda command: command.running("publish"), *resume)
+    assert not (folder / layout.PUBLISHED_MODEL).exists()
+
+    output = Command(*resume).succeed()
+    assert "loading" not in output
+    same_chunk = file_sha256(chunk / layout.RESPONSES_FILE), (chunk / layout.RESPONSES_FILE).stat().st_mtime_ns
+    assert same_chunk == first_chunk
+    for name, schema in ((layout.PAIRS_FILE, tables.PAIRS), (layout.PREFERENCES_FILE, tables.PREFERENCES)):
+        key = layout.preferences(1, 0, 1)
+        assert tables.read(folder / key / name, schema) == tables.read(whole_run / key / name, schema)
+    weights = f"{layout.model(1)}/model.safetensors"
+    assert file_sha256(folder / weights) == file_sha256(whole_run / weights)
+    assert not any(folder.glob("iteration-1/checkpoints/*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_its_exit_code(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    command = Command("run", f"output_uri={tmp_path / 'run'}", "iterations=1", *SETTINGS)
+    command.wait_until(lambda: command.running("generate"))
+    children = command.process.children(recursive=True)
+    command.process.send_signal(number)
+    assert command.process.wait(timeout=60) == code
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive

@@ -1,0 +1,118 @@
+"""What a whole run must have done, checked by its figures."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sppo import layout, tables
+from sppo.config import RunConfig
+from sppo.objective import loss_at_start
+from sppo.seeds import derive_seed
+from sppo.store import Manifest, open_store
+from sppo.train import plan, read_pairs
+from tests.integration.conftest import SETTINGS, Command
+
+
+def config_of(folder: Path) -> RunConfig:
+    return RunConfig.model_validate_json((folder / "prepared" / "config.json").read_text())
+
+
+def manifest(folder: Path, key: str) -> Manifest:
+    found = open_store(str(folder)).manifest(key)
+    assert found is not None
+    return found
+
+
+def training_log(folder: Path, iteration: int) -> list[dict[str, float]]:
+    text = (folder / layout.model(iteration) / layout.TRAINING_LOG_FILE).read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def pairs_of(folder: Path, iteration: int) -> list[dict[str, object]]:
+    return read_pairs([folder / layout.preferences(iteration, 0, 1) / layout.PAIRS_FILE])
+
+
+def test_prompt_parts_are_disjoint(whole_run: Path) -> None:
+    names = [layout.prompts_file(1), layout.prompts_file(2), layout.HELD_OUT_FILE]
+    parts = [{row["prompt_id"] for row in tables.read(whole_run / "prepared" / n, tables.PROMPTS)} for n in names]
+    assert [len(part) for part in parts] == [16, 16, 8]
+    assert len(set.union(*parts)) == 40
+
+
+@pytest.mark.parametrize("iteration", [1, 2])
+def test_first_loss_is_its_closed_form(whole_run: Path, iteration: int) -> None:
+    config = config_of(whole_run)
+    first = plan(pairs_of(whole_run, iteration), config.train, derive_seed(config.seed, "train", iteration))[0]
+    chosen, rejected = (torch.tensor([pair[name] for pair in first.pairs]) for name in ("p_chosen", "p_rejected"))
+    expected = loss_at_start(chosen, rejected, config.train.eta)
+    row = training_log(whole_run, iteration)[0]
+    # The log-ratios of the first step are the differences between sampler and trainer: the loss is a squared distance,
+    # so its root moves by no more than their size.
+    assert row["mean_abs_log_ratio"] < 2.0
+    assert row["loss"] ** 0.5 == pytest.approx(expected**0.5, abs=2 * row["mean_abs_log_ratio"], rel=0.01)
+
+
+@pytest.mark.parametrize("iteration", [1, 2])
+def test_sampler_and_trainer_agree_on_the_reference(whole_run: Path, iteration: int) -> None:
+    figures = manifest(whole_run, layout.model(iteration)).figures
+    assert 0 < figures["train/reference_audit_mean_abs"] < config_of(whole_run).train.audit_tolerance
+    assert figures["train/reference_recomputed"] == 0
+
+
+@pytest.mark.parametrize("iteration", [1, 2])
+def test_training_moves_the_policy_as_the_targets_say(whole_run: Path, iteration: int) -> None:
+    log = training_log(whole_run, iteration)
+    assert len(log) == 4
+    assert log[-1]["mean_abs_log_ratio"] > log[0]["mean_abs_log_ratio"]
+    pairs = pairs_of(whole_run, iteration)
+    assert all(pair["p_chosen"] > pair["p_rejected"] for pair in pairs)
+    assert all(len(pair[f"{role}_ids"]) == len(pair[f"{role}_logprobs"]) for pair in pairs for role in ("chosen", "rejected"))
+
+
+def test_second_iteration_starts_from_the_first_ones_model(whole_run: Path) -> None:
+    first = manifest(whole_run, layout.model(1))
+    assert manifest(whole_run, layout.model(2)).inputs["reference"] == first.digest()
+    assert manifest(whole_run, layout.response_chunk(2, 0)).inputs["model"] == first.digest()
+
+
+def test_published_model_loads_and_answers(whole_run: Path) -> None:
+    folder = whole_run / layout.PUBLISHED_MODEL
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.dtype == torch.bfloat16
+    messages = [{"role": "user", "content": "Name a colour."}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    output = model.generate(**ids, max_new_tokens=4, do_sample=False)
+    assert output.shape[1] > ids["input_ids"].shape[1]
+    trained = manifest(whole_run, layout.model(2)).digest()
+    assert trained != manifest(whole_run, layout.model(1)).digest()
+
+
+def test_mlflow_has_the_run_and_its_iterations(whole_run: Path) -> None:
+    client = MlflowClient(f"sqlite:///{whole_run}/mlflow.db")
+    experiment = client.get_experiment_by_name("sppo")
+    runs = client.search_runs([experiment.experiment_id])
+    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(runs) == 3 and len(nested) == 2
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    history = client.get_metric_history(parent.info.run_id, "eval/win_rate_vs_base")
+    assert sorted(metric.step for metric in history) == [1, 2]
+    committed = manifest(whole_run, layout.evaluation(2)).figures["eval/win_rate_vs_base"]
+    assert next(metric.value for metric in history if metric.step == 2) == committed
+    assert parent.data.params["train.eta"] == "1000.0"
+    assert client.get_model_version_by_alias("sppo", "candidate").run_id == parent.info.run_id
+
+
+def test_running_again_redoes_nothing(whole_run: Path) -> None:
+    def state() -> dict[str, int]:
+        committed = (p for p in whole_run.rglob("*") if p.is_file() and not p.is_relative_to(whole_run / "mlflow-artifacts"))
+        return {str(p): p.stat().st_mtime_ns for p in committed if not p.name.startswith("mlflow.db")}
+
+    before = state()
+    output = Command("run", f"output_uri={whole_run}", "iterations=2", *SETTINGS).succeed()
+    assert state() == before
+    assert "loading" not in output
