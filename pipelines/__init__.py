@@ -1,0 +1,1 @@
+"""The looped pipeline, its placement on hardware, and the command line."""

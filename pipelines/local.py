@@ -51,7 +51,7 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
     with (
         tempfile.TemporaryDirectory(prefix="sppo-pipeline-") as folder,
         warnings.catch_warnings(),
-        contextlib.redirect_stdout(StageLines(sys.stdout)),  # type: ignore[type-var]
+        contextlib.redirect_stdout(StageLines(sys.stdout)),
     ):
         # GPU limits and node selectors mean nothing here; the local runner says so for every task.
         warnings.simplefilter("ignore")
@@ -60,7 +60,8 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
         try:
             pipeline(config=config.model_dump(mode="json"))
         except RuntimeError as error:
+            failed = str(error).splitlines()[0]
             raise RunFailedError(
-                f"{str(error).splitlines()[0]}; its message is above. `sppo resume {config.output_uri}` goes on from there"
+                f"{failed}; its message is above. `sppo resume {config.output_uri}` goes on from there"
             ) from error
     return config

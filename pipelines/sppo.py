@@ -20,7 +20,12 @@ from components.train import train
 from pipelines.placement import Placement, harden, place
 from pipelines.profile import Profile
 
-Iteration = NamedTuple("Iteration", [("best_uri", str), ("decision", str)])
+
+class Iteration(NamedTuple):
+    """What an iteration hands on: the better policy, and whether to play another one."""
+
+    best_uri: str
+    decision: str
 
 
 def make_shard(profile: Profile) -> Any:
@@ -58,7 +63,10 @@ def make_shard(profile: Profile) -> Any:
 
 
 def make_iteration(profile: Profile) -> Any:
-    """The sub-pipeline of one iteration. (Its name must not end in "-iteration": the local runner reads that as a loop.)"""
+    """The sub-pipeline of one iteration.
+
+    Its name must not hold "-iteration-": the local runner takes that for an item of a loop.
+    """
     play_shard = make_shard(profile)
 
     @dsl.pipeline(name="self-play", description="One iteration: generate and rank by shards, train, evaluate.")

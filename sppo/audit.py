@@ -35,7 +35,7 @@ def audit_reference(
         seed: draws the pairs.
 
     Returns:
-        Mean and largest |difference| a token, the mean |difference| a response, and whether the sampler's were replaced.
+        Mean and largest |difference| a token, mean |difference| a response, and whether the sampler's were replaced.
     """
     count = max(1, math.ceil(config.audit_fraction * len(pairs)))
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()

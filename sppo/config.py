@@ -1,4 +1,4 @@
-"""The configuration of an alignment run: frozen models, YAML presets, dotted overrides, all mistakes reported at once."""
+"""The configuration of an alignment run: frozen models, YAML presets, dotted overrides, all mistakes told at once."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RankConfig(Section):
 
     estimator: Literal["paper", "official"] = Field(
         "paper",
-        description="`paper` keeps the pairwise probabilities; `official` collapses them to one score a response first.",
+        description="`paper` keeps the pairwise probabilities, `official` first collapses them to a score a response.",
     )
     temperature: float = Field(1.0, gt=0, description="tau: larger values pull every probability towards 1/2.")
     batch_tokens: int = Field(8192, ge=512, description="Tokens of a forward pass of the preference model.")

@@ -96,7 +96,7 @@ class LazyEngine:
 
 
 def _generate_chunk(
-    config: RunConfig, iteration: int, engine: Engine, chunk: list[dict[str, Any]], output: Path
+    config: RunConfig, iteration: int, engine: LazyEngine, chunk: list[dict[str, Any]], output: Path
 ) -> dict[str, float]:
     wanted = config.generate
     sampling = Sampling(wanted.responses, wanted.temperature, wanted.top_p, wanted.max_tokens)

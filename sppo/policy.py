@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sppo.models import check_safe
+from sppo.store import MANIFEST
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +47,7 @@ def save_policy(model: PreTrainedModel, source: Path, target: Path) -> None:
     """Write a model as a standard Hugging Face folder, with the tokenizer files of the folder that it came from."""
     model.save_pretrained(target)
     for path in source.iterdir():
-        if path.suffix in {".json", ".jinja", ".model", ".txt"} and not (target / path.name).exists():
-            if path.name not in {"MANIFEST.json", "model.safetensors.index.json"}:
-                shutil.copyfile(path, target / path.name)
+        describes = path.suffix in {".json", ".jinja", ".model", ".txt"}
+        about_weights = path.name in {MANIFEST, "model.safetensors.index.json"}
+        if describes and not about_weights and not (target / path.name).exists():
+            shutil.copyfile(path, target / path.name)

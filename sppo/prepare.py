@@ -71,8 +71,8 @@ def _encode(config: RunConfig, cleaned: list[prompts.Prompt], counts: prompts.Co
         token = chat.special_token_in(tokenizer, prompt.text)
         if token:
             raise ConfigError(
-                f"prompts: {config.prompts}: the prompt {prompt.text[:60]!r} contains the special token {token!r} of the "
-                "model, which would be read as control; remove it from the text"
+                f"prompts: {config.prompts}: the prompt {prompt.text[:60]!r} contains {token!r}, a special token of "
+                "the model, which would be read as control; remove it"
             )
         ids = chat.encode_prompt(tokenizer, prompt.text)
         if len(ids) > config.prepare.max_prompt_tokens:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from sppo.errors import RunFailedError
 from sppo.pairs import build_pair
 from sppo.probability import intransitive_triads, probabilities, win_probabilities
 from sppo.store import file_sha256, open_store, run_once
-
-if TYPE_CHECKING:
-    from sppo.preference.base import PreferenceModel
 
 
 def rank(config: RunConfig, iteration: int, shard: int, shards: int, responses: Path) -> Path:

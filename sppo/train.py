@@ -100,7 +100,7 @@ def _train(
     config: RunConfig, iteration: int, folder: Path, pairs: list[Pair], checkpoints: Checkpoints, output: Path
 ) -> Mapping[str, float]:
     settings = config.train
-    model = load_policy(folder, "float32").to(device_for())  # type: ignore[arg-type]
+    model = load_policy(folder, "float32").to(device_for())
     check_head(model)
     figures = audit_reference(model, pairs, settings, derive_seed(config.seed, "audit", iteration))
     if settings.gradient_checkpointing:

@@ -17,7 +17,7 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
-) -> NamedTuple("Outputs", [("decision", str), ("best_uri", str)]):
+) -> NamedTuple("Outputs", [("decision", str), ("best_uri", str)]):  # type: ignore[valid-type]
     """Compare the new policy with the one before and the base model, and decide whether to go on.
 
     Args:
@@ -42,4 +42,4 @@ def evaluate(
     )
     for name, value in found.figures.items():
         metrics.log_metric(name, value)
-    return namedtuple("Outputs", ["decision", "best_uri"])(found.decision, found.best_uri)
+    return namedtuple("Outputs", ["decision", "best_uri"])(found.decision, found.best_uri)  # type: ignore[call-arg]

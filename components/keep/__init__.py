@@ -1,3 +1,5 @@
+"""The keep component."""
+
 from components.keep.component import keep
 
 __all__ = ["keep"]

@@ -1,3 +1,5 @@
+"""The prepare component."""
+
 from components.prepare.component import prepare
 
 __all__ = ["prepare"]

@@ -20,7 +20,7 @@ def prepare(
     config: dict,
     run_config: dsl.Output[dsl.Artifact],
     prompt_tables: dsl.Output[dsl.Dataset],
-) -> NamedTuple("Outputs", [("shards", List[int]), ("base_uri", str)]):  # noqa: UP006
+) -> NamedTuple("Outputs", [("shards", List[int]), ("base_uri", str)]):  # type: ignore[valid-type]  # noqa: UP006
     """Resolve and validate the configuration; clean the prompts and divide them into disjoint parts.
 
     Args:
@@ -55,4 +55,4 @@ def prepare(
     # An empty field of the form means the preset's value.
     values = {**config, **{name: value for name, value in named.items() if value}}
     prepared = stages.prepare(values, max_iterations, run_config.path, prompt_tables.path)
-    return namedtuple("Outputs", ["shards", "base_uri"])(prepared.shards, prepared.base_uri)
+    return namedtuple("Outputs", ["shards", "base_uri"])(prepared.shards, prepared.base_uri)  # type: ignore[call-arg]

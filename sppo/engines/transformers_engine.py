@@ -22,7 +22,7 @@ class TransformersEngine:
     def __init__(self, folder: Path, config: GenerateConfig) -> None:
         self.dtype = config.dtype
         self.tokenizer = load_tokenizer(folder)
-        self.model = load_policy(folder, config.dtype).to(device_for()).eval()  # type: ignore[arg-type]
+        self.model = load_policy(folder, config.dtype).to(device_for()).eval()
         self.ends = _as_list(self.model.generation_config.eos_token_id)
 
     def sample(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[Response]]:
