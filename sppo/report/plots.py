@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
@@ -34,8 +34,7 @@ class Chart:
     series: tuple[tuple[str, str], ...]
     """Pairs of a figure's tracked name and its label."""
     line: float | None = None
-    """A level to draw across, such as a draw's 0.5."""
-    limits: tuple[float, float] | None = None
+    """A level to draw across, such as a draw's 0.5; the axis includes it."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,13 @@ CHARTS = (
             ("eval/lc_win_rate_vs_base", "over the base, length-controlled"),
         ),
         line=0.5,
-        limits=(0, 1),
     ),
     Chart(
         "length",
         "Length of the answers",
         "tokens",
         (("eval/mean_length", "new model"), ("eval/mean_length_base", "base")),
+        line=0.0,
     ),
     Chart("loss", "Training loss", "loss", (("train/loss", "mean over the steps"),)),
     Chart(
@@ -71,6 +70,7 @@ CHARTS = (
         "How far the policy moved in an iteration",
         "nats",
         (("train/mean_abs_log_ratio", "|log-ratio|"), ("train/kl", "KL from the reference")),
+        line=0.0,
     ),
     Chart(
         "judge",
@@ -81,7 +81,7 @@ CHARTS = (
             ("rank/duplicate_fraction", "duplicate responses"),
             ("rank/intransitive_fraction", "intransitive triads"),
         ),
-        limits=(0, 1),
+        line=0.0,
     ),
     Chart(
         "pairs",
@@ -89,13 +89,13 @@ CHARTS = (
         "probability",
         (("pairs/mean_p_chosen", "chosen"), ("pairs/mean_p_rejected", "rejected")),
         line=0.5,
-        limits=(0, 1),
     ),
     Chart(
         "speed",
         "Speed",
         "tokens a second",
         (("generate/tokens_per_second", "sampling"), ("train/tokens_per_second", "training")),
+        line=0.0,
     ),
 )
 
@@ -116,10 +116,6 @@ def _over_iterations(report: RunReport) -> Iterator[Drawing]:
             _plot_series(axes, report, index, len(series), name, label)
         last = report.iterations[-1].iteration
         axes.set_xlim(0.5, last + 0.5)
-        if chart.limits:
-            axes.set_ylim(*chart.limits)
-        else:
-            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         yield _finish(figure, axes, chart.name, chart.title, chart.line)
 
 
@@ -128,18 +124,14 @@ def _plot_series(axes: Axes, report: RunReport, index: int, count: int, name: st
     rows = [each for each in report.iterations if name in each.figures]
     x = [each.iteration + 0.06 * (index - (count - 1) / 2) for each in rows]
     y = [each.figures[name] for each in rows]
-    style: dict[str, Any] = {
-        "color": _SERIES[index],
-        "marker": _MARKERS[index],
-        "linestyle": _LINES[index],
-        "label": label,
-    }
+    interval = None
     if all(f"{name}_low" in each.figures for each in rows):
         low = [value - each.figures[f"{name}_low"] for value, each in zip(y, rows, strict=True)]
         high = [each.figures[f"{name}_high"] - value for value, each in zip(y, rows, strict=True)]
-        axes.errorbar(x, y, yerr=[low, high], capsize=3, **style)
-    else:
-        axes.plot(x, y, **style)
+        interval = [low, high]
+    axes.errorbar(
+        x, y, interval, color=_SERIES[index], marker=_MARKERS[index], linestyle=_LINES[index], label=label, capsize=3
+    )
 
 
 def _over_steps(report: RunReport) -> Iterator[Drawing]:

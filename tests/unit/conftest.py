@@ -54,7 +54,7 @@ def _play(
         run_once(store, layout.model(t), {"pairs": str(t)}, lambda output, t=t: _trained(t, model, output))
         best = previous if decision == "keep-previous" else uri
         roles = {"new": uri, "previous": previous, "base": str(base)}
-        keys = {role: _answered(store, role, place, text) for role, place in roles.items()}
+        keys = {role: _answered(store, _name(place, base), place, text) for role, place in roles.items()}
         verdict = {
             "iteration": t,
             "decision": decision,
@@ -89,7 +89,7 @@ def _trained(t: int, model: Path | None, output: Path) -> dict[str, float]:
     rows = [
         {
             "step": step,
-            "loss": 1000.0 - 10 * step,
+            "loss": 1000.0 + t - 10 * step,
             "learning_rate": 1e-5,
             "grad_norm": 3.0,
             "chosen_log_ratio": 0.1 * step,
@@ -114,7 +114,11 @@ def _trained(t: int, model: Path | None, output: Path) -> dict[str, float]:
     }
 
 
-def _answered(store: LocalStore, role: str, uri: str, text: str) -> str:
+def _name(uri: str, base: Path) -> str:
+    return "base" if uri == str(base) else Path(uri).parent.name
+
+
+def _answered(store: LocalStore, name: str, uri: str, text: str) -> str:
     """Two answers of a model to each held-out prompt; a model that answered already does not answer again."""
     key = layout.answers(model_digest(Path(uri)))
     rows = [
@@ -122,7 +126,7 @@ def _answered(store: LocalStore, role: str, uri: str, text: str) -> str:
             "prompt_id": f"p{i}",
             "prompt": f"Prompt {i}: {text}",
             "sample": sample,
-            "text": f"{role} {i}.{sample}: {text}",
+            "text": f"{name} {i}.{sample}: {text}",
             "tokens": 5,
         }
         for i in range(HELD_OUT)

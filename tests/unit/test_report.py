@@ -58,10 +58,12 @@ def test_collect_reads_every_iteration(play_run):
     assert report.best is report.iterations[1]
     second = report.iterations[1]
     assert second.figures["train/loss"] == 989.5 and second.figures["eval/mean_length"] == 42.5
-    assert [row["loss"] for row in second.training_log] == [1000, 990, 980, 970]
+    assert [row["loss"] for row in second.training_log] == [1002, 992, 982, 972]
     sample = second.samples[2]
     assert (sample.prompt_id, sample.prompt) == ("p2", "Prompt 2: A plain answer.")
-    assert sample.new == "new 2.0: A plain answer." and sample.base.endswith("2.0: A plain answer.")
+    assert sample.base == "base 2.0: A plain answer."
+    assert sample.previous == "iteration-1 2.0: A plain answer."
+    assert sample.new == "iteration-2 2.0: A plain answer."
     assert sample.win_rate_vs_base == 0.625 and sample.probability_vs_base == pytest.approx(0.625)
 
 
@@ -149,8 +151,8 @@ def test_html_is_one_inert_balanced_page(play_run):
                 assert value.startswith("#"), (tag, name, value)
     style = "".join(text for tag, text in page.texts if tag == "style")
     assert "@import" not in html and "url(" not in style
-    answers = [text for _, text in page.texts if text.startswith(("base 0.0", "new 0.0"))]
-    assert answers and all(text.partition(": ")[2] == HOSTILE for text in answers)
+    answers = [text for _, text in page.texts if text.startswith(("base 0.0", "iteration-1 0.0", "iteration-2 0.0"))]
+    assert len(answers) == 6 and all(text.partition(": ")[2] == HOSTILE for text in answers)
 
 
 def test_page_ids_are_unique(play_run):
@@ -173,7 +175,7 @@ def test_markdown_shows_hostile_text_as_text(play_run):
     flat = " ".join(HOSTILE.split())
     panel = [row for row in rows if row[0].startswith("Prompt ")]
     assert len(panel) == 3
-    assert [row[2] for row in panel] == [f"new {i}.0: {flat}" for i in range(3)]
+    assert [row[2] for row in panel] == [f"iteration-2 {i}.0: {flat}" for i in range(3)]
 
 
 def _table_rows(tokens):
