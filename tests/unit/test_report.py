@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 from markdown_it import MarkdownIt
+from moto import mock_aws
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +16,7 @@ from sppo.report import SUMMARY_COLUMNS, collect, model_card, render_html, rende
 from sppo.report.card import overrides
 from sppo.report.escape import code, escape_markdown
 from sppo.report.plots import CHARTS, drawings
-from sppo.store import LocalStore
+from sppo.store import MANIFEST, LocalStore, open_store
 
 HOSTILE = (
     "<script>alert(1)</script></style></textarea>|x| `tick` ``` {{ report }} {% raw %} ![i](http://evil/i.png) "
@@ -248,3 +249,22 @@ def test_card_tells_how_to_get_the_same_run(play_run):
     }
     assert resolve(changed).digest() == run.config.digest()
     assert "eta: 500.0" in model_card(collect(run.config, run.store), None)
+
+
+def test_a_run_in_s3_is_reported_without_fetching_its_weights(play_run, tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("SPPO_CACHE", str(tmp_path / "cache"))
+    run = play_run()
+    with mock_aws():
+        store = open_store("s3://bucket/run")
+        store.client.create_bucket(Bucket="bucket")
+        for manifest in sorted(run.store.root.rglob(MANIFEST)):
+            key = manifest.parent.relative_to(run.store.root).as_posix()
+            committed = run.store.manifest(key)
+            store.commit(key, manifest.parent, committed.inputs, committed.figures)
+        assert collect(run.config, store) == collect(run.config, run.store)
+    fetched = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert fetched == {layout.ANSWERS_FILE, layout.COMPARISONS_FILE, layout.VERDICT_FILE}
