@@ -138,10 +138,9 @@ def _finish(config: RunConfig) -> None:
 
 
 def _print_table(config: RunConfig) -> None:
-    from sppo.report import collect, summary_rows
+    from sppo.report import SUMMARY_COLUMNS, collect, summary_rows
 
-    header, *rows = summary_rows(collect(config, open_store(config.output_uri)))
-    table = Table(*header)
-    for row in rows:
+    table = Table(*SUMMARY_COLUMNS)
+    for row in summary_rows(collect(config, open_store(config.output_uri))):
         table.add_row(*row)
     Console().print(table)
