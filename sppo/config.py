@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
@@ -127,6 +128,14 @@ class EvaluateConfig(Section):
     panel: int = Field(32, ge=1, description="Held-out prompts shown side by side in the report.")
     gate: GateConfig = GateConfig()
 
+    @model_validator(mode="after")
+    def _greedy_answers_once(self) -> EvaluateConfig:
+        if self.temperature == 0 and self.samples > 1:
+            raise ValueError(
+                f"samples ({self.samples}) must be 1 where temperature is 0: greedy answers are all the same"
+            )
+        return self
+
 
 class PublishConfig(Section):
     """What is handed out at the end."""
@@ -174,15 +183,14 @@ def load_preset(name: str) -> dict[str, Any]:
     return yaml.safe_load((files("sppo") / "presets" / f"{name}.yaml").read_text())
 
 
-def resolve(overrides: dict[str, Any]) -> RunConfig:
+def resolve(overrides: Mapping[str, Any]) -> RunConfig:
     """Lay overrides (nested, or with dotted keys) over their preset and validate the whole.
 
     Raises:
         ConfigError: naming every mistake at once, each with its dotted path, the allowed values and a near match.
     """
     nested: dict[str, Any] = {}
-    for key, value in overrides.items():
-        _merge(nested, _nest(key, value))
+    _merge(nested, overrides)
     merged = load_preset(str(nested.get("preset", "cpu")))
     _merge(merged, nested)
     try:
@@ -191,20 +199,17 @@ def resolve(overrides: dict[str, Any]) -> RunConfig:
         raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
 
 
-def _nest(dotted: str, value: Any) -> dict[str, Any]:
-    head, _, rest = dotted.partition(".")
-    return {head: _nest(rest, value) if rest else value}
-
-
-def _merge(target: dict[str, Any], source: dict[str, Any]) -> None:
+def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Lay nested values over others; a dotted key, on whatever level, is a path."""
     for key, value in source.items():
-        if isinstance(value, dict) and isinstance(target.get(key), dict):
-            _merge(target[key], value)
-        elif isinstance(value, dict):
-            target[key] = {}
-            _merge(target[key], {k: v for part in (_nest(k, v) for k, v in value.items()) for k, v in part.items()})
+        head, _, rest = str(key).partition(".")
+        part = {rest: value} if rest else value
+        if isinstance(part, Mapping):
+            if not isinstance(target.get(head), dict):
+                target[head] = {}
+            _merge(target[head], part)
         else:
-            target[key] = value
+            target[head] = part
 
 
 def _explain(problem: Any) -> str:
