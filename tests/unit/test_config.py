@@ -1,0 +1,135 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sppo.config import PRESETS, RunConfig, all_keys, load_preset, resolve
+from sppo.errors import ConfigError, SppoError
+
+
+def flat(values: dict, prefix: str = "") -> dict:
+    result = {}
+    for name, value in values.items():
+        result |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return result
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_whole_configuration(name):
+    values = load_preset(name)
+    config = resolve({"preset": name})
+    assert config.preset == values["preset"] == name
+    dumped = flat(config.model_dump())
+    assert {key: dumped[key] for key in flat(values)} == flat(values)
+
+
+def test_presets_differ_where_the_paper_and_the_released_code_do():
+    paper, official = (flat(resolve({"preset": name}).model_dump()) for name in ("paper", "official"))
+    assert {name for name in paper if paper[name] != official[name]} == {
+        "preset",
+        "generate.temperature",
+        "generate.top_p",
+        "rank.estimator",
+        "train.schedule_epochs",
+        "evaluate.temperature",
+        "evaluate.top_p",
+    }
+
+
+def test_a_configuration_survives_its_own_json():
+    config = resolve({"preset": "official", "train.eta": 12.5})
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+    assert resolve(config.model_dump(mode="json")) == config
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        resolve({}).train.eta = 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train.learning_rat": 1}, "train.learning_rat: unknown key; did you mean train.learning_rate?"),
+        ({"iteratoins": 3}, "iteratoins: unknown key; did you mean iterations?"),
+        (
+            {"evaluate": {"gate": {"stop_belw": 1}}},
+            "evaluate.gate.stop_belw: unknown key; did you mean evaluate.gate.stop_",
+        ),
+        ({"zzz": 1}, "zzz: unknown key; see `sppo config show` for the keys"),
+        ({"train.eta": "high"}, "train.eta: Input should be a valid number"),
+        ({"train.eta": float("nan")}, "train.eta: Input should be a finite number"),
+        ({"train": 5}, "train: Input should be"),
+        ({"generate.responses": 1}, "generate.responses: Input should be greater than or equal to 2 (got 1)"),
+        ({"rank.estimator": "papr"}, "rank.estimator: Input should be 'paper' or 'official' (got 'papr')"),
+        ({"preset": "papr"}, "preset: 'papr' is not one of cpu, paper, official"),
+        ({"train.epochs": 3, "train.schedule_epochs": 2}, "train: schedule_epochs (2) must be at least epochs (3)"),
+        ({"evaluate": {"temperature": 0, "samples": 2}}, "evaluate: samples (2) must be 1 where temperature is 0"),
+        ({"iterations": 2.5}, "iterations: Input should be a valid integer"),
+    ],
+)
+def test_a_mistake_names_its_key_and_the_mend(overrides, message):
+    with pytest.raises(ConfigError) as caught:
+        resolve(overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, ValueError) and caught.value.exit_code == 2
+
+
+def test_all_mistakes_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        resolve({"train.etaa": 1, "generate.top_p": 2, "seed": -1, "rank": {"dtype": "int8"}})
+    for path in ("train.etaa", "generate.top_p", "seed", "rank.dtype"):
+        assert f"{path}: " in str(caught.value)
+
+
+@given(st.sampled_from([key for key in all_keys() if key not in flat(RunConfig().model_dump())]))
+def test_sections_are_keys_too(key):
+    """What `did you mean` offers are real paths: here the sections, whose values are mappings."""
+    assert isinstance(resolve({key: {}}), RunConfig)
+
+
+@given(st.integers(1, 50), st.integers(2, 9), st.floats(1, 5000))
+def test_dotted_nested_and_half_dotted_overrides_are_the_same(iterations, responses, eta):
+    dotted = {
+        "iterations": iterations,
+        "generate.responses": responses,
+        "train.eta": eta,
+        "evaluate.gate.stop_below": 0.1,
+    }
+    nested = {
+        "iterations": iterations,
+        "generate": {"responses": responses},
+        "train": {"eta": eta},
+        "evaluate": {"gate.stop_below": 0.1},
+    }
+    config = resolve(dotted)
+    assert config == resolve(nested)
+    assert (config.iterations, config.generate.responses, config.train.eta) == (iterations, responses, eta)
+
+
+def test_the_last_override_wins_and_leaves_its_neighbours_alone():
+    values = {"train": {"eta": 1.0, "epochs": 2}, "train.schedule_epochs": 4, "train.eta": 3.0}
+    train = resolve(values).train
+    assert (train.eta, train.epochs, train.schedule_epochs) == (3.0, 2, 4)
+    assert train.global_batch == load_preset("cpu")["train"]["global_batch"]
+
+
+@given(st.integers(1, 2**31 - 1))
+def test_kubeflow_turns_integers_into_floats_which_changes_nothing(number):
+    """Protobuf's Struct, which carries a dict parameter, knows one kind of number."""
+    sent = resolve({"seed": float(number), "train": {"global_batch": float(number)}})
+    assert sent == resolve({"seed": number, "train": {"global_batch": number}})
+    assert type(sent.seed) is int
+
+
+def test_the_digest_ignores_places_and_shards_only():
+    digest = resolve({}).digest()
+    assert resolve({"output_uri": "elsewhere", "experiment": "x", "shards": 7}).digest() == digest
+    for change in ({"seed": 1}, {"train.eta": 1}, {"prompts": "other.csv"}, {"evaluate.gate.stop_below": 0.1}):
+        assert resolve(change).digest() != digest
+
+
+def test_every_failure_has_an_exit_code_of_its_own():
+    codes = [kind.exit_code for kind in SppoError.__subclasses__()]
+    assert sorted(codes) == [2, 3, 4, 5]
