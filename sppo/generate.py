@@ -62,6 +62,7 @@ def figures(config: RunConfig, iteration: int, chunk_total: int) -> dict[str, fl
         name: sum(m.figures[name] for m in manifests if m) for name in ("tokens", "seconds", "responses", "truncated")
     }
     return {
+        "generate/seconds": totals["seconds"],
         "generate/tokens_per_second": totals["tokens"] / max(totals["seconds"], 1e-9),
         "generate/truncated_fraction": totals["truncated"] / max(totals["responses"], 1.0),
     }

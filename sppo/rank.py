@@ -43,6 +43,7 @@ def figures(per_shard: Sequence[Mapping[str, float]]) -> dict[str, float]:
     total = {name: sum(shard[name] for shard in per_shard) for name in per_shard[0]}
     pairs = max(total["pairs"], 1.0)
     return {
+        "rank/seconds": total["seconds"],
         "rank/comparisons_per_second": total["comparisons"] / max(total["seconds"], 1e-9),
         "rank/saturation": 2 * float(np.sqrt(total["squared_margin"] / max(total["entries"], 1.0))),
         "rank/duplicate_fraction": total["duplicates"] / max(total["responses"], 1.0),

@@ -128,7 +128,14 @@ def _train(
     seconds = time.monotonic() - start
     save_policy(model, folder, output)
     (output / layout.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in log))
-    return figures | _figures(log, pairs, settings) | {"train/tokens_per_second": tokens / seconds}
+    return (
+        figures
+        | _figures(log, pairs, settings)
+        | {
+            "train/seconds": seconds,
+            "train/tokens_per_second": tokens / seconds,
+        }
+    )
 
 
 def optimizer_step(

@@ -37,7 +37,7 @@ class Command:
 
     def __init__(self, *arguments: str) -> None:
         # A file, not a pipe: nobody reads while the test waits for something else.
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the command is watched
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
         environment.pop("MLFLOW_TRACKING_URI", None)
         self.process = psutil.Popen(

@@ -70,7 +70,9 @@ def test_training_moves_the_policy_as_the_targets_say(whole_run: Path, iteration
     assert log[-1]["mean_abs_log_ratio"] > log[0]["mean_abs_log_ratio"]
     pairs = pairs_of(whole_run, iteration)
     assert all(pair["p_chosen"] > pair["p_rejected"] for pair in pairs)
-    assert all(len(pair[f"{role}_ids"]) == len(pair[f"{role}_logprobs"]) for pair in pairs for role in ("chosen", "rejected"))
+    assert all(
+        len(pair[f"{role}_ids"]) == len(pair[f"{role}_logprobs"]) for pair in pairs for role in ("chosen", "rejected")
+    )
 
 
 def test_second_iteration_starts_from_the_first_ones_model(whole_run: Path) -> None:
@@ -109,7 +111,9 @@ def test_mlflow_has_the_run_and_its_iterations(whole_run: Path) -> None:
 
 def test_running_again_redoes_nothing(whole_run: Path) -> None:
     def state() -> dict[str, int]:
-        committed = (p for p in whole_run.rglob("*") if p.is_file() and not p.is_relative_to(whole_run / "mlflow-artifacts"))
+        committed = (
+            p for p in whole_run.rglob("*") if p.is_file() and not p.is_relative_to(whole_run / "mlflow-artifacts")
+        )
         return {str(p): p.stat().st_mtime_ns for p in committed if not p.name.startswith("mlflow.db")}
 
     before = state()
