@@ -50,9 +50,9 @@ Development pairs (the temperature was fitted on them):
 {held_out}
 ## Limits
 
-- The standard errors above are the resolution: differences below two of them mean nothing.
-- Trained on short English dialogues with an assistant of 2022. Facts, mathematics and code are beyond its size, and it
-  can be led by style; compare the column "longer wins" before trusting a gain in its win rate, and report lengths.
+{weak}- The standard errors above are the resolution: differences below two of them mean nothing.
+- It repeats the taste of the raters of its training data. Facts, mathematics and code are beyond its size, and style
+  can lead it: where a win rate by this model matters, look at the lengths and at the responses too.
 - Texts beyond {max_length} tokens are cut: prompts lose their beginning, responses their end.
 - It is not a safety classifier.
 """
@@ -67,6 +67,7 @@ def write_card(config: TrainPreferenceConfig, result: Mapping[str, Any]) -> None
         data="\n".join(_data_line(config, path) for path in config.train),
         command=command(config),
         development=_table(result["development"]),
+        weak=_weak(held_out),
         held_out=f"Held-out pairs, measured once after training:\n\n{_table(held_out)}" if held_out else "",
     )
     (Path(config.output) / "README.md").write_text(text, encoding="utf-8")
@@ -86,7 +87,19 @@ def command(config: TrainPreferenceConfig) -> str:
 
 def _data_line(config: TrainPreferenceConfig, path: str) -> str:
     name = Path(path).name
-    return f"- `{name}`, licence: {config.licenses.get(name, 'not stated')}"
+    return f"- `{name}`, {config.licenses.get(name, 'licence not stated')}"
+
+
+def _weak(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """The limits that the held-out figures show."""
+    below_chance = [name for name, f in figures.items() if f["accuracy"] < 0.5]
+    below_length = [name for name, f in figures.items() if 0.5 <= f["accuracy"] < f["longer_wins"]]
+    lines = ""
+    if below_chance:
+        lines += f"- Worse than chance on {', '.join(below_chance)}: do not use it for what these measure.\n"
+    if below_length:
+        lines += f"- Worse than preferring the longer response on {', '.join(below_length)}.\n"
+    return lines
 
 
 def _table(figures: Mapping[str, Mapping[str, float]]) -> str:

