@@ -124,6 +124,10 @@ def _texts(rows: Iterator[dict[str, Any]], uri: str, column: str) -> Iterator[st
             )
         if not isinstance(row[column], str):
             raise ConfigError(f"prompts: {uri}: row {number}: column {column!r} is not text")
+        try:
+            row[column].encode()
+        except UnicodeEncodeError as error:  # JSON can write half of a surrogate pair
+            raise ConfigError(f"prompts: {uri}: row {number}: column {column!r} is not Unicode ({error})") from error
         yield row[column]
 
 
@@ -142,8 +146,12 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        yield from csv.DictReader(file)
+    # utf-8-sig: spreadsheets begin a file with a byte order mark, which is not part of the first column's name.
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            yield from csv.DictReader(file)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"prompts: {path}: not CSV in UTF-8 ({error})") from error
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:

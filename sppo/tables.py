@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sppo.errors import ConfigError
@@ -71,9 +72,14 @@ def write(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> N
     """Write rows as Parquet.
 
     Raises:
-        ConfigError: if a row lacks a column or holds a value of another type.
+        ConfigError: naming the row that lacks a column or holds a value of another type.
     """
-    table = _checked(path, pa.Table.from_pylist(list(rows), schema=schema))
+    listed = list(rows)
+    try:
+        table = pa.Table.from_pylist(listed, schema=schema)
+    except (ValueError, TypeError, OverflowError):
+        raise ConfigError(f"{path}: {_misfit(listed, schema)}") from None
+    table = _checked(path, table)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd")
 
@@ -104,4 +110,18 @@ def _checked(path: Path, table: pa.Table) -> pa.Table:
         if column.null_count:
             row = next(i for i, value in enumerate(column) if not value.is_valid)
             raise ConfigError(f"{path}: column {name!r} has no value in row {row}")
+        if pa.types.is_list(column.type) and pc.list_flatten(column).null_count:
+            row = next(i for i, value in enumerate(column) if None in value.as_py())
+            raise ConfigError(f"{path}: column {name!r} has a list with a missing value in row {row}")
     return table
+
+
+def _misfit(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> str:
+    """The first value that is not of its column's type, in words."""
+    for number, row in enumerate(rows):
+        for field in schema:
+            try:
+                pa.array([row.get(field.name)], field.type)
+            except (ValueError, TypeError, OverflowError) as error:
+                return f"column {field.name!r} is not {field.type} in row {number} ({error})"
+    raise AssertionError("every value fits its column")
