@@ -54,7 +54,7 @@ def test_a_configuration_cannot_be_changed():
         ({"iteratoins": 3}, "iteratoins: unknown key; did you mean iterations?"),
         (
             {"evaluate": {"gate": {"stop_belw": 1}}},
-            "evaluate.gate.stop_belw: unknown key; did you mean evaluate.gate.stop_",
+            "evaluate.gate.stop_belw: unknown key; did you mean evaluate.gate",
         ),
         ({"zzz": 1}, "zzz: unknown key; see `sppo config show` for the keys"),
         ({"train.eta": "high"}, "train.eta: Input should be a valid number"),
