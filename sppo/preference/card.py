@@ -44,7 +44,7 @@ preferring the response with more characters (ties 1/2). Orders disagree: the sh
 which response is shown first; order correlation: between M[a, b] and -M[b, a]. Spread: root mean square of P - 1/2.
 NLL: mean -log P of the chosen response, in nats (0.693 is chance).
 
-Development pairs (the temperature was fitted on them):
+Development pairs, which set the temperature and the choice of settings, so the figures flatter:
 
 {development}
 {held_out}
@@ -78,10 +78,11 @@ def command(config: TrainPreferenceConfig) -> str:
     words = []
     for name, value in config.model_dump(exclude_defaults=True).items():
         if isinstance(value, dict):
-            values = [str(part) for item in value.items() for part in item]
+            values = [f"{key}={part}" for key, part in value.items()]
         else:
             values = [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
-        words.append(shlex.join([f"--{name.replace('_', '-')}", *values]))
+        flag = {"licenses": "license"}.get(name, name.replace("_", "-"))
+        words.append(shlex.join([f"--{flag}", *values]))
     return " \\\n    ".join(["sppo train-preference", *words])
 
 

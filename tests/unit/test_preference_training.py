@@ -108,7 +108,7 @@ def test_command_leaves_defaults_out():
     assert words == [
         "sppo train-preference",
         "--train 'a b.jsonl'",
-        "--evaluate x y.jsonl",
+        "--evaluate x=y.jsonl",
         "--output out",
         "--epochs 7",
     ]
