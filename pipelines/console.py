@@ -6,7 +6,9 @@ import re
 from typing import TextIO
 
 _COLOR = re.compile(r"\x1b\[\d+m")
-_INNER = re.compile(r"^\s*($|[\"{}\[\]]|-{20}|\S+: (Dataset|Artifact|Metrics|HTML|Markdown)\(|(uri|metadata)=)")
+_INNER = re.compile(
+    r"^\s*($|[-\d.]+,?$|[\"{}\[\]]|-{20}|\S+: (Dataset|Artifact|Metrics|HTML|Markdown)\(|(uri|metadata)=)"
+)
 _STATUS = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - [A-Z]+ - ")
 
 

@@ -12,7 +12,7 @@ import tyro
 import yaml
 
 from sppo import layout, stages
-from sppo.config import RunConfig, resolve
+from sppo.config import RunConfig, reference, resolve
 from sppo.errors import ConfigError
 from sppo.store import Store, open_store
 
@@ -110,14 +110,16 @@ def publish(output_uri: RunPlace) -> None:
 
 
 def config(
-    action: Annotated[Literal["show", "schema"], tyro.conf.Positional],
+    action: Annotated[Literal["show", "schema", "reference"], tyro.conf.Positional],
     overrides: Overrides = (),
     preset: str | None = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Print the resolved configuration (show), or its JSON Schema (schema)."""
+    """Print the resolved configuration (show), its JSON Schema (schema), or a Markdown table of all keys (reference)."""
     if action == "schema":
         print(json.dumps(RunConfig.model_json_schema(), indent=1))
+    elif action == "reference":
+        print(reference())
     else:
         resolved = resolve(collect_values(preset, config_file, overrides))
         print(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False), end="")

@@ -233,3 +233,28 @@ def all_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> list[str
         else:
             keys.append(prefix + name)
     return keys
+
+
+def reference() -> str:
+    """Every value of the configuration with its meaning and what each preset sets, as a Markdown table."""
+    presets = {name: resolve({"preset": name}).model_dump(mode="json") for name in PRESETS}
+    lines = [f"| key | meaning | {' | '.join(PRESETS)} |", "|---|---|" + "---|" * len(PRESETS)]
+    for key in all_keys():
+        *path, last = key.split(".")
+        section: type[BaseModel] = RunConfig
+        for name in path:
+            kind = section.model_fields[name].annotation
+            assert isinstance(kind, type)
+            section = kind
+        field = section.model_fields[last]
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            continue
+        values = [str(_at(values, [*path, last])).replace("|", "\\|") for values in presets.values()]
+        lines.append(f"| `{key}` | {field.description} | {' | '.join(f'`{value}`' for value in values)} |")
+    return "\n".join(lines)
+
+
+def _at(values: Any, path: list[str]) -> Any:
+    for name in path:
+        values = values[name]
+    return values
