@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ class S3Store:
         self.client: Any = boto3.client("s3", config=Config(retries={"max_attempts": 8, "mode": "standard"}))
 
     def _key(self, key: str) -> str:
-        return f"{self.prefix}/{key}".strip("/")
+        return "/".join(part for part in (self.prefix, key.strip("/")) if part)
 
     def manifest(self, key: str) -> Manifest | None:
         """See `Store.manifest`."""
@@ -48,12 +47,12 @@ class S3Store:
                     str(folder / entry.path), self.bucket, self._key(f"{key}/{attempt}/{entry.path}")
                 )
             won = self._put_if_absent(f"{key}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
-        if won:
-            return manifest
-        self._delete_prefix(f"{key}/{attempt}/")
-        winner = self.manifest(key)
+        winner = manifest if won else self.manifest(key)
         if winner is None:
             raise InfrastructureError(f"{self.uri}/{key}: another attempt's manifest vanished while committing; resume")
+        # A request whose answer was lost is sent again, and then refused because of itself: the prefix tells who won.
+        if winner.prefix != attempt:
+            self._delete_prefix(f"{key}/{attempt}")
         return winner
 
     def fetch(self, key: str) -> Path:
@@ -64,10 +63,12 @@ class S3Store:
         return download(
             f"{self.uri}/{key}",
             manifest,
-            lambda name, path: self.client.download_file(
-                self.bucket, self._key(f"{key}/{manifest.prefix}/{name}"), str(path)
-            ),
+            lambda name, path: self.download_file(f"{key}/{manifest.prefix}/{name}", path),
         )
+
+    def download_file(self, key: str, path: Path) -> None:
+        """Download one object, in parts where it is large."""
+        self.client.download_file(self.bucket, self._key(key), str(path))
 
     def read(self, key: str) -> bytes | None:
         """See `Store.read`."""
@@ -87,16 +88,21 @@ class S3Store:
         """See `Store.delete`."""
         with _reported(f"{self.uri}/{key}"):
             self.client.delete_object(Bucket=self.bucket, Key=self._key(f"{key}/{MANIFEST}"))
-        self._delete_prefix(f"{key}/")
+        self._delete_prefix(key)
 
-    def _delete_prefix(self, prefix: str) -> None:
-        with _reported(f"{self.uri}/{prefix}"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self._key(prefix) + "/"
-            )
-            for page in pages:
-                for entry in page.get("Contents", []):
-                    self.client.delete_object(Bucket=self.bucket, Key=entry["Key"])
+    def entries(self, key: str) -> dict[str, str]:
+        """Every object under a key: its path from there, and its ETag."""
+        prefix = f"{self._key(key)}/".lstrip("/")
+        with _reported(f"{self.uri}/{key}"):
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            return {
+                entry["Key"].removeprefix(prefix): entry["ETag"] for page in pages for entry in page.get("Contents", [])
+            }
+
+    def _delete_prefix(self, key: str) -> None:
+        for name in self.entries(key):
+            with _reported(f"{self.uri}/{key}/{name}"):
+                self.client.delete_object(Bucket=self.bucket, Key=self._key(f"{key}/{name}"))
 
     def _put_if_absent(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError
@@ -122,22 +128,38 @@ def download(uri: str, manifest: Manifest, get: Callable[[str, Path], None]) -> 
     if target.exists():
         verify(target, manifest, str(target))
         return target
+    _fill(target, [entry.path for entry in manifest.files], get, uri, lambda folder: verify(folder, manifest, uri))
+    return target
+
+
+def _fill(
+    target: Path,
+    names: Iterable[str],
+    get: Callable[[str, Path], None],
+    uri: str,
+    check: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    """Download files into a folder of the cache, which appears only when it is complete and checked.
+
+    Raises:
+        ConfigError: for a name that leads out of the folder.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
         staging = Path(folder) / "folder"
         with _reported(uri):
-            for entry in manifest.files:
-                path = staging / entry.path
+            for name in names:
+                path = staging / name
+                if not path.resolve().is_relative_to(staging.resolve()):
+                    raise ConfigError(f"{uri}: the object name {name!r} leads out of the folder; rename that object")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                get(entry.path, path)
-        verify(staging, manifest, uri)
+                get(name, path)
+        check(staging)
         try:
             staging.rename(target)
-        except OSError:
+        except OSError:  # another process downloaded the same meanwhile
             if not target.exists():
                 raise
-            shutil.rmtree(staging)
-    return target
 
 
 def s3_folder(uri: str) -> Path:
@@ -150,22 +172,14 @@ def s3_folder(uri: str) -> Path:
     committed = store.manifest("")
     if committed is not None:
         return store.fetch("")
-    with _reported(uri):
-        pages = store.client.get_paginator("list_objects_v2").paginate(Bucket=store.bucket, Prefix=store.prefix + "/")
-        entries = [entry for page in pages for entry in page.get("Contents", [])]
-    if not entries:
+    # The console marks an empty folder by an object whose name ends in a slash.
+    names = {name: etag for name, etag in store.entries("").items() if name and not name.endswith("/")}
+    if not names:
         raise ConfigError(f"{uri}: no object lies under that prefix; check the bucket and the path")
-    names = {entry["Key"].removeprefix(store.prefix + "/"): entry["ETag"] for entry in entries}
     identity = hashlib.sha256(repr((uri, sorted(names.items()))).encode()).hexdigest()
     target = cache_folder() / "folders" / identity
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder, _reported(uri):
-            for name in names:
-                path = Path(folder) / "folder" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                store.client.download_file(store.bucket, f"{store.prefix}/{name}", str(path))
-            (Path(folder) / "folder").rename(target)
+        _fill(target, names, store.download_file, uri)
     return target
 
 

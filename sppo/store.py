@@ -138,11 +138,13 @@ class LocalStore:
         _sync(staging)
         try:
             staging.rename(target)
-        except OSError:
+        except OSError as error:
+            shutil.rmtree(staging)
             winner = self.manifest(key)
             if winner is None:
-                raise
-            shutil.rmtree(staging)
+                raise InfrastructureError(
+                    f"{target}: cannot be written; a folder without {MANIFEST} there is not this run's: move it away"
+                ) from error
             return winner
         return manifest
 
@@ -169,9 +171,12 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
-        (self.root / key / MANIFEST).unlink(missing_ok=True)
-        if (self.root / key).exists():
-            shutil.rmtree(self.root / key)
+        target = self.root / key
+        if target.exists():
+            # Moved away first, so that an interruption cannot leave half a folder in its place.
+            doomed = target.with_name(f".{target.name}.tmp-{uuid.uuid4().hex[:8]}")
+            target.rename(doomed)
+            shutil.rmtree(doomed)
 
 
 def _sync(folder: Path) -> None:
@@ -216,15 +221,21 @@ def run_once(
     """
     done = store.manifest(key)
     if done is not None:
-        changed = sorted(name for name in {*done.inputs, *inputs} if done.inputs.get(name) != inputs.get(name))
-        if changed:
-            raise ConfigError(
-                f"{store.uri}/{key}: already made from another {', '.join(changed)}; choose another output_uri"
-            )
+        _refuse_other_inputs(store, key, done, inputs)
         print(f"{key}: already done, nothing to do", flush=True)
         return done
     with scratch(store) as folder:
         output = Path(folder) / "output"
         output.mkdir()
         figures = work(output)
-        return store.commit(key, output, inputs, figures)
+        committed = store.commit(key, output, inputs, figures)
+    _refuse_other_inputs(store, key, committed, inputs)
+    return committed
+
+
+def _refuse_other_inputs(store: Store, key: str, done: Manifest, inputs: Mapping[str, str]) -> None:
+    changed = sorted(name for name in {*done.inputs, *inputs} if done.inputs.get(name) != inputs.get(name))
+    if changed:
+        raise ConfigError(
+            f"{store.uri}/{key}: already made from another {', '.join(changed)}; choose another output_uri"
+        )
