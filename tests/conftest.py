@@ -2,11 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from werkzeug.wsgi import get_input_stream
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may depend on the network
 
@@ -73,3 +76,82 @@ def write_prompts(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+class FaultyS3:
+    """moto's S3 behind HTTP, with failures on demand."""
+
+    def __init__(self) -> None:
+        from moto.server import DomainDispatcherApplication, create_backend_app
+
+        self.application = DomainDispatcherApplication(create_backend_app)
+        self.lock = threading.Lock()  # a conditional write of moto checks, then writes; S3 does both at once
+        self.uri = ""
+        self.requests: list[str] = []
+        self.faults: list[dict[str, Any]] = []
+
+    def fail(
+        self, method: str, path: str, *, status: int = 503, code: str = "SlowDown", times: int = 1, late: bool = False
+    ):
+        """Answer the next requests whose path holds `path` with an error; `late` ones take effect nevertheless."""
+        self.faults.append(
+            {"method": method, "path": path, "status": status, "code": code, "times": times, "late": late}
+        )
+
+    def keys(self) -> list[str]:
+        """Every object of the bucket."""
+        import boto3
+
+        bucket = self.uri.removeprefix("s3://").partition("/")[0]
+        return [entry["Key"] for entry in boto3.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.requests.append(f"{method} {path}")
+        fault = next((f for f in self.faults if f["method"] == method and f["path"] in path and f["times"]), None)
+        with self.lock:
+            if fault is None or fault["late"]:
+                answer = list(self.application(environ, start_response if fault is None else lambda *_: None))
+            if fault is None:
+                return answer
+        if not fault["late"]:
+            get_input_stream(environ).read()
+        fault["times"] -= 1
+        start_response(f"{fault['status']} Failed", [("Content-Type", "application/xml"), ("Connection", "close")])
+        return [f"<Error><Code>{fault['code']}</Code><Message>injected</Message></Error>".encode()]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[tuple[FaultyS3, str]]:
+    """A server of S3 for the whole session, and its address."""
+    from moto.server import MotoRequestHandler
+    from werkzeug.serving import make_server
+
+    faulty = FaultyS3()
+    server = make_server("127.0.0.1", 0, faulty, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield faulty, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.fixture
+def s3(s3_server: tuple[FaultyS3, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FaultyS3:
+    """A place in an empty bucket (`.uri`), found through the environment as on a cluster, and an empty cache."""
+    faulty, address = s3_server
+    for name, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "SPPO_CACHE": str(tmp_path / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    import boto3
+
+    bucket = f"bucket-{len(faulty.requests)}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    faulty.faults.clear()
+    faulty.uri = f"s3://{bucket}/some/run"
+    return faulty

@@ -1,0 +1,144 @@
+import re
+import shutil
+import time
+
+import pytest
+
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.models import fetch_model, model_digest
+from sppo.prompts import read_prompts
+from sppo.s3 import S3Store
+from sppo.store import MANIFEST, run_once
+
+
+@pytest.fixture
+def store(s3, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # botocore waits between its attempts
+    return S3Store(s3.uri)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "b.txt").write_text("other")
+    return tmp_path / "folder"
+
+
+def fill(output):
+    (output / "a.txt").write_text("content")
+    return {}
+
+
+@pytest.mark.parametrize("path", ["a.txt", MANIFEST])
+def test_a_busy_server_is_asked_again(s3, store, path):
+    s3.fail("PUT", path, times=3)
+    run_once(store, "stage", {}, fill)
+    s3.fail("GET", path, times=3)
+    assert (store.fetch("stage") / "a.txt").read_text() == "content"
+
+
+def test_a_server_that_stays_busy_is_an_infrastructure_error(s3, store):
+    s3.fail("PUT", "a.txt", times=100)
+    with pytest.raises(InfrastructureError, match=re.escape(f"{s3.uri}/stage: ")) as caught:
+        run_once(store, "stage", {}, fill)
+    assert caught.value.exit_code == 3 and "SlowDown" in str(caught.value)
+    assert s3.keys() == []
+
+
+def test_a_manifest_whose_answer_was_lost_is_known_as_ones_own(s3, store):
+    """The first request is written but answered with an error; the second is refused, because the first took effect."""
+    s3.fail("PUT", MANIFEST, late=True, status=500, code="InternalError")
+    run_once(store, "stage", {}, fill)
+    assert s3.requests.count(f"PUT /{store.bucket}/some/run/stage/{MANIFEST}") == 2
+    assert (store.fetch("stage") / "a.txt").read_text() == "content"
+
+
+def test_a_conflict_means_that_another_attempt_writes(s3, store, monkeypatch, folder):
+    """S3 answers 409 while another conditional write is under way: here of one that is done when we look."""
+    put = store._put_if_absent
+
+    def overtaken(key, data):
+        S3Store(s3.uri).commit("stage", folder, {}, {"other": 1.0})
+        s3.fail("PUT", MANIFEST, status=409, code="ConditionalRequestConflict")
+        return put(key, data)
+
+    monkeypatch.setattr(store, "_put_if_absent", overtaken)
+    assert run_once(store, "stage", {}, fill).figures == {"other": 1.0}
+    assert (store.fetch("stage") / "b.txt").read_text() == "other"
+    assert len(s3.keys()) == 2, "the loser's files are removed"
+
+
+def test_a_conflict_without_a_winner_says_resume(s3, store):
+    s3.fail("PUT", MANIFEST, status=409, code="ConditionalRequestConflict")
+    with pytest.raises(InfrastructureError, match="resume"):
+        run_once(store, "stage", {}, fill)
+
+
+def test_what_is_fetched_once_is_not_downloaded_again(s3, store):
+    run_once(store, "stage", {}, fill)
+    folder = store.fetch("stage")
+    s3.requests.clear()
+    assert store.fetch("stage") == folder
+    assert [request for request in s3.requests if "a.txt" in request] == []
+    (folder / "a.txt").write_text("changed")
+    with pytest.raises(InfrastructureError, match="differs from the manifest"):
+        store.fetch("stage")
+
+
+def test_a_bucket_that_is_not_there_is_named(store, folder):
+    with pytest.raises(InfrastructureError, match=r"s3://nowhere-at-all/x.*NoSuchBucket"):
+        S3Store("s3://nowhere-at-all/x").commit("stage", folder, {}, {})
+
+
+def test_a_uri_without_a_bucket_is_refused():
+    with pytest.raises(ConfigError, match="name a bucket"):
+        S3Store("s3://")
+
+
+def upload(s3, folder, prefix):
+    import boto3
+
+    client = boto3.client("s3")
+    for path in folder.iterdir():
+        client.upload_file(str(path), s3.uri.split("/")[2], f"{prefix}/{path.name}")
+    return f"s3://{s3.uri.split('/')[2]}/{prefix}"
+
+
+def test_a_committed_model_is_fetched_by_its_uri(s3, store, tiny_llama):
+    """As train hands it to the next stage: the manifest's own prefix must not show."""
+    run_once(
+        store, "iteration-1/model", {}, lambda output: shutil.copytree(tiny_llama, output, dirs_exist_ok=True) and {}
+    )
+    folder = fetch_model(f"{s3.uri}/iteration-1/model")
+    assert model_digest(folder) == model_digest(tiny_llama)
+
+
+def test_a_model_that_another_tool_uploaded_is_fetched_once(s3, store, tiny_llama):
+    uri = upload(s3, tiny_llama, "models/tiny")
+    store.client.put_object(Bucket=store.bucket, Key="models/tiny/", Body=b"")
+    folder = fetch_model(uri)
+    assert model_digest(folder) == model_digest(tiny_llama)
+    s3.requests.clear()
+    assert fetch_model(uri) == folder
+    assert not any("safetensors" in request for request in s3.requests)
+    store.client.put_object(Bucket=store.bucket, Key="models/tiny/config.json", Body=b'{"changed": 1}')
+    assert model_digest(fetch_model(uri)) != model_digest(tiny_llama)
+
+
+def test_an_empty_place_is_no_model(s3):
+    with pytest.raises(ConfigError, match="no object lies under that prefix"):
+        fetch_model(f"{s3.uri}/nothing")
+
+
+def test_an_object_name_cannot_lead_out_of_the_cache(s3, store, tmp_path):
+    store.client.put_object(Bucket=store.bucket, Key="models/evil/../../../escaped.txt", Body=b"x")
+    with pytest.raises(ConfigError, match="leads out of the folder"):
+        fetch_model(f"s3://{store.bucket}/models/evil")
+    assert not list(tmp_path.rglob("escaped.txt"))
+
+
+def test_prompts_may_lie_in_s3(s3, store):
+    store.write("prompts.jsonl", b'{"prompt": "Why?"}\n')
+    assert read_prompts(f"{s3.uri}/prompts.jsonl", "prompt", "train") == ["Why?"]
+    with pytest.raises(ConfigError, match="no such object"):
+        read_prompts(f"{s3.uri}/other.jsonl", "prompt", "train")

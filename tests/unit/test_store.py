@@ -1,0 +1,229 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.store import MANIFEST, LocalStore, describe, open_store, run_once
+
+INPUTS = {"config": "c1", "model": "m1"}
+
+RACER = """
+import sys, time
+from pathlib import Path
+from sppo.store import open_store, run_once
+
+uri, meeting, name, *inputs = sys.argv[1:]
+
+def work(output):
+    (output / "who.txt").write_text(name)
+    (Path(meeting) / name).touch()
+    while len(list(Path(meeting).iterdir())) < 2:
+        time.sleep(0.01)
+    return {"made": 1.0}
+
+store = open_store(uri)
+run_once(store, "stage", dict(pair.split("=") for pair in inputs), work)
+print("has", (store.fetch("stage") / "who.txt").read_text())
+"""
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request, tmp_path):
+    if request.param == "local":
+        return open_store(str(tmp_path / "run"))
+    return open_store(request.getfixturevalue("s3").uri)
+
+
+def fill(output: Path) -> dict[str, float]:
+    (output / "sub").mkdir()
+    (output / "weights.bin").write_bytes(bytes(range(256)) * 8)
+    (output / "sub" / "empty").touch()
+    return {"steps": 3.0}
+
+
+def never(output: Path) -> dict[str, float]:
+    raise AssertionError("the work was done again")
+
+
+def damage(store, name: str, data: bytes | None) -> None:
+    """Replace or remove a file of the committed folder `stage`, behind the store's back."""
+    if isinstance(store, LocalStore):
+        path = store.root / "stage" / name
+        path.unlink() if data is None else path.write_bytes(data)
+        return
+    prefix = store.manifest("stage").prefix
+    key = f"{store.prefix}/stage/{name if name == MANIFEST else f'{prefix}/{name}'}"
+    if data is None:
+        store.client.delete_object(Bucket=store.bucket, Key=key)
+    else:
+        store.client.put_object(Bucket=store.bucket, Key=key, Body=data)
+
+
+def test_work_is_done_once_and_comes_back_whole(store, capsys):
+    manifest = run_once(store, "stage", INPUTS, fill)
+    assert run_once(store, "stage", INPUTS, never) == manifest == store.manifest("stage")
+    assert "already done" in capsys.readouterr().out
+    folder = store.fetch("stage")
+    assert (folder / "weights.bin").read_bytes() == bytes(range(256)) * 8
+    assert (folder / "sub" / "empty").read_bytes() == b""
+    assert describe(folder) == manifest.files
+    assert (manifest.figures, manifest.inputs) == ({"steps": 3.0}, INPUTS)
+
+
+def test_the_digest_is_of_the_content_and_not_of_the_place(store, tmp_path):
+    manifest = run_once(store, "stage", INPUTS, fill)
+    other = run_once(open_store(str(tmp_path / "other")), "elsewhere/deep", {}, fill)
+    assert manifest.digest() == other.digest()
+
+    def changed(output):
+        fill(output)
+        (output / "sub" / "empty").rename(output / "sub" / "renamed")
+        return {}
+
+    assert run_once(store, "changed", INPUTS, changed).digest() != manifest.digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("weights.bin", bytes(range(256)) * 4, "weights.bin: differs from the manifest"),
+        ("weights.bin", bytes(range(256)) * 7 + bytes(256), "weights.bin: differs from the manifest"),
+        ("sub/empty", b"x", "sub/empty: differs from the manifest"),
+    ],
+    ids=["truncated", "changed", "longer"],
+)
+def test_a_damaged_folder_is_refused(store, name, data, message):
+    run_once(store, "stage", INPUTS, fill)
+    damage(store, name, data)
+    with pytest.raises(InfrastructureError, match=re.escape(f"{store.uri}/stage/{message}")):
+        store.fetch("stage")
+
+
+def test_a_lost_file_is_refused(store):
+    run_once(store, "stage", INPUTS, fill)
+    damage(store, "weights.bin", None)
+    with pytest.raises(InfrastructureError, match=re.escape(f"{store.uri}/stage")):
+        store.fetch("stage")
+
+
+def test_a_folder_without_a_manifest_does_not_exist(store):
+    run_once(store, "stage", INPUTS, fill)
+    damage(store, MANIFEST, None)
+    assert store.manifest("stage") is None
+    with pytest.raises(InfrastructureError, match="nothing is committed there"):
+        store.fetch("stage")
+
+
+def test_other_inputs_are_refused_by_name(store):
+    run_once(store, "stage", INPUTS, fill)
+    for inputs, names in [
+        ({**INPUTS, "config": "c2"}, "config"),
+        ({"config": "c2"}, "config, model"),
+        ({}, "config, model"),
+    ]:
+        with pytest.raises(ConfigError, match=re.escape(f"{store.uri}/stage: already made from another {names};")):
+            run_once(store, "stage", inputs, never)
+
+
+def test_work_that_fails_commits_nothing(store):
+    def fails(output):
+        fill(output)
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run_once(store, "stage", INPUTS, fails)
+    assert store.manifest("stage") is None
+    if isinstance(store, LocalStore):
+        assert list(store.root.iterdir()) == []
+    run_once(store, "stage", INPUTS, fill)
+
+
+def test_small_objects_are_replaced_and_deleted(store):
+    assert store.read("a/latest.json") is None
+    store.write("a/latest.json", b"1")
+    store.write("a/latest.json", b"22")
+    assert store.read("a/latest.json") == b"22"
+    store.delete("a")
+    assert store.read("a/latest.json") is None
+    store.delete("a")
+
+
+def test_deleting_forgets_one_folder_only(store):
+    for key in ("stage", "stage-2"):
+        run_once(store, key, INPUTS, fill)
+    store.delete("stage")
+    assert store.manifest("stage") is None
+    store.fetch("stage-2")
+    run_once(store, "stage", {"other": "inputs"}, fill)
+
+
+def race(store, meeting: Path, *inputs: list[str]) -> list[tuple[int, str, str]]:
+    meeting.mkdir()
+    command = [sys.executable, "-c", RACER, store.uri, str(meeting)]
+    racers = [
+        subprocess.Popen([*command, name, *pairs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name, pairs in zip("ab", inputs, strict=True)
+    ]
+    outcomes = [racer.communicate(timeout=60) for racer in racers]
+    return [(racer.returncode, *outcome) for racer, outcome in zip(racers, outcomes, strict=True)]
+
+
+def test_of_two_attempts_at_once_one_wins_and_both_go_on_with_it(store, tmp_path):
+    outcomes = race(store, tmp_path / "meeting", ["config=c1"], ["config=c1"])
+    assert [code for code, _, _ in outcomes] == [0, 0], outcomes
+    assert outcomes[0][1] == outcomes[1][1]
+    winner = (store.fetch("stage") / "who.txt").read_text()
+    assert outcomes[0][1] == f"has {winner}\n"
+    if isinstance(store, LocalStore):
+        assert sorted(path.name for path in store.root.rglob("*")) == [MANIFEST, "stage", "who.txt"]
+    else:
+        assert len(store.entries("stage")) == 2
+
+
+def test_an_attempt_with_other_inputs_does_not_take_the_winners_work_for_its_own(store, tmp_path):
+    outcomes = race(store, tmp_path / "meeting", ["config=c1"], ["config=c2"])
+    assert sorted(code for code, _, _ in outcomes) == [0, 1]
+    assert any("already made from another config" in errors for _, _, errors in outcomes)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,4}(/[a-z]{1,4})?", fullmatch=True), st.binary(max_size=30), max_size=4))
+def test_any_files_survive(tmp_path_factory, contents):
+    contents = {name: data for name, data in contents.items() if not any(n.startswith(f"{name}/") for n in contents)}
+
+    def work(output):
+        for name, data in contents.items():
+            (output / name).parent.mkdir(exist_ok=True)
+            (output / name).write_bytes(data)
+        return {}
+
+    store = open_store(str(tmp_path_factory.mktemp("store")))
+    manifest = run_once(store, "stage", {}, work)
+    assert {entry.path: entry.bytes for entry in manifest.files} == {name: len(data) for name, data in contents.items()}
+    folder = store.fetch("stage")
+    assert {name: (folder / name).read_bytes() for name in contents} == contents
+
+
+def test_a_foreign_folder_in_the_way_is_named_and_kept(tmp_path):
+    store = open_store(str(tmp_path))
+    (tmp_path / "stage").mkdir()
+    (tmp_path / "stage" / "thesis.tex").write_text("mine")
+    with pytest.raises(InfrastructureError, match=re.escape(f"{tmp_path}/stage: cannot be written")):
+        run_once(store, "stage", INPUTS, fill)
+    assert [path.name for path in tmp_path.rglob("*")] == ["stage", "thesis.tex"]
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/x", "http://host/x"])
+def test_other_schemes_are_refused(uri):
+    with pytest.raises(ConfigError, match="give a folder or s3://bucket/prefix"):
+        open_store(uri)
+
+
+@pytest.mark.parametrize("prefix", ["", "file:", "file://"])
+def test_a_folder_may_be_written_as_a_file_uri(tmp_path, prefix):
+    assert open_store(f"{prefix}{tmp_path}").uri == str(tmp_path)
