@@ -30,6 +30,8 @@ def load_preference_model(uri: str, *, batch_tokens: int = 8192, dtype: str = "f
     """
     from sppo.models import fetch_model
 
+    if dtype not in ("float32", "bfloat16"):
+        raise ConfigError(f"dtype: {dtype!r} is not one of float32, bfloat16")
     folder = fetch_model(uri)
     path = folder / "config.json"
     if not path.is_file():

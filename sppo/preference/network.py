@@ -90,7 +90,7 @@ class PairwiseNetwork(nn.Module):
 
 def _represent(states: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
     """(B, 2H): the segment's marker, as in PairRM, and its mean, as the sentence encoder was trained."""
-    marker = states[torch.arange(len(states)), members.int().argmax(dim=1)]
+    marker = states[torch.arange(len(states), device=states.device), members.int().argmax(dim=1)]
     weights = members.to(states.dtype)
     mean = torch.einsum("bl,blh->bh", weights, states) / weights.sum(dim=1, keepdim=True)
     return torch.cat((marker, mean), dim=-1)
@@ -105,6 +105,6 @@ def load_encoder(folder: Path, dtype: torch.dtype) -> BertModel:
     kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
     if kind != "bert":
         raise ConfigError(f"{folder}: the pairwise encoder needs a model of type bert, this one is {kind}")
-    return BertModel.from_pretrained(
-        folder, dtype=dtype, add_pooling_layer=False, attn_implementation="eager", local_files_only=True
-    ).eval()
+    encoder = BertModel.from_pretrained(folder, dtype=dtype, attn_implementation="eager", local_files_only=True)
+    encoder.pooler = None
+    return encoder.eval()

@@ -38,8 +38,6 @@ class PairwiseEncoder:
         Raises:
             ConfigError: if the folder is incomplete, or its adapter belongs to another encoder.
         """
-        if dtype not in DTYPES:
-            raise ConfigError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
         config = read_config(folder)
         encoder_folder = fetch_model(config.encoder)
         if model_digest(encoder_folder) != config.encoder_sha256:
@@ -59,6 +57,7 @@ class PairwiseEncoder:
     @torch.inference_mode()
     def logits(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """See `PreferenceModel.logits`."""
+        assert len(prompts) == len(responses)
         texts, where = zip(*map(distinct, responses), strict=True) if responses else ((), ())
         sources, candidates = self._tokenize(prompts, texts)
         matrices = [np.zeros((len(several), len(several)), np.float32) for several in texts]
