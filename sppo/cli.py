@@ -115,7 +115,7 @@ def config(
     preset: str | None = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Print the resolved configuration (show), its JSON Schema (schema), or a Markdown table of all keys (reference)."""
+    """Print the resolved configuration (show), its JSON Schema (schema), or a table of all keys (reference)."""
     if action == "schema":
         print(json.dumps(RunConfig.model_json_schema(), indent=1))
     elif action == "reference":
