@@ -39,7 +39,7 @@ def collect_values(preset: str | None, file: Path | None, overrides: Sequence[st
     if file is not None:
         if not file.is_file():
             raise ConfigError(f"config: {file}: no such file")
-        loaded = yaml.safe_load(file.read_text())
+        loaded = _yaml(file.read_text(), f"config: {file}")
         if not isinstance(loaded, dict):
             raise ConfigError(f"config: {file}: not a YAML mapping of keys to values")
         values |= loaded
@@ -47,8 +47,15 @@ def collect_values(preset: str | None, file: Path | None, overrides: Sequence[st
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"{override!r} is not KEY=VALUE; for example train.learning_rate=1e-5")
-        values[key] = yaml.safe_load(value) if value else ""
+        values[key] = _yaml(value, key) if value else ""
     return values if preset is None else {**values, "preset": preset}
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what}: not YAML ({' '.join(str(error).split())})") from None
 
 
 def prepare(overrides: Overrides = (), preset: str | None = None, config_file: ConfigFile = None) -> None:

@@ -19,7 +19,7 @@ def device_for() -> torch.device:
     """The accelerator of this process, or the CPU."""
     import torch
 
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def load_policy(folder: Path, dtype: str) -> PreTrainedModel:
@@ -45,7 +45,12 @@ def autocast(model: PreTrainedModel, dtype: str) -> AbstractContextManager[Any]:
 
 def save_policy(model: PreTrainedModel, source: Path, target: Path) -> None:
     """Write a model as a standard Hugging Face folder, with the tokenizer files of the folder that it came from."""
+    from transformers import GenerationConfig
+
+    # The source's own generation settings are copied as they are: transformers refuses to save what many models hold.
+    model.generation_config = GenerationConfig()
     model.save_pretrained(target)
+    (target / "generation_config.json").unlink()
     for path in source.iterdir():
         describes = path.suffix in {".json", ".jinja", ".model", ".txt"}
         about_weights = path.name in {MANIFEST, "model.safetensors.index.json"}

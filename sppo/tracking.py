@@ -54,6 +54,8 @@ def track(config: RunConfig, store: Store, record: Record) -> None:
         print("MLFLOW_TRACKING_URI is not set: the figures are kept in the store until it is", flush=True)
         return
     waiting = [earlier for earlier in _records(config, store) if not earlier.sent]
+    if not waiting:
+        return
     with _outage_reported(uri):
         run = _Run(config, store, uri)
         for each in waiting:
