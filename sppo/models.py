@@ -59,7 +59,14 @@ def check_safe(folder: Path, uri: str) -> None:
                 f"{uri}: holds {path.name}, which could run code; convert it to safetensors and remove it"
             )
     for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in json.loads((folder / name).read_text()):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            settings = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ConfigError(f"{uri}: {name} is not JSON ({error}); download the model again") from error
+        if "auto_map" in settings:
             raise ConfigError(f"{uri}: {name} has an auto_map, which asks for remote code; remove that key")
     if not any(folder.glob("*.safetensors")):
         raise ConfigError(f"{uri}: no *.safetensors in that folder; save the model with safetensors weights")

@@ -20,10 +20,14 @@ class TransformersEngine:
     """A model loaded with `AutoModelForCausalLM`."""
 
     def __init__(self, folder: Path, config: GenerateConfig) -> None:
+        from transformers import GenerationConfig
+
         self.dtype = config.dtype
         self.tokenizer = load_tokenizer(folder)
         self.model = load_policy(folder, config.dtype).to(device_for()).eval()
-        self.ends = _as_list(self.model.generation_config.eos_token_id)
+        self.ends = _as_list(self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id)
+        # Whatever else the model's own settings hold, such as a repetition penalty, would sample from another policy.
+        self.model.generation_config = GenerationConfig(eos_token_id=self.ends, pad_token_id=self.ends[0])
 
     def sample(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[Response]]:
         """See `Engine.sample`; the whole call is seeded, so its result depends on which prompts go together."""
@@ -55,7 +59,6 @@ class TransformersEngine:
                 do_sample=sampling.temperature > 0,
                 num_return_sequences=sampling.responses,
                 max_new_tokens=sampling.max_tokens,
-                pad_token_id=pad,
                 **how,
             )[:, width:].tolist()
             responses = [self._until_end(ids) for ids in sequences]
