@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from sppo import layout, tables
 from sppo.config import RunConfig, resolve
 from sppo.errors import ConfigError, SppoError
-from sppo.store import open_store
+from sppo.store import open_store, read_committed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,7 +149,7 @@ def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, p
     prompts = tables.read(Path(prompts_path) / layout.prompts_file(iteration), tables.PROMPTS)
     upstream = _upstream(config, iteration, len(prompts), len(pairs_paths))
     uri, manifest = work.train(config, iteration, model_uri, [Path(path) for path in pairs_paths], upstream)
-    log = (store.fetch(layout.model(iteration)) / layout.TRAINING_LOG_FILE).read_text()
+    log = read_committed(store, layout.model(iteration), layout.TRAINING_LOG_FILE)
     steps = [json.loads(line) for line in log.splitlines()]
     track(config, store, Record(stage="train", iteration=iteration, figures=manifest.figures, steps=steps))
     return Trained(uri, dict(manifest.figures))

@@ -201,6 +201,22 @@ def open_store(uri: str) -> Store:
     return LocalStore(Path(uri.removeprefix("file://").removeprefix("file:")))
 
 
+def read_committed(store: Store, key: str, name: str) -> bytes:
+    """One file of a committed folder, verified, without fetching the weights that lie beside it.
+
+    Raises:
+        InfrastructureError: if nothing is committed as `key`, or the file is missing or differs from the manifest.
+    """
+    manifest = store.manifest(key)
+    entry = next((file for file in manifest.files if file.path == name), None) if manifest else None
+    data = store.read("/".join(part for part in (key, manifest.prefix, name) if part)) if manifest else None
+    if data is None or entry is None or hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise InfrastructureError(
+            f"{store.uri}/{key}/{name}: missing, or differs from the manifest; delete {key} and resume"
+        )
+    return data
+
+
 def scratch(store: Store) -> tempfile.TemporaryDirectory[str]:
     """A temporary folder, on the store's own file system where it has one, so that a commit is a rename."""
     if isinstance(store, LocalStore):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 from sppo import layout, tables
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store import Manifest, Store
+from sppo.store import Manifest, Store, read_committed
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manif
         raise InfrastructureError(
             f"{store.uri}/{layout.model(iteration)}: evaluated but no longer there; resume the run"
         )
-    log = _read_one(store, layout.model(iteration), trained, layout.TRAINING_LOG_FILE)
+    log = read_committed(store, layout.model(iteration), layout.TRAINING_LOG_FILE).decode()
     comparisons = tables.read(folder / layout.COMPARISONS_FILE, tables.COMPARISONS)
     return IterationReport(
         iteration=iteration,
@@ -130,17 +129,6 @@ def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manif
         training_log=tuple(json.loads(line) for line in log.splitlines()),
         samples=_samples(store, verdict["answers"], comparisons, config.evaluate.panel),
     )
-
-
-def _read_one(store: Store, key: str, manifest: Manifest, name: str) -> str:
-    """One file of a committed folder, verified, without fetching the weights that lie beside it."""
-    data = store.read(f"{key}/{manifest.prefix}/{name}" if manifest.prefix else f"{key}/{name}")
-    entry = next((file for file in manifest.files if file.path == name), None)
-    if data is None or entry is None or hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise InfrastructureError(
-            f"{store.uri}/{key}/{name}: missing, or differs from the manifest; delete {key} and resume"
-        )
-    return data.decode()
 
 
 def _samples(
