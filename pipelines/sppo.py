@@ -6,6 +6,7 @@ gate decides at run time whether the next one is played. What they carry is a st
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, List, NamedTuple  # noqa: UP035 - KFP reads the annotations
 
 from kfp import dsl
@@ -111,6 +112,28 @@ def make_iteration(profile: Profile) -> Any:
     return self_play
 
 
+def play(iteration: Callable[..., Any], number: int, last: int, model_uri: Any, profile: Profile) -> Any:
+    """Iteration `number` from a policy, and all later ones that the gates allow; the best policy's URI.
+
+    Args:
+        iteration: makes the task of one iteration.
+        number: which iteration, from 1.
+        last: the last one that is compiled in.
+        model_uri: the policy to start from.
+        profile: time limit and retries.
+    """
+    played = iteration(model_uri=model_uri, iteration=number).set_display_name(f"self-play {number}")
+    if number == last:
+        return played.outputs["best_uri"]
+    with dsl.If(played.outputs["decision"] == "continue", name=f"continue-after-{number}"):
+        later = keep(model_uri=play(iteration, number + 1, last, played.outputs["best_uri"], profile))
+    with dsl.Else(name=f"end-after-{number}"):
+        now = keep(model_uri=played.outputs["best_uri"])
+    harden(later, profile)
+    harden(now, profile)
+    return dsl.OneOf(later.output, now.output)
+
+
 def make_pipeline(max_iterations: int = 3, profile: Profile | None = None) -> Any:
     """The whole pipeline, able to play up to `max_iterations` iterations.
 
@@ -193,20 +216,8 @@ def make_pipeline(max_iterations: int = 3, profile: Profile | None = None) -> An
             training_gpus=training_gpus,
         )
 
-        def play(number: int, model_uri: Any) -> Any:
-            """Iteration `number` from a policy, and all later ones that the gates allow; the best policy's URI."""
-            played = iteration(model_uri=model_uri, iteration=number).set_display_name(f"self-play {number}")
-            if number == max_iterations:
-                return played.outputs["best_uri"]
-            with dsl.If(played.outputs["decision"] == "continue", name=f"continue-after-{number}"):
-                later = keep(model_uri=play(number + 1, played.outputs["best_uri"]))
-            with dsl.Else(name=f"end-after-{number}"):
-                now = keep(model_uri=played.outputs["best_uri"])
-            harden(later, profile)
-            harden(now, profile)
-            return dsl.OneOf(later.output, now.output)
-
-        published = publish(run_config=prepared.outputs["run_config"], best_uri=play(1, prepared.outputs["base_uri"]))
+        best_uri = play(iteration, 1, max_iterations, prepared.outputs["base_uri"], profile)
+        published = publish(run_config=prepared.outputs["run_config"], best_uri=best_uri)
         harden(published, profile)
         return published.outputs["Output"]
 
