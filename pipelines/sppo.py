@@ -134,14 +134,15 @@ def play(iteration: Callable[..., Any], number: int, last: int, model_uri: Any, 
     return dsl.OneOf(later.output, now.output)
 
 
-def make_pipeline(max_iterations: int = 3, profile: Profile | None = None) -> Any:
-    """The whole pipeline, able to play up to `max_iterations` iterations.
+NO_HARDWARE = Profile()
+"""No GPU, any node."""
 
-    Args:
-        max_iterations: iterations compiled in; the parameter `iterations` chooses at run time how many are played.
-        profile: defaults of the hardware parameters.
+
+def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
+    """The whole pipeline, able to play up to `max_iterations` iterations; `iterations` chooses at run time how many.
+
+    The profile holds the defaults of the hardware parameters, and how failures are met.
     """
-    profile = profile or Profile()
     self_play = make_iteration(profile)
 
     @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")
@@ -184,9 +185,6 @@ def make_pipeline(max_iterations: int = 3, profile: Profile | None = None) -> An
             training_node_selector: Node labels of the pod that trains.
             training_tolerations: Tolerations of the pod that trains.
             training_gpus: GPUs of the pod that trains.
-
-        Returns:
-            The URI of the published model.
         """
         prepared = prepare(
             base_model=base_model,
