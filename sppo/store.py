@@ -36,7 +36,7 @@ class StoredFile(BaseModel):
 class Manifest(BaseModel):
     """What a committed folder holds, what it was made from, and the figures measured while making it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
     version: int = 1
     prefix: str = ""
     inputs: dict[str, str]

@@ -28,7 +28,7 @@ _ITERATION_TAG = "sppo.iteration"
 class Record(BaseModel):
     """What a stage has to say about an iteration, or, as iteration 0, about the whole run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
     stage: str
     iteration: int
     figures: dict[str, float] = {}
