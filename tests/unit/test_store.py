@@ -1,3 +1,4 @@
+import math
 import re
 import subprocess
 import sys
@@ -189,6 +190,12 @@ def test_an_attempt_with_other_inputs_does_not_take_the_winners_work_for_its_own
     outcomes = race(store, tmp_path / "meeting", ["config=c1"], ["config=c2"])
     assert sorted(code for code, _, _ in outcomes) == [0, 1]
     assert any("already made from another config" in errors for _, _, errors in outcomes)
+
+
+def test_figures_that_are_not_finite_come_back(store):
+    run_once(store, "stage", INPUTS, lambda output: {"nan": math.nan, "inf": -math.inf})
+    figures = store.manifest("stage").figures
+    assert math.isnan(figures["nan"]) and figures["inf"] == -math.inf
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
