@@ -1,0 +1,102 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from sppo.chat import encode_prompt, load_tokenizer
+from sppo.config import GenerateConfig
+from sppo.engines import Sampling, load_engine
+from sppo.logprobs import response_logprobs
+from sppo.policy import load_policy
+
+CONFIG = GenerateConfig(engine="transformers", dtype="float32")
+SAMPLING = Sampling(responses=3, temperature=1.0, top_p=1.0, max_tokens=12)
+TEXTS = ["Hi", "What is the capital of France?", "Why?"]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_llama):
+    return load_engine(tiny_llama, CONFIG, 200)
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny_llama):
+    tokenizer = load_tokenizer(tiny_llama)
+    return [encode_prompt(tokenizer, text) for text in TEXTS]
+
+
+def folder_with(tiny_llama, target, **settings):
+    folder = shutil.copytree(tiny_llama, target)
+    own = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**own, **settings}))
+    return folder
+
+
+def test_each_prompt_gets_its_responses_and_the_same_seeds_give_the_same(engine, prompts):
+    first = engine.sample(prompts, SAMPLING, [1, 2, 3])
+    assert [len(group) for group in first] == [3, 3, 3]
+    assert engine.sample(prompts[:1], SAMPLING, [9]) != [first[0]]
+    assert engine.sample(prompts, SAMPLING, [1, 2, 3]) == first
+    assert engine.sample(prompts, SAMPLING, [1, 2, 4]) != first
+    assert len({tuple(response.token_ids) for group in first for response in group}) == 9
+
+
+def test_log_probabilities_are_the_policys_own(engine, tiny_llama, prompts):
+    """Those before temperature and top-p: what the trainer computes."""
+    groups = engine.sample(prompts, Sampling(2, 0.7, 0.9, 10), [1, 2, 3])
+    model = load_policy(tiny_llama, "float32")
+    for prompt, group in zip(prompts, groups, strict=True):
+        for response in group:
+            with torch.no_grad():
+                (own,) = response_logprobs(model, [prompt], [response.token_ids])
+            assert response.logprobs == pytest.approx(own.tolist(), abs=1e-4)
+
+
+def test_a_response_that_ends_keeps_its_end_token(tiny_llama, tmp_path, prompts):
+    """With many end tokens a random model soon meets one."""
+    ends = list(range(64))
+    engine = load_engine(folder_with(tiny_llama, tmp_path / "model", eos_token_id=ends), CONFIG, 200)
+    responses = [response for group in engine.sample(prompts, SAMPLING, [1, 2, 3]) for response in group]
+    assert {response.finish_reason for response in responses} == {"stop", "length"}
+    for response in responses:
+        ended = [token in ends for token in response.token_ids]
+        assert not any(ended[:-1]) and ended[-1] == (response.finish_reason == "stop")
+        assert response.finish_reason == "stop" or len(response.token_ids) == 12
+        assert len(response.logprobs) == len(response.token_ids)
+
+
+def test_text_is_without_special_tokens(engine, tiny_llama, prompts):
+    tokenizer = load_tokenizer(tiny_llama)
+    for group in engine.sample(prompts, SAMPLING, [1, 2, 3]):
+        for response in group:
+            assert response.text == tokenizer.decode(response.token_ids, skip_special_tokens=True)
+
+
+def test_greedy_answers_need_no_seed(engine, tiny_llama, prompts):
+    greedy = Sampling(responses=1, temperature=0.0, top_p=1.0, max_tokens=6)
+    groups = engine.sample(prompts, greedy, [1, 2, 3])
+    assert engine.sample(prompts, greedy, [4, 5, 6]) == groups
+    ids = prompts[1] + groups[1][0].token_ids
+    logits = load_policy(tiny_llama, "float32")(torch.tensor([ids])).logits[0]
+    assert logits[len(prompts[1]) - 1 : -1].argmax(-1).tolist() == groups[1][0].token_ids
+
+
+def test_sampling_settings_of_the_model_do_not_hold(engine, tiny_llama, tmp_path, prompts):
+    """A repetition penalty or top-k would make the responses those of another policy."""
+    settings = {"repetition_penalty": 5.0, "top_k": 2, "temperature": 0.1, "do_sample": True, "min_p": 0.5}
+    other = load_engine(folder_with(tiny_llama, tmp_path / "model", **settings), CONFIG, 200)
+    assert other.sample(prompts, SAMPLING, [1, 2, 3]) == engine.sample(prompts, SAMPLING, [1, 2, 3])
+
+
+def test_sampling_follows_the_policy(engine, prompts):
+    """The first tokens of many responses have the frequencies that the model gives them."""
+    count = 600
+    sampling = Sampling(responses=count, temperature=1.0, top_p=1.0, max_tokens=1)
+    (responses,) = engine.sample(prompts[:1], sampling, [0])
+    probabilities = engine.model(torch.tensor([prompts[0]])).logits[0, -1].detach().softmax(-1)
+    drawn = torch.bincount(torch.tensor([r.token_ids[0] for r in responses]), minlength=len(probabilities)) / count
+    assert float((drawn - probabilities).abs().sum() / 2) < 0.3
+    top = probabilities.topk(5).indices
+    error = (probabilities[top] * (1 - probabilities[top]) / count).sqrt()
+    assert ((drawn[top] - probabilities[top]).abs() < 4 * error).all()
