@@ -15,6 +15,7 @@ from pipelines.profile import load_profile
 from sppo.config import RunConfig, resolve
 from sppo.errors import RunFailedError
 from sppo.prepare import prepare
+from sppo.store import only_user, open_store
 
 _QUIET = {
     "PYTHONUNBUFFERED": "1",
@@ -51,6 +52,7 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
     with (
         tempfile.TemporaryDirectory(prefix="sppo-pipeline-") as folder,
         warnings.catch_warnings(),
+        only_user(open_store(config.output_uri)),
         contextlib.redirect_stdout(StageLines(sys.stdout)),
     ):
         # GPU limits and node selectors mean nothing here; the local runner says so for every task.

@@ -8,12 +8,14 @@ the manifest, written with `If-None-Match: *`, names the prefix that won.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -223,6 +225,29 @@ def scratch(store: Store) -> tempfile.TemporaryDirectory[str]:
         store.root.mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(prefix=".work-", dir=store.root)
     return tempfile.TemporaryDirectory(prefix="sppo-")
+
+
+@contextmanager
+def only_user(store: Store) -> Iterator[None]:
+    """Hold a store in a folder for oneself, and clear away what interrupted attempts left in it.
+
+    Stages need no lock, as a commit cannot mix two attempts; but two runs at once in one folder would do all work
+    twice. A store in S3 is not locked.
+
+    Raises:
+        InfrastructureError: if another process holds it.
+    """
+    if not isinstance(store, LocalStore):
+        yield
+        return
+    with (store.root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InfrastructureError(f"{store.uri}: another run is at work there; wait until it ends") from error
+        for leftover in [*store.root.glob(".work-*"), *store.root.rglob(".*.tmp-*")]:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        yield
 
 
 def run_once(

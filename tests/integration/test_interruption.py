@@ -54,6 +54,7 @@ def test_killed_in_every_stage_and_resumed(whole_run: Path, tmp_path: Path) -> N
     weights = f"{layout.model(1)}/model.safetensors"
     assert file_sha256(folder / weights) == file_sha256(whole_run / weights)
     assert not any(folder.glob("iteration-1/checkpoints/*"))
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".work-") or ".tmp-" in path.name]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
