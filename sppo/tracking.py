@@ -7,11 +7,13 @@ So MLflow being down never fails a stage, and nothing is lost: the next stage, o
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
@@ -91,11 +93,8 @@ def _outage_reported(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
-        where = uri.rsplit("@", 1)[-1]
-        print(
-            f"warning: MLflow at {where} failed ({str(error).splitlines()[0]}); figures are kept and sent later",
-            flush=True,
-        )
+        line = f"warning: MLflow at {uri} failed ({str(error).splitlines()[0]}); figures are kept and sent later"
+        print(re.sub(r"//[^/@\s]*@", "//", line), flush=True)  # an address may hold a password
 
 
 class _Run:
@@ -110,8 +109,14 @@ class _Run:
 
         self.config, self.store, self.uri = config, store, uri
         self.client: MlflowClient = MlflowClient(uri)
-        self.experiment = self._experiment()
-        self.parent = self._attached() or self._find_or_create({_RUN_TAG: self._identity()}, _name(store))
+        attached = self._attached()
+        if attached is not None:
+            self.parent = attached
+            # MLflow shows a nested run under its parent only where both are in one experiment.
+            self.experiment = str(self.client.get_run(attached).info.experiment_id)
+        else:
+            self.experiment = self._experiment()
+            self.parent = self._find_or_create({_RUN_TAG: self._identity()}, _name(store))
 
     def send(self, record: Record) -> None:
         """Log a record; sending one twice changes nothing."""
@@ -132,7 +137,8 @@ class _Run:
             self.client.set_terminated(run, "FINISHED")
 
     def _identity(self) -> str:
-        return f"{self.store.uri} {self.config.digest()[:16]}"
+        # Quoted, because a filter of MLflow cannot hold an apostrophe.
+        return f"{quote(self.store.uri, safe='/:')} {self.config.digest()[:16]}"
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(self.config.experiment)
