@@ -10,7 +10,6 @@ namespace of its own, with nothing but the loopback interface (needs root).
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -44,7 +43,7 @@ def play(arguments: list[str], network: bool) -> tuple[int, float, int]:
         while process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 peak = max(peak, tree_memory(process))
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(INTERVAL)
     return process.returncode, time.monotonic() - start, peak
 
