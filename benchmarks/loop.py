@@ -61,6 +61,7 @@ def stage_seconds(output_uri: str) -> list[str]:
 
 
 def main() -> None:
+    """Play, then print what was measured."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--no-network"]
     code, seconds, peak = play(arguments, network="--no-network" not in sys.argv)
     print(f"exit code {code}, wall time {seconds:.0f} s ({seconds / 60:.1f} min), peak memory {peak / 2**30:.2f} GiB")

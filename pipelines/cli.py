@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sppo import cli as stage
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values, recorded_config
@@ -140,7 +141,9 @@ def _finish(config: RunConfig) -> None:
 def _print_table(config: RunConfig) -> None:
     from sppo.report import SUMMARY_COLUMNS, collect, summary_rows
 
-    table = Table(*SUMMARY_COLUMNS)
+    table = Table(*(Column(name, no_wrap=True) for name in SUMMARY_COLUMNS), box=SIMPLE)
     for row in summary_rows(collect(config, open_store(config.output_uri))):
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    # A log has no width of its own: there the table takes what it needs.
+    (console if console.is_terminal else Console(width=160)).print(table)
