@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _RUN_TAG = "sppo.run"
 _ITERATION_TAG = "sppo.iteration"
+_BATCH = 1000
+"""Metrics that MLflow takes in one request."""
 
 
 class Record(BaseModel):
@@ -123,12 +125,16 @@ class _Run:
         run = self.parent if record.iteration == 0 else self._nested(record.iteration)
         if record.stage == "prepare":
             self._log_params()
-        self._log_metrics(run, record.figures, step=record.iteration)
+        points = [(name, value, record.iteration) for name, value in record.figures.items()]
+        curve = [
+            (f"train/step_{name}", value, int(row["step"]))
+            for row in record.steps
+            for name, value in row.items()
+            if name != "step"
+        ]
+        self._log_points(run, points + curve)
         if record.iteration:
-            self._log_metrics(self.parent, record.figures, step=record.iteration)
-        for row in record.steps:
-            curve = {f"train/step_{name}": value for name, value in row.items() if name != "step"}
-            self._log_metrics(run, curve, step=int(row["step"]))
+            self._log_points(self.parent, points)
         for name, text in record.texts.items():
             self.client.log_text(run, text, name)
         if record.stage == "publish":
@@ -176,14 +182,16 @@ class _Run:
         self.client.log_batch(self.parent, params=params)
         self.client.set_tag(self.parent, "sppo.config_digest", self.config.digest())
 
-    def _log_metrics(self, run: str, figures: Mapping[str, float], step: int) -> None:
+    def _log_points(self, run: str, points: Sequence[tuple[str, float, int]]) -> None:
+        """Log (name, value, step) points that the run does not have yet."""
         from mlflow.entities import Metric
 
-        known = {(m.key, m.step) for name in figures for m in self.client.get_metric_history(run, name)}
+        names = {name for name, _, _ in points}
+        known = {(metric.key, metric.step) for name in names for metric in self.client.get_metric_history(run, name)}
         now = int(time.time() * 1000)
-        new = [Metric(name, value, now, step) for name, value in figures.items() if (name, step) not in known]
-        if new:
-            self.client.log_batch(run, metrics=new)
+        new = [Metric(name, value, now, step) for name, value, step in points if (name, step) not in known]
+        for start in range(0, len(new), _BATCH):
+            self.client.log_batch(run, metrics=new[start : start + _BATCH])
 
     def _register(self, record: Record) -> None:
         """Register the published weights, which stay in the run's store, and point the alias at them."""
