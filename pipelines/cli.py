@@ -48,6 +48,7 @@ def compile_package(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("sppo.yaml"),
     max_iterations: int = 3,
     profile: str = "one-gpu",
+    images: Path | None = None,
 ) -> None:
     """Write the pipeline as a package for Kubeflow Pipelines.
 
@@ -55,10 +56,11 @@ def compile_package(
         output: The file to write.
         max_iterations: The most iterations that the package can play.
         profile: Defaults of the hardware parameters: a shipped profile's name, or a YAML file.
+        images: A YAML file of images by stage, instead of the released ones.
     """
     from pipelines.compiling import compile_pipeline
 
-    compile_pipeline(output, max_iterations, profile)
+    compile_pipeline(output, max_iterations, profile, images)
     print(f"wrote {output}")
 
 

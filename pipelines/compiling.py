@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.profile import load_profile
+from pipelines.profile import load_images, load_profile
 from sppo.errors import ConfigError
 
 
-def compile_pipeline(output: Path, max_iterations: int, profile: str) -> None:
+def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Path | None = None) -> None:
     """Write the package.
 
     Args:
         output: a .yaml file.
         max_iterations: the most iterations that it can play.
         profile: name or file of the hardware defaults.
+        images: a YAML file of images by stage, instead of the profile's.
 
     Raises:
         ConfigError: for a wrong file name, number or profile.
@@ -24,6 +25,8 @@ def compile_pipeline(output: Path, max_iterations: int, profile: str) -> None:
     if max_iterations < 1:
         raise ConfigError(f"max_iterations: {max_iterations} is less than 1")
     loaded = load_profile(profile)
+    if images is not None:
+        loaded = loaded.model_copy(update={"images": load_images(images)})
     from kfp import compiler
 
     from pipelines.sppo import make_pipeline

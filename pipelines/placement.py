@@ -1,4 +1,4 @@
-"""Placement: which nodes a task runs on, and what happens when it fails."""
+"""What a task asks of the cluster: nodes, resources, identity, environment, and what happens when it fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from typing import Any, NamedTuple
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from pipelines.profile import Profile
+from pipelines.profile import Profile, Resources
+
+USER = 10001
+"""The user of every image."""
+CACHE = "/cache"
+"""Where the images keep downloaded models; a volume is mounted there if the profile names one."""
+SETTINGS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE")
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "HF_TOKEN",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+)
 
 
 class Placement(NamedTuple):
@@ -18,22 +31,38 @@ class Placement(NamedTuple):
     gpus: Any
 
 
-def place(task: PipelineTask, placement: Placement) -> None:
+def place(task: PipelineTask, placement: Placement, profile: Profile) -> None:
     """Put a task on a pool's nodes, chosen when the run is submitted."""
     kubernetes.add_node_selector_json(task, placement.node_selector)
     kubernetes.add_toleration_json(task, placement.tolerations)
     task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(placement.gpus)
+    if profile.queue:
+        kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
 
 
-def harden(task: PipelineTask, profile: Profile) -> None:
-    """Time limit, retries and caching of a task.
+def harden(task: PipelineTask, stage: str, profile: Profile) -> None:
+    """Resources, identity, environment, time limit, retries and caching of a task.
 
     Caching is off: a stage finds its own committed outputs in the store, checks them, and returns in seconds, while
     KFP's cache would return a URI without asking whether the weights behind it still exist.
     """
+    resources: Resources = getattr(profile.stages, stage)
+    if stage in profile.images:
+        task.set_container_image(profile.images[stage])
     task.set_caching_options(False)
-    kubernetes.set_timeout(task, profile.timeout_hours * 3600)
+    task.set_cpu_request(resources.cpu).set_memory_request(resources.memory).set_memory_limit(resources.memory)
+    if resources.shared_memory:
+        kubernetes.empty_dir_mount(
+            task, "shared-memory", "/dev/shm", medium="Memory", size_limit=resources.shared_memory
+        )
+    # KFP adds the rest of the restricted profile: no privilege escalation, no capabilities, the default seccomp profile.
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    kubernetes.use_config_map_as_env(task, profile.settings, {name: name for name in SETTINGS}, optional=True)
+    kubernetes.use_secret_as_env(task, profile.credentials, {name: name for name in CREDENTIALS}, optional=True)
+    if profile.model_cache:
+        kubernetes.mount_pvc(task, profile.model_cache, CACHE)
+    kubernetes.set_timeout(task, resources.hours * 3600)
     if profile.retries:
         # Argo counts the limit from the first attempt's start, so it must cover every attempt.
-        budget = profile.timeout_hours * (profile.retries + 1)
+        budget = resources.hours * (profile.retries + 1)
         task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=f"{budget}h")

@@ -1,4 +1,4 @@
-"""Profiles: the defaults of a pipeline's hardware, from a YAML file."""
+"""Profiles: what a pipeline asks of a cluster, and the defaults of its hardware parameters, from a YAML file."""
 
 from __future__ import annotations
 
@@ -18,22 +18,68 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Resources(_Section):
+    """What one task asks for and may use, as Kubernetes quantities."""
+
+    cpu: str = Field("1", description="CPU request.")
+    memory: str = Field("4G", description="Memory request and limit.")
+    shared_memory: str = Field("", description="Size of /dev/shm; empty leaves the runtime's 64 MiB.")
+    hours: int = Field(1, ge=1, description="Longest time of one attempt.")
+
+
 class Pool(_Section):
-    """Where the tasks of one kind run, and with what."""
+    """Where the tasks of one kind run: defaults of the pipeline's parameters."""
 
     node_selector: dict[str, str] = {}
     tolerations: list[dict[str, Any]] = []
     gpus: int = Field(0, ge=0)
 
 
+class Stages(_Section):
+    """The resources of each stage."""
+
+    prepare: Resources = Resources(memory="8G")
+    generate: Resources = Resources(cpu="8", memory="64G", hours=12)
+    rank: Resources = Resources(cpu="4", memory="32G", hours=6)
+    train: Resources = Resources(cpu="8", memory="128G", hours=24)
+    evaluate: Resources = Resources(cpu="8", memory="64G", hours=6)
+    publish: Resources = Resources(cpu="2", memory="64G", hours=2)
+    keep: Resources = Resources(memory="1G")
+
+
 class Profile(_Section):
-    """Defaults of the pools, and how failures are met."""
+    """What the pipeline asks of a cluster."""
 
     generation: Pool = Pool()
     ranking: Pool = Pool()
     training: Pool = Pool()
+    stages: Stages = Stages()
     retries: int = Field(2, ge=0, description="Further attempts at a failed task; each finds what is committed.")
-    timeout_hours: int = Field(24, ge=1, description="Longest time of one attempt.")
+    queue: str = Field("", description="Kueue's local queue, as a label on the pods that ask for GPUs.")
+    model_cache: str = Field("", description="PersistentVolumeClaim that keeps downloaded models.")
+    images: dict[str, str] = Field({}, description="Images by stage, instead of the released ones; best by digest.")
+    settings: str = Field("sppo-settings", description="ConfigMap with addresses; its keys are optional.")
+    credentials: str = Field("sppo-credentials", description="Secret with keys and tokens; its keys are optional.")
+
+
+STAGES = tuple(Stages.model_fields)
+
+
+def load_images(path: Path) -> dict[str, str]:
+    """Images by stage, from a YAML file.
+
+    Raises:
+        ConfigError: for a missing file, an unknown stage or a value that is no image.
+    """
+    if not path.is_file():
+        raise ConfigError(f"images: {path}: no such file")
+    images = yaml.safe_load(path.read_text())
+    if not isinstance(images, dict) or not all(isinstance(image, str) and image for image in images.values()):
+        raise ConfigError(f"images: {path}: not a mapping of stages to images")
+    unknown = sorted(set(images) - set(STAGES))
+    if unknown:
+        raise ConfigError(f"images: {path}: unknown stage {', '.join(unknown)}; the stages are {', '.join(STAGES)}")
+    return images
 
 
 def load_profile(name: str) -> Profile:
@@ -52,6 +98,8 @@ def load_profile(name: str) -> Profile:
         raise ConfigError(f"profile: {name!r} is neither a file nor one of {', '.join(names)}")
     try:
         return Profile.model_validate(yaml.safe_load(text) or {})
+    except yaml.YAMLError as error:
+        raise ConfigError(f"profile {name}: not YAML ({' '.join(str(error).split())})") from None
     except ValidationError as error:
-        problem = error.errors()[0]
-        raise ConfigError(f"profile {name}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise ConfigError(f"profile {name}: {problems}") from None

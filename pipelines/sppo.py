@@ -54,10 +54,10 @@ def make_shard(profile: Profile) -> Any:
         inputs = {"run_config": run_config, "iteration": iteration, "shard": shard, "shards": shards}
         answered = generate(**inputs, prompt_tables=prompt_tables, model_uri=model_uri)
         ranked = rank(**inputs, responses=answered.outputs["responses"])
-        place(answered, Placement(generation_node_selector, generation_tolerations, generation_gpus))
-        place(ranked, Placement(ranking_node_selector, ranking_tolerations, ranking_gpus))
-        harden(answered, profile)
-        harden(ranked, profile)
+        place(answered, Placement(generation_node_selector, generation_tolerations, generation_gpus), profile)
+        place(ranked, Placement(ranking_node_selector, ranking_tolerations, ranking_gpus), profile)
+        harden(answered, "generate", profile)
+        harden(ranked, "rank", profile)
         return ranked.outputs["pairs"]
 
     return play_shard
@@ -103,10 +103,10 @@ def make_iteration(profile: Profile) -> Any:
             )
         trained = train(**inputs, pairs=dsl.Collected(played.output), model_uri=model_uri)
         verdict = evaluate(**inputs, model_uri=trained.outputs["Output"], previous_uri=model_uri)
-        place(trained, Placement(training_node_selector, training_tolerations, training_gpus))
-        place(verdict, Placement(generation_node_selector, generation_tolerations, generation_gpus))
-        harden(trained, profile)
-        harden(verdict, profile)
+        place(trained, Placement(training_node_selector, training_tolerations, training_gpus), profile)
+        place(verdict, Placement(generation_node_selector, generation_tolerations, generation_gpus), profile)
+        harden(trained, "train", profile)
+        harden(verdict, "evaluate", profile)
         return Iteration(best_uri=verdict.outputs["best_uri"], decision=verdict.outputs["decision"])
 
     return self_play
@@ -129,8 +129,8 @@ def play(iteration: Callable[..., Any], number: int, last: int, model_uri: Any, 
         later = keep(model_uri=play(iteration, number + 1, last, played.outputs["best_uri"], profile))
     with dsl.Else(name=f"end-after-{number}"):
         now = keep(model_uri=played.outputs["best_uri"])
-    harden(later, profile)
-    harden(now, profile)
+    harden(later, "keep", profile)
+    harden(now, "keep", profile)
     return dsl.OneOf(later.output, now.output)
 
 
@@ -197,7 +197,7 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
             shards=shards,
             config=config,
         )
-        harden(prepared, profile)
+        harden(prepared, "prepare", profile)
         iteration = functools.partial(
             self_play,
             run_config=prepared.outputs["run_config"],
@@ -216,7 +216,7 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
 
         best_uri = play(iteration, 1, max_iterations, prepared.outputs["base_uri"], profile)
         published = publish(run_config=prepared.outputs["run_config"], best_uri=best_uri)
-        harden(published, profile)
+        harden(published, "publish", profile)
         return published.outputs["Output"]
 
     return sppo
