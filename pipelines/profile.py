@@ -52,6 +52,8 @@ def load_profile(name: str) -> Profile:
         raise ConfigError(f"profile: {name!r} is neither a file nor one of {', '.join(names)}")
     try:
         return Profile.model_validate(yaml.safe_load(text) or {})
+    except yaml.YAMLError as error:
+        raise ConfigError(f"profile {name}: not YAML ({' '.join(str(error).split())})") from None
     except ValidationError as error:
         problem = error.errors()[0]
         raise ConfigError(f"profile {name}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None

@@ -47,9 +47,9 @@ def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
     if not cleaned:
         raise ConfigError(f"prompts: {config.prompts}: no usable prompt among {counts.read} rows; {counts.line()}")
     encoded = _encode(config, cleaned, counts)
+    print(counts.line(), flush=True)
     fitting = [prompt for prompt in cleaned if prompt.prompt_id in encoded]
     parts = prompts.divide(fitting, config.iterations, config.prepare.held_out, config.prepare.prompts_per_iteration)
-    print(counts.line(), flush=True)
     for name, part in [
         *((layout.prompts_file(t), part) for t, part in enumerate(parts.iterations, start=1)),
         (layout.HELD_OUT_FILE, parts.held_out),
