@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -135,10 +136,19 @@ def _finish(config: RunConfig) -> None:
     _print_table(config)
     print(f"model:   {store.uri}/published/model")
     print(f"report:  {store.uri}/published/report/report.html")
-    print(f"MLflow:  {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri(store)}")
+    print(f"MLflow:  {_mlflow_hint(tracking_uri(store))}")
     if not collect(config, store).passed:
         required = config.evaluate.gate.required_vs_base
         raise GateFailedError(f"the best model's win rate over the base is not above {required} with 95 % confidence")
+
+
+def _mlflow_hint(uri: str | None) -> str:
+    """How to look at a run in MLflow; an address is shown without its password."""
+    if uri is None:
+        return "set MLFLOW_TRACKING_URI and run `sppo resume` to send the figures there"
+    if uri.startswith("sqlite:"):
+        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
+    return re.sub(r"//[^/@\s]*@", "//", uri)
 
 
 def _print_table(config: RunConfig) -> None:
@@ -147,6 +157,5 @@ def _print_table(config: RunConfig) -> None:
     table = Table(*(Column(name, no_wrap=True) for name in SUMMARY_COLUMNS), box=SIMPLE)
     for row in summary_rows(collect(config, open_store(config.output_uri))):
         table.add_row(*row)
-    console = Console()
-    # A log has no width of its own: there the table takes what it needs.
-    (console if console.is_terminal else Console(width=160)).print(table)
+    # On a narrow terminal whole lines wrap, which is better than figures that are cut.
+    Console(width=max(Console().width, 115)).print(table)

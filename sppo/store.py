@@ -229,14 +229,15 @@ def scratch(store: Store) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="sppo-") as folder:
             yield Path(folder)
         return
-    existed = store.root.exists()
+    made = [folder for folder in (store.root, *store.root.parents) if not folder.exists()]
     store.root.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".work-", dir=store.root) as folder:
             yield Path(folder)
     finally:
-        if not existed and not any(store.root.iterdir()):
-            store.root.rmdir()
+        for parent in made:
+            if not any(parent.iterdir()):
+                parent.rmdir()
 
 
 @contextmanager
@@ -258,7 +259,7 @@ def only_user(store: Store) -> Iterator[None]:
         except BlockingIOError as error:
             raise InfrastructureError(f"{store.uri}: another run is at work there; wait until it ends") from error
         for leftover in [*store.root.glob(".work-*"), *store.root.rglob(".*.tmp-*")]:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         yield
 
 
