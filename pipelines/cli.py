@@ -15,8 +15,8 @@ from rich.table import Column, Table
 
 from sppo import cli as stage
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values, recorded_config
-from sppo.config import RunConfig
-from sppo.errors import GateFailedError, SppoError, storage_errors
+from sppo.config import RunConfig, all_keys, explain
+from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
 from sppo.store import open_store
 
 app = tyro.extras.SubcommandApp()
@@ -65,29 +65,45 @@ def compile_package(
 
 @app.command(name="train-preference")
 def train_preference(
-    train: tuple[str, ...], output: str, evaluate: tuple[str, ...] = (), license: tuple[str, ...] = (), seed: int = 0
+    train: tuple[str, ...],
+    output: str,
+    settings: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = (),
+    evaluate: tuple[str, ...] = (),
+    license: tuple[str, ...] = (),
+    seed: int = 0,
 ) -> None:
     """Train the embedded kind of preference model from preference pairs.
 
     Args:
         train: Files of pairs: .jsonl or .jsonl.gz with prompt, chosen and rejected.
         output: Folder for the model.
+        settings: How to train, such as epochs=7 learning_rate=1e-4; write them before the flags.
         evaluate: Held-out files of pairs, each as NAME=FILE.
         license: Licences of the training files, each as FILENAME=LICENCE.
         seed: Of everything random.
     """
+    from pydantic import ValidationError
+
     from sppo.preference.config import TrainPreferenceConfig
+
+    named = {"evaluate": _by_name("evaluate", evaluate), "licenses": _by_name("license", license)}
+    values = {"train": train, "output": output, "seed": seed, **named, **collect_values(None, None, settings)}
+    try:
+        config = TrainPreferenceConfig.model_validate(values)
+    except ValidationError as error:
+        keys = f"the keys are {', '.join(all_keys(TrainPreferenceConfig))}"
+        raise ConfigError(explain(error, TrainPreferenceConfig, keys)) from None
+
     from sppo.preference.training import train_preference as work
 
-    work(
-        TrainPreferenceConfig(
-            train=train,
-            output=output,
-            evaluate=dict(pair.split("=", 1) for pair in evaluate),
-            licenses=dict(pair.split("=", 1) for pair in license),
-            seed=seed,
-        )
-    )
+    work(config)
+
+
+def _by_name(flag: str, pairs: tuple[str, ...]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"--{flag}: {pair!r} has no '='; give NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 for function in (stage.config, stage.prepare, stage.generate, stage.rank, stage.train, stage.evaluate, stage.publish):

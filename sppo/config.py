@@ -200,7 +200,7 @@ def resolve(overrides: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
+        raise ConfigError(explain(error, RunConfig, "see `sppo config show` for the keys")) from None
 
 
 def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
@@ -216,15 +216,25 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
             target[head] = part
 
 
-def _explain(problem: Any) -> str:
+def explain(error: ValidationError, section: type[BaseModel], otherwise: str) -> str:
+    """All mistakes in a section's values as one line: each with its dotted path, what is allowed and what was given.
+
+    Args:
+        error: what the section's validation raised.
+        section: the section; a key that it does not know is told with the one most like it.
+        otherwise: the advice for a key that resembles none.
+    """
+    return "; ".join(_explain(problem, all_keys(section), otherwise) for problem in error.errors())
+
+
+def _explain(problem: Any, keys: list[str], otherwise: str) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
         message = problem["msg"].removeprefix("Value error, ")
         got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
         return f"{path}: {message}{got}"
-    near = difflib.get_close_matches(path, all_keys(), n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else "see `sppo config show` for the keys"
-    return f"{path}: unknown key; {hint}"
+    near = difflib.get_close_matches(path, keys, n=1, cutoff=0.6)
+    return f"{path}: unknown key; {f'did you mean {near[0]}?' if near else otherwise}"
 
 
 def all_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
