@@ -46,7 +46,7 @@ def collect_values(preset: str | None, file: Path | None, overrides: Sequence[st
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise ConfigError(f"{override!r} is not KEY=VALUE; for example train.learning_rate=1e-5")
+            raise ConfigError(f"{override!r} is not KEY=VALUE; write {override}=VALUE")
         values[key] = _yaml(value, key) if value else ""
     return values if preset is None else {**values, "preset": preset}
 
