@@ -141,10 +141,7 @@ NO_HARDWARE = Profile()
 
 
 def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
-    """The whole pipeline, able to play up to `max_iterations` iterations; `iterations` chooses at run time how many.
-
-    The profile holds the defaults of the hardware parameters, and how failures are met.
-    """
+    """The whole pipeline, able to play up to `max_iterations` iterations, with a profile's defaults for the hardware."""
     self_play = make_iteration(profile)
 
     @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")
