@@ -112,7 +112,8 @@ for function in (stage.config, stage.prepare, stage.generate, stage.rank, stage.
 
 def main() -> None:
     """Run the command line; every failure that a person can mend is one line and an exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _stopped)
+    signal.signal(signal.SIGINT, _stopped)
     try:
         with storage_errors():
             app.cli(
@@ -121,14 +122,12 @@ def main() -> None:
     except SppoError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _end_children()
-        sys.exit(130)
 
 
-def _terminated(*_: object) -> None:
+def _stopped(number: int, _: object) -> None:
+    # The local runner waits for its threads, and they for their processes: these must end first.
     _end_children()
-    sys.exit(128 + signal.SIGTERM)
+    sys.exit(128 + number)
 
 
 def _end_children() -> None:

@@ -141,7 +141,7 @@ NO_HARDWARE = Profile()
 
 
 def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
-    """The whole pipeline, able to play up to `max_iterations` iterations, with a profile's defaults for the hardware."""
+    """The whole pipeline, for up to `max_iterations` iterations, with a profile's defaults for the hardware."""
     self_play = make_iteration(profile)
 
     @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")

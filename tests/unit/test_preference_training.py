@@ -130,13 +130,14 @@ def arguments_of(line):
 def sppo(monkeypatch, *arguments):
     """Runs the command line here and gives its exit code."""
     monkeypatch.setattr(sys, "argv", ["sppo", *arguments])
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         main()
     except SystemExit as ended:
         return ended.code or 0
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return 0
 
 
