@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ from rich.table import Column, Table
 
 from sppo import cli as stage
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values, recorded_config
-from sppo.config import RunConfig
-from sppo.errors import GateFailedError, SppoError
+from sppo.config import RunConfig, all_keys, explain
+from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
 from sppo.store import open_store
 
 app = tyro.extras.SubcommandApp()
@@ -66,29 +67,45 @@ def compile_package(
 
 @app.command(name="train-preference")
 def train_preference(
-    train: tuple[str, ...], output: str, evaluate: tuple[str, ...] = (), license: tuple[str, ...] = (), seed: int = 0
+    train: tuple[str, ...],
+    output: str,
+    settings: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = (),
+    evaluate: tuple[str, ...] = (),
+    license: tuple[str, ...] = (),
+    seed: int = 0,
 ) -> None:
     """Train the embedded kind of preference model from preference pairs.
 
     Args:
         train: Files of pairs: .jsonl or .jsonl.gz with prompt, chosen and rejected.
         output: Folder for the model.
+        settings: How to train, such as epochs=7 learning_rate=1e-4; write them before the flags.
         evaluate: Held-out files of pairs, each as NAME=FILE.
         license: Licences of the training files, each as FILENAME=LICENCE.
         seed: Of everything random.
     """
+    from pydantic import ValidationError
+
     from sppo.preference.config import TrainPreferenceConfig
+
+    named = {"evaluate": _by_name("evaluate", evaluate), "licenses": _by_name("license", license)}
+    values = {"train": train, "output": output, "seed": seed, **named, **collect_values(None, None, settings)}
+    try:
+        config = TrainPreferenceConfig.model_validate(values)
+    except ValidationError as error:
+        keys = f"the keys are {', '.join(all_keys(TrainPreferenceConfig))}"
+        raise ConfigError(explain(error, TrainPreferenceConfig, keys)) from None
+
     from sppo.preference.training import train_preference as work
 
-    work(
-        TrainPreferenceConfig(
-            train=train,
-            output=output,
-            evaluate=dict(pair.split("=", 1) for pair in evaluate),
-            licenses=dict(pair.split("=", 1) for pair in license),
-            seed=seed,
-        )
-    )
+    work(config)
+
+
+def _by_name(flag: str, pairs: tuple[str, ...]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"--{flag}: {pair!r} has no '='; give NAME=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 for function in (stage.config, stage.prepare, stage.generate, stage.rank, stage.train, stage.evaluate, stage.publish):
@@ -97,20 +114,22 @@ for function in (stage.config, stage.prepare, stage.generate, stage.rank, stage.
 
 def main() -> None:
     """Run the command line; every failure that a person can mend is one line and an exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, _stopped)
+    signal.signal(signal.SIGINT, _stopped)
     try:
-        app.cli(prog="sppo", description="Self-Play Preference Optimization: align a chat model to human preference.")
+        with storage_errors():
+            app.cli(
+                prog="sppo", description="Self-Play Preference Optimization: align a chat model to human preference."
+            )
     except SppoError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _end_children()
-        sys.exit(130)
 
 
-def _terminated(*_: object) -> None:
+def _stopped(number: int, _: object) -> None:
+    # The local runner waits for its threads, and they for their processes: these must end first.
     _end_children()
-    sys.exit(128 + signal.SIGTERM)
+    sys.exit(128 + number)
 
 
 def _end_children() -> None:
@@ -134,10 +153,19 @@ def _finish(config: RunConfig) -> None:
     _print_table(config)
     print(f"model:   {store.uri}/published/model")
     print(f"report:  {store.uri}/published/report/report.html")
-    print(f"MLflow:  {Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {tracking_uri(store)}")
+    print(f"MLflow:  {_mlflow_hint(tracking_uri(store))}")
     if not collect(config, store).passed:
         required = config.evaluate.gate.required_vs_base
         raise GateFailedError(f"the best model's win rate over the base is not above {required} with 95 % confidence")
+
+
+def _mlflow_hint(uri: str | None) -> str:
+    """How to look at a run in MLflow; an address is shown without its password."""
+    if uri is None:
+        return "set MLFLOW_TRACKING_URI and run `sppo resume` to send the figures there"
+    if uri.startswith("sqlite:"):
+        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
+    return re.sub(r"//[^/@\s]*@", "//", uri)
 
 
 def _print_table(config: RunConfig) -> None:
@@ -146,6 +174,5 @@ def _print_table(config: RunConfig) -> None:
     table = Table(*(Column(name, no_wrap=True) for name in SUMMARY_COLUMNS), box=SIMPLE)
     for row in summary_rows(collect(config, open_store(config.output_uri))):
         table.add_row(*row)
-    console = Console()
-    # A log has no width of its own: there the table takes what it needs.
-    (console if console.is_terminal else Console(width=160)).print(table)
+    # On a narrow terminal whole lines wrap, which is better than figures that are cut.
+    Console(width=max(Console().width, 115)).print(table)

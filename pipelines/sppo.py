@@ -101,6 +101,7 @@ def make_iteration(profile: Profile) -> Any:
                 ranking_tolerations=ranking_tolerations,
                 ranking_gpus=ranking_gpus,
             )
+        played.set_caching_options(False)
         trained = train(**inputs, pairs=dsl.Collected(played.output), model_uri=model_uri)
         verdict = evaluate(**inputs, model_uri=trained.outputs["Output"], previous_uri=model_uri)
         place(trained, Placement(training_node_selector, training_tolerations, training_gpus), profile)
@@ -123,6 +124,7 @@ def play(iteration: Callable[..., Any], number: int, last: int, model_uri: Any, 
         profile: time limit and retries.
     """
     played = iteration(model_uri=model_uri, iteration=number).set_display_name(f"self-play {number}")
+    played.set_caching_options(False)
     if number == last:
         return played.outputs["best_uri"]
     with dsl.If(played.outputs["decision"] == "continue", name=f"continue-after-{number}"):
@@ -139,10 +141,7 @@ NO_HARDWARE = Profile()
 
 
 def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
-    """The whole pipeline, able to play up to `max_iterations` iterations; `iterations` chooses at run time how many.
-
-    The profile holds the defaults of the hardware parameters, and how failures are met.
-    """
+    """The whole pipeline, for up to `max_iterations` iterations, with a profile's defaults for the hardware."""
     self_play = make_iteration(profile)
 
     @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")

@@ -10,16 +10,25 @@ from sppo.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*")
+
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder.
 
     Raises:
-        ConfigError: if it has no chat template.
+        ConfigError: if there is none, it is damaged, or it has no chat template.
     """
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    # Without a vocabulary, transformers makes an empty tokenizer of the model's class.
+    if not any(path for pattern in _VOCABULARIES for path in folder.glob(pattern)):
+        raise ConfigError(f"{folder}: no tokenizer in that folder (such as tokenizer.json); save it beside the model")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    except (KeyError, TypeError, ValueError) as error:  # a file that lacks a part, has a foreign one, is of no format
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(f"{folder}: the tokenizer is damaged ({reason}); download or save it again") from error
     if not tokenizer.chat_template:
         raise ConfigError(f"{folder}: the tokenizer has no chat template; use a chat (instruct) model")
     return tokenizer

@@ -39,22 +39,22 @@ def collect_values(preset: str | None, file: Path | None, overrides: Sequence[st
     if file is not None:
         if not file.is_file():
             raise ConfigError(f"config: {file}: no such file")
-        loaded = _yaml(file.read_text(), f"config: {file}")
+        loaded = _yaml(file.read_bytes(), f"config: {file}")
         if not isinstance(loaded, dict):
             raise ConfigError(f"config: {file}: not a YAML mapping of keys to values")
         values |= loaded
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
-            raise ConfigError(f"{override!r} is not KEY=VALUE; for example train.learning_rate=1e-5")
+            raise ConfigError(f"{override!r} is not KEY=VALUE; write {override}=VALUE")
         values[key] = _yaml(value, key) if value else ""
     return values if preset is None else {**values, "preset": preset}
 
 
-def _yaml(text: str, what: str) -> Any:
+def _yaml(text: str | bytes, what: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{what}: not YAML ({' '.join(str(error).split())})") from None
 
 
@@ -67,6 +67,7 @@ def prepare(overrides: Overrides = (), preset: str | None = None, config_file: C
 
 def generate(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
     """Answer an iteration's prompts with its policy."""
+    _check_shard(shard, shards)
     config, store = _opened(output_uri)
     with TemporaryDirectory() as folder:
         _generate(config, store, iteration, shard, shards, Path(folder))
@@ -74,6 +75,7 @@ def generate(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: i
 
 def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
     """Judge an iteration's responses and build its pairs."""
+    _check_shard(shard, shards)
     config, store = _opened(output_uri)
     with TemporaryDirectory() as folder:
         responses = _generate(config, store, iteration, shard, shards, Path(folder))
@@ -132,6 +134,11 @@ def config(
         print(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False), end="")
 
 
+def _check_shard(shard: int, shards: int) -> None:
+    if not 0 <= shard < shards:
+        raise ConfigError(f"shard: {shard} of {shards} does not exist; shards are counted from 0")
+
+
 def _opened(output_uri: str) -> tuple[RunConfig, Store]:
     config = recorded_config(output_uri)
     return config, open_store(config.output_uri)
@@ -146,10 +153,13 @@ def recorded_config(output_uri: str) -> RunConfig:
     store = open_store(output_uri)
     if store.manifest(layout.PREPARED) is None:
         raise ConfigError(f"{output_uri}: no run was started there; start one with `sppo run output_uri={output_uri}`")
-    # A folder may have been moved since: what counts is where it was found.
-    return RunConfig.model_validate_json(Path(_config_path(store)).read_bytes()).model_copy(
-        update={"output_uri": output_uri}
-    )
+    config = RunConfig.model_validate_json(Path(_config_path(store)).read_bytes())
+    if config.output_uri != store.uri:
+        raise ConfigError(
+            f"{output_uri}: this run was started as {config.output_uri}, and its tables name its models there; "
+            "move it back, or start a new run"
+        )
+    return config
 
 
 def _config_path(store: Store) -> str:

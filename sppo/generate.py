@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sppo import layout, tables
 from sppo.config import RunConfig
-from sppo.engines import Engine, Response, Sampling, load_engine
+from sppo.engines import Engine, Sampling, load_engine
 from sppo.models import fetch_model, model_digest
+from sppo.progress import heartbeat
 from sppo.seeds import derive_seed
 from sppo.store import Manifest, file_sha256, open_store, run_once
+
+T = TypeVar("T")
 
 
 def generate(
@@ -68,7 +71,7 @@ def figures(config: RunConfig, iteration: int, chunk_total: int) -> dict[str, fl
     }
 
 
-def chunks(rows: Sequence[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
+def chunks(rows: Sequence[T], size: int) -> list[list[T]]:
     """Consecutive groups of `size` rows; the last may be smaller."""
     return [list(rows[i : i + size]) for i in range(0, len(rows), size)]
 
@@ -85,15 +88,14 @@ class LazyEngine:
         self.folder, self.config = folder, config
         self.engine: Engine | None = None
 
-    def sample(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[Response]]:
-        """See `Engine.sample`."""
+    def load(self) -> Engine:
+        """The engine, loaded now if it was not before."""
         if self.engine is None:
             longest = max(self.config.generate.max_tokens, self.config.evaluate.max_tokens)
-            print(f"loading {self.folder} into {self.config.generate.engine}", flush=True)
-            self.engine = load_engine(
-                self.folder, self.config.generate, self.config.prepare.max_prompt_tokens + longest
-            )
-        return self.engine.sample(prompts, sampling, seeds)
+            with heartbeat(f"loading {self.folder} into {self.config.generate.engine}"):
+                context = self.config.prepare.max_prompt_tokens + longest
+                self.engine = load_engine(self.folder, self.config.generate, context)
+        return self.engine
 
 
 def _generate_chunk(
@@ -102,8 +104,10 @@ def _generate_chunk(
     wanted = config.generate
     sampling = Sampling(wanted.responses, wanted.temperature, wanted.top_p, wanted.max_tokens)
     seeds = [derive_seed(config.seed, "generate", iteration, row["prompt_id"]) for row in chunk]
+    loaded = engine.load()
     start = time.monotonic()
-    sampled = engine.sample([row["prompt_ids"] for row in chunk], sampling, seeds)
+    with heartbeat(f"sampling {sampling.responses} responses to each of {len(chunk)} prompts"):
+        sampled = loaded.sample([row["prompt_ids"] for row in chunk], sampling, seeds)
     seconds = time.monotonic() - start
     rows = [
         {**row, "response_index": index, **vars(response)}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from sppo import chat, layout, prompts, tables
 from sppo.config import RunConfig
 from sppo.errors import ConfigError
-from sppo.models import fetch_model
+from sppo.models import causal_lm_config, fetch_model
+from sppo.preference import check_preference_model
 from sppo.store import Store, open_store, run_once
 
 
@@ -23,6 +23,7 @@ def prepare(config: RunConfig) -> Path:
         ConfigError: for a wrong configuration, prompts or model, or an output_uri that holds another run.
     """
     store = open_store(config.output_uri)
+    config = config.model_copy(update={"output_uri": store.uri})
     _refuse_another_run(store, config)
     run_once(store, layout.PREPARED, {"config": config.digest()}, lambda folder: _prepare(config, folder))
     return store.fetch(layout.PREPARED)
@@ -41,15 +42,16 @@ def shard_list(config: RunConfig, prepared: Path) -> list[int]:
 
 
 def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
+    check_preference_model(config.preference_model)
     counts = prompts.Counts()
     source = prompts.read_prompts(config.prompts, config.prepare.prompt_column, config.prepare.split)
     cleaned = prompts.clean(source, counts)
     if not cleaned:
         raise ConfigError(f"prompts: {config.prompts}: no usable prompt among {counts.read} rows; {counts.line()}")
     encoded = _encode(config, cleaned, counts)
+    print(counts.line(), flush=True)
     fitting = [prompt for prompt in cleaned if prompt.prompt_id in encoded]
     parts = prompts.divide(fitting, config.iterations, config.prepare.held_out, config.prepare.prompts_per_iteration)
-    print(counts.line(), flush=True)
     for name, part in [
         *((layout.prompts_file(t), part) for t, part in enumerate(parts.iterations, start=1)),
         (layout.HELD_OUT_FILE, parts.held_out),
@@ -63,9 +65,9 @@ def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
 
 def _encode(config: RunConfig, cleaned: list[prompts.Prompt], counts: prompts.Counts) -> dict[str, list[int]]:
     """Token ids of each prompt that fits; prompts with special tokens written out are refused."""
-    folder = fetch_model(config.base_model)
-    tokenizer = chat.load_tokenizer(folder)
+    folder = fetch_model(config.base_model, weights=False)
     _check_context(config, folder)
+    tokenizer = chat.load_tokenizer(folder)
     encoded: dict[str, list[int]] = {}
     for prompt in cleaned:
         token = chat.special_token_in(tokenizer, prompt.text)
@@ -84,7 +86,8 @@ def _encode(config: RunConfig, cleaned: list[prompts.Prompt], counts: prompts.Co
 
 
 def _check_context(config: RunConfig, folder: Path) -> None:
-    context = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
+    model = causal_lm_config(folder, config.base_model).get_text_config()
+    context = getattr(model, "max_position_embeddings", None)
     longest = config.prepare.max_prompt_tokens + max(config.generate.max_tokens, config.evaluate.max_tokens)
     if context is not None and longest > context:
         raise ConfigError(

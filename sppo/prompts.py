@@ -159,9 +159,13 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        yield from pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"prompts: {path}: not a Parquet file ({error})") from error
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # from the file system, not from pyarrow
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"prompts: {path}: damaged, or not a Parquet file ({reason}); write it again") from error
+    yield from rows
 
 
 def _read_hub(name: str, split: str) -> Iterator[dict[str, Any]]:

@@ -13,8 +13,11 @@ import numpy as np
 from sppo import layout, tables
 from sppo.config import RunConfig
 from sppo.errors import RunFailedError
+from sppo.generate import chunks
+from sppo.models import fetch_model, model_digest
 from sppo.pairs import build_pair
 from sppo.probability import intransitive_triads, probabilities, win_probabilities
+from sppo.progress import heartbeat
 from sppo.store import file_sha256, open_store, run_once
 
 
@@ -33,7 +36,11 @@ def rank(config: RunConfig, iteration: int, shard: int, shards: int, responses: 
     """
     store = open_store(config.output_uri)
     key = layout.preferences(iteration, shard, shards)
-    inputs = {"config": config.digest(), "responses": file_sha256(responses)}
+    inputs = {
+        "config": config.digest(),
+        "responses": file_sha256(responses),
+        "judge": model_digest(fetch_model(config.preference_model)),
+    }
     run_once(store, key, inputs, lambda output: _rank(config, responses, output))
     return store.fetch(key)
 
@@ -64,7 +71,12 @@ def _rank(config: RunConfig, responses: Path, output: Path) -> Mapping[str, floa
         config.preference_model, batch_tokens=config.rank.batch_tokens, dtype=config.rank.dtype
     )
     start = time.monotonic()
-    logits = judge.logits([g[0]["prompt"] for g in groups], [[row["text"] for row in g] for g in groups])
+    logits: list[np.ndarray] = []
+    with heartbeat("judging"):
+        # Chunk by chunk, as they were generated: in bfloat16 a logit's last digits depend on what is judged with it,
+        # and chunks do not depend on the number of shards.
+        for chunk in chunks(groups, config.generate.chunk_size):
+            logits += judge.logits([g[0]["prompt"] for g in chunk], [[row["text"] for row in g] for g in chunk])
     seconds = time.monotonic() - start
     preferences, pairs = estimate(config, groups, logits)
     tables.write(output / layout.PREFERENCES_FILE, tables.PREFERENCES, preferences)

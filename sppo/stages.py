@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from sppo import layout, tables
 from sppo.config import RunConfig, resolve
-from sppo.errors import ConfigError, SppoError
+from sppo.errors import ConfigError, SppoError, storage_errors
 from sppo.store import open_store, read_committed
 
 P = ParamSpec("P")
@@ -57,7 +57,8 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            with storage_errors():
+                return function(*args, **kwargs)
         except SppoError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(error.exit_code) from None
@@ -87,10 +88,12 @@ def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, pr
             f"iterations: {config.iterations}, but this pipeline was compiled for at most {max_iterations}; "
             "compile it with a larger --max-iterations"
         )
-    folder = work.prepare(config)
-    _leave(folder / layout.CONFIG_FILE, config_path)
-    _leave(folder, prompts_path)
     store = open_store(config.output_uri)
+    folder = work.prepare(config)
+    # Not the committed one: what does not change the results (shards, experiment) may differ from the first start.
+    config = config.model_copy(update={"output_uri": store.uri})
+    _write(config_path, config.model_dump_json(indent=1))
+    _leave(folder, prompts_path)
     manifest = store.manifest(layout.PREPARED)
     assert manifest is not None
     resolved = {"config.json": config.model_dump_json(indent=1)}
@@ -173,7 +176,7 @@ def evaluate(
     config = _load(config_path)
     store = open_store(config.output_uri)
     found = work.evaluate(config, iteration, model_uri, previous_uri, Path(prompts_path) / layout.HELD_OUT_FILE)
-    report = collect(config, store)
+    report = collect(config, store, last=iteration)
     markdown = render_markdown(report)
     _write(html_path, render_html(report))
     _write(markdown_path, markdown)

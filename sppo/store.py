@@ -219,12 +219,25 @@ def read_committed(store: Store, key: str, name: str) -> bytes:
     return data
 
 
-def scratch(store: Store) -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder, on the store's own file system where it has one, so that a commit is a rename."""
-    if isinstance(store, LocalStore):
-        store.root.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix=".work-", dir=store.root)
-    return tempfile.TemporaryDirectory(prefix="sppo-")
+@contextmanager
+def scratch(store: Store) -> Iterator[Path]:
+    """A temporary folder, on the store's own file system where it has one, so that a commit is a rename.
+
+    A store's folder that was made for this is removed again if nothing was committed.
+    """
+    if not isinstance(store, LocalStore):
+        with tempfile.TemporaryDirectory(prefix="sppo-") as folder:
+            yield Path(folder)
+        return
+    made = [folder for folder in (store.root, *store.root.parents) if not folder.exists()]
+    store.root.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".work-", dir=store.root) as folder:
+            yield Path(folder)
+    finally:
+        for parent in made:
+            if not any(parent.iterdir()):
+                parent.rmdir()
 
 
 @contextmanager
@@ -246,7 +259,7 @@ def only_user(store: Store) -> Iterator[None]:
         except BlockingIOError as error:
             raise InfrastructureError(f"{store.uri}: another run is at work there; wait until it ends") from error
         for leftover in [*store.root.glob(".work-*"), *store.root.rglob(".*.tmp-*")]:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         yield
 
 
@@ -266,7 +279,7 @@ def run_once(
         print(f"{key}: already done, nothing to do", flush=True)
         return done
     with scratch(store) as folder:
-        output = Path(folder) / "output"
+        output = folder / "output"
         output.mkdir()
         figures = work(output)
         committed = store.commit(key, output, inputs, figures)

@@ -178,8 +178,12 @@ class _Run:
     def _log_params(self) -> None:
         from mlflow.entities import Param
 
-        params = [Param(name, str(value)) for name, value in flatten(self.config.model_dump(mode="json")).items()]
-        self.client.log_batch(self.parent, params=params)
+        # Parameters cannot change once they are logged; these may, when a run is resumed.
+        free = {"output_uri": self.store.uri, "shards": str(self.config.shards)}
+        kept = self.config.model_dump(mode="json", exclude={*free, "experiment"})
+        self.client.log_batch(self.parent, params=[Param(name, str(value)) for name, value in flatten(kept).items()])
+        for name, value in free.items():
+            self.client.set_tag(self.parent, f"sppo.{name}", value)
         self.client.set_tag(self.parent, "sppo.config_digest", self.config.digest())
 
     def _log_points(self, run: str, points: Sequence[tuple[str, float, int]]) -> None:

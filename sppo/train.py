@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -23,7 +24,7 @@ from sppo.objective import loss_at_start, sppo_loss
 from sppo.policy import autocast, device_for, load_policy, save_policy
 from sppo.schedule import learning_rate
 from sppo.seeds import derive_seed
-from sppo.store import Manifest, file_sha256, open_store, run_once
+from sppo.store import Manifest, open_store, run_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,16 +57,17 @@ def train(
     """
     store = open_store(config.output_uri)
     folder = fetch_model(model_uri)
+    rows = read_pairs(pairs)
     inputs = {
         "config": config.digest(),
         "reference": model_digest(folder),
-        "pairs": " ".join(sorted(file_sha256(path) for path in pairs)),
+        "pairs": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest(),
     }
     checkpoints = Checkpoints(store, layout.checkpoints(iteration), inputs)
     key = layout.model(iteration)
 
     def work(output: Path) -> Mapping[str, float]:
-        return {**upstream, **_train(config, iteration, folder, read_pairs(pairs), checkpoints, output)}
+        return {**upstream, **_train(config, iteration, folder, rows, checkpoints, output)}
 
     manifest = run_once(store, key, inputs, work)
     checkpoints.clear()

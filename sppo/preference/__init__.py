@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from sppo.errors import ConfigError
 
@@ -33,16 +34,34 @@ def load_preference_model(uri: str, *, batch_tokens: int = 8192, dtype: str = "f
     if dtype not in ("float32", "bfloat16"):
         raise ConfigError(f"dtype: {dtype!r} is not one of float32, bfloat16")
     folder = fetch_model(uri)
+    if _kind(folder, uri) == "pairwise":
+        from sppo.preference.pairwise import PairwiseEncoder
+
+        return PairwiseEncoder(folder, uri, batch_tokens=batch_tokens, dtype=dtype)
+    from sppo.preference.pairrm import PairRM
+
+    return PairRM(folder, uri, dtype=dtype)
+
+
+def check_preference_model(uri: str) -> None:
+    """Make sure that a URI names a preference model, without loading it; of a hub only the small files are asked for.
+
+    Raises:
+        ConfigError: if it names nothing, or a model of another kind.
+        InfrastructureError: if a hub or store cannot be reached.
+    """
+    from sppo.models import fetch_model
+
+    _kind(fetch_model(uri, weights=False), uri)
+
+
+def _kind(folder: Path, uri: str) -> Literal["pairwise", "pairrm"]:
     path = folder / "config.json"
     if not path.is_file():
         raise ConfigError(f"{uri}: no config.json; supported preference models: {SUPPORTED}")
     config = json.loads(path.read_text())
     if config.get("model_type") == "sppo-pairwise-encoder":
-        from sppo.preference.pairwise import PairwiseEncoder
-
-        return PairwiseEncoder(folder, uri, batch_tokens=batch_tokens, dtype=dtype)
+        return "pairwise"
     if config.get("ranker_type") == "pairranker":
-        from sppo.preference.pairrm import PairRM
-
-        return PairRM(folder, uri, dtype=dtype)
+        return "pairrm"
     raise ConfigError(f"{uri}: not a preference model; supported: {SUPPORTED}")

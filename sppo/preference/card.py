@@ -9,6 +9,9 @@ from typing import Any
 
 from sppo.preference.config import TrainPreferenceConfig
 
+_FLAGS = {name: f"--{name}" for name in ("train", "evaluate", "output", "seed")} | {"licenses": "--license"}
+"""Values that `sppo train-preference` takes as flags; the others are settings, KEY=VALUE."""
+
 _COLUMNS = "| file | pairs | accuracy | longer wins | orders disagree | order correlation | spread | NLL |\n" + (
     "|---|---:|---:|---:|---:|---:|---:|---:|\n"
 )
@@ -75,15 +78,18 @@ def write_card(config: TrainPreferenceConfig, result: Mapping[str, Any]) -> None
 
 def command(config: TrainPreferenceConfig) -> str:
     """The command line that repeats the training; values that are defaults are left out."""
-    words = []
+    settings, flags = ["sppo", "train-preference"], []
     for name, value in config.model_dump(exclude_defaults=True).items():
+        if name not in _FLAGS:
+            # Before the flags: behind one that takes several values, a setting would be read as one of these.
+            settings.append(f"{name}={value}")
+            continue
         if isinstance(value, dict):
             values = [f"{key}={part}" for key, part in value.items()]
         else:
             values = [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
-        flag = {"licenses": "license"}.get(name, name.replace("_", "-"))
-        words.append(shlex.join([f"--{flag}", *values]))
-    return " \\\n    ".join(["sppo train-preference", *words])
+        flags.append(shlex.join([_FLAGS[name], *values]))
+    return " \\\n    ".join([shlex.join(settings), *flags])
 
 
 def _data_line(config: TrainPreferenceConfig, path: str) -> str:

@@ -84,15 +84,15 @@ class RunReport:
         return replace(self, best_uri=best_uri)
 
 
-def collect(config: RunConfig, store: Store) -> RunReport:
-    """Gather a run's report; it covers the iterations whose evaluation is committed, from the first on.
+def collect(config: RunConfig, store: Store, last: int | None = None) -> RunReport:
+    """Gather a run's report; it covers the iterations whose evaluation is committed, from the first to the `last`.
 
     Raises:
         ConfigError: if no iteration is evaluated, or the store holds a run of another configuration.
         InfrastructureError: if something committed is missing or damaged.
     """
     prepared = store.manifest(layout.PREPARED)
-    iterations = tuple(_iterations(config, store))
+    iterations = tuple(_iterations(config, store, last or config.iterations))
     if prepared is None or not iterations:
         raise ConfigError(f"{store.uri}: no iteration is evaluated there yet; play one with `sppo run`")
     if prepared.inputs["config"] != config.digest():
@@ -100,11 +100,12 @@ def collect(config: RunConfig, store: Store) -> RunReport:
     return RunReport(config, prepared.figures, iterations, iterations[-1].best_uri)
 
 
-def _iterations(config: RunConfig, store: Store) -> Iterator[IterationReport]:
-    iteration = 1
-    while (evaluated := store.manifest(layout.evaluation(iteration))) is not None:
+def _iterations(config: RunConfig, store: Store, last: int) -> Iterator[IterationReport]:
+    for iteration in range(1, last + 1):
+        evaluated = store.manifest(layout.evaluation(iteration))
+        if evaluated is None:
+            return
         yield _iteration(config, store, iteration, evaluated)
-        iteration += 1
 
 
 def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manifest) -> IterationReport:

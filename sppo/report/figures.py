@@ -17,6 +17,11 @@ class Figure:
 
 
 FIGURES: dict[str, Figure] = {
+    "prepare/read": Figure("prompts read", "Rows of the prompts' source."),
+    "prepare/empty": Figure("prompts dropped as empty", "Rows without text."),
+    "prepare/duplicate": Figure("prompts dropped as duplicates", "Rows that repeat an earlier prompt."),
+    "prepare/too_long": Figure("prompts dropped as too long", "Prompts beyond the token limit."),
+    "prepare/kept": Figure("prompts kept", "What the iterations and the held-out part were taken from."),
     "eval/win_rate_vs_base": Figure(
         "win rate over the base", "Share of held-out answer pairs that the judge prefers; 0.5 is a draw."
     ),
@@ -45,6 +50,7 @@ FIGURES: dict[str, Figure] = {
     "train/grad_norm": Figure("gradient norm", "Mean norm before clipping."),
     "train/steps": Figure("optimizer steps", "Steps of the iteration."),
     "train/tokens_per_second": Figure("training speed", "Tokens a second, prompts included."),
+    "train/seconds": Figure("training time", "Seconds of the optimizer steps, since the last resume."),
     "train/reference_audit_mean_abs": Figure(
         "reference audit, mean", "Sampler's log-probability of a token against the trainer's, in nats."
     ),
@@ -61,15 +67,26 @@ FIGURES: dict[str, Figure] = {
     "pairs/length_gap": Figure(
         "length gap of the pairs", "Tokens of the chosen response less the rejected one's, mean."
     ),
-    "rank/saturation": Figure("judge's saturation", "RMS of P - 1/2, over 1/2: at 1 every verdict is certain."),
+    "rank/saturation": Figure(
+        "judge's saturation",
+        "RMS of P - 1/2, over 1/2: at 1 every verdict is certain; equal responses count as P = 1/2.",
+    ),
     "rank/duplicate_fraction": Figure("duplicate responses", "Share of responses that repeat another of their prompt."),
     "rank/intransitive_fraction": Figure(
-        "intransitive triads", "Share of response triples that the judge ranks in a circle."
+        "intransitive triads", "Share of response triples, ties aside, that the judge ranks in a circle."
     ),
-    "rank/comparisons_per_second": Figure("judging speed", "Comparisons a second."),
+    "rank/comparisons_per_second": Figure(
+        "judging speed", "Ordered pairs of a prompt's responses a second, equal ones included."
+    ),
+    "rank/seconds": Figure("judging time", "Seconds in the preference model, summed over the shards."),
     "generate/tokens_per_second": Figure("sampling speed", "Tokens a second."),
     "generate/truncated_fraction": Figure("truncated responses", "Share of responses cut at the token limit."),
+    "generate/seconds": Figure("sampling time", "Seconds in the engine, summed over the shards."),
+    "publish/best_iteration": Figure("best iteration", "Which iteration's model is published; 0 is the base model."),
+    "publish/passed": Figure("the gate is passed", "1 if the published model meets the gate."),
+    "publish/win_rate_vs_base": Figure("win rate of the published model", "Over the base; none where it is the base."),
 }
+"""Of the run and of its iterations. A figure with a 95 % interval has its ends beside it, as `_low` and `_high`."""
 
 SUMMARY_COLUMNS = (
     "iteration",
@@ -114,10 +131,16 @@ def figure_rows(report: RunReport) -> list[tuple[str, Figure, list[str]]]:
     ends = {name + end for name in present for end in ("_low", "_high")}
     names = [name for name in FIGURES if name in present]
     names += sorted(present - ends - FIGURES.keys())
-    return [
-        (name, FIGURES.get(name, Figure(name, "")), [with_interval(each.figures, name) for each in report.iterations])
-        for name in names
-    ]
+    return [(name, _figure(name), [with_interval(each.figures, name) for each in report.iterations]) for name in names]
+
+
+def prepare_rows(report: RunReport) -> list[tuple[str, str]]:
+    """What became of the prompts that were read: each count in words, and the count."""
+    return [(_figure(name).label, number(value)) for name, value in report.prepare.items()]
+
+
+def _figure(name: str) -> Figure:
+    return FIGURES.get(name, Figure(name, ""))
 
 
 def summary_rows(report: RunReport) -> list[tuple[str, ...]]:

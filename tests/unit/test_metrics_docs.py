@@ -1,0 +1,43 @@
+"""Every figure is tracked, named in words, documented and drawn under one name."""
+
+import re
+from pathlib import Path
+
+from sppo.report.figures import FIGURES
+from sppo.report.plots import CHARTS
+
+ROOT = Path(__file__).parents[2]
+NOT_CHARTED = {
+    "prepare/": "is known before the first iteration",
+    "publish/": "is one value of the whole run",
+    "train/steps": "is the width of an iteration in the charts over training steps",
+}
+
+
+def documented() -> list[str]:
+    """The names in the first column of the table."""
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    return [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+
+
+def test_documentation_and_labels_name_the_same_figures() -> None:
+    names = documented()
+    assert len(names) == len(set(names))
+    assert set(names) == set(FIGURES)
+
+
+def test_every_figure_that_the_stages_write_is_labelled() -> None:
+    sources = [path.read_text() for path in (ROOT / "sppo").glob("*.py")]
+    written = {
+        name for text in sources for name in re.findall(r'"((?:generate|rank|pairs|train|eval|gate)/\w+)"', text)
+    }
+    assert len(written) > 20
+    assert written <= set(FIGURES)
+
+
+def test_every_figure_is_charted_or_excused() -> None:
+    charted = [name for chart in CHARTS for name, _ in chart.series]
+    assert len(charted) == len(set(charted))
+    excused = {name for name in FIGURES if name.startswith(tuple(NOT_CHARTED))}
+    assert not excused & set(charted)
+    assert excused | set(charted) == set(FIGURES) | set(documented())

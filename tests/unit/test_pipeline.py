@@ -1,0 +1,212 @@
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.images import image
+from pipelines.compiling import compile_pipeline
+from pipelines.profile import SHIPPED, load_profile
+from sppo.errors import ConfigError
+
+PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+STAGES = {"prepare", "generate", "rank", "train", "evaluate", "keep", "publish"}
+POOLS = {"generate": "generation", "evaluate": "generation", "rank": "ranking", "train": "training"}
+CUSTOM = """
+generation: {gpus: 2, node_selector: {pool: fast}}
+ranking: {tolerations: [{key: gpu, operator: Exists}]}
+training: {gpus: 8}
+retries: 3
+timeout_hours: 5
+"""
+
+
+class Package:
+    """A compiled pipeline: its tasks, and where their settings come from."""
+
+    def __init__(self, path: Path) -> None:
+        self.text = path.read_text()
+        self.ir, self.platform = yaml.safe_load_all(self.text)
+        self.components = {**self.ir["components"], "root": self.ir["root"]}
+        self.executors = self.ir["deploymentSpec"]["executors"]
+        self.on_kubernetes = self.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+    def tasks(self) -> Iterator[tuple[str, dict]]:
+        """Every task, with the name of the component that holds it."""
+        for name, component in self.components.items():
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                yield name, task
+
+    def label(self, task: dict) -> str | None:
+        """The executor of a task; None for a sub-pipeline."""
+        return self.components[task["componentRef"]["name"]].get("executorLabel")
+
+    def origin(self, component: str, parameter: str) -> str:
+        """The parameter of the whole pipeline that reaches a component as `parameter`."""
+        while component != "root":
+            ((component, task),) = [
+                (parent, task) for parent, task in self.tasks() if task["componentRef"]["name"] == component
+            ]
+            parameter = task["inputs"]["parameters"][parameter]["componentInputParameter"]
+        return parameter
+
+
+def stage(label: str) -> str:
+    return re.fullmatch(r"exec-([a-z]+)(-\d+)?", label)[1]
+
+
+@pytest.fixture(scope="module", params=[*PROFILES, "custom"])
+def profile(request, tmp_path_factory) -> str:
+    if request.param != "custom":
+        return request.param
+    path = tmp_path_factory.mktemp("profiles") / "custom.yaml"
+    path.write_text(CUSTOM)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def package(profile, tmp_path_factory) -> Package:
+    path = tmp_path_factory.mktemp("packages") / "sppo.yaml"
+    compile_pipeline(path, 3, profile)
+    return Package(path)
+
+
+def test_every_iteration_that_may_be_played_is_there(package):
+    labels = [stage(label) for label in package.executors]
+    assert set(labels) == STAGES
+    assert {name: labels.count(name) for name in STAGES} == {
+        **dict.fromkeys(("generate", "rank", "train", "evaluate"), 3),
+        "keep": 4,
+        "prepare": 1,
+        "publish": 1,
+    }
+
+
+def test_no_task_is_cached(package):
+    """A stage finds its own committed work; KFP's cache would not ask whether the weights still exist."""
+    for _, task in package.tasks():
+        if task["componentRef"]["name"].startswith(("comp-condition", "comp-for-loop")):
+            continue
+        assert task["cachingOptions"] == {}, task["taskInfo"]
+
+
+def test_every_task_has_a_time_limit_and_retries_that_the_limit_leaves_room_for(package, profile):
+    wanted = load_profile(profile)
+    seconds = wanted.timeout_hours * 3600
+    for _, task in package.tasks():
+        label = package.label(task)
+        if label is None:
+            continue
+        assert int(package.on_kubernetes[label]["activeDeadlineSeconds"]) == seconds
+        policy = task.get("retryPolicy")
+        if not wanted.retries:
+            assert policy is None
+            continue
+        assert policy["maxRetryCount"] == wanted.retries
+        assert int(policy["backoffMaxDuration"].removesuffix("s")) >= seconds * (wanted.retries + 1)
+
+
+def test_placement_is_chosen_when_the_run_is_submitted(package):
+    placed = 0
+    for parent, task in package.tasks():
+        label = package.label(task)
+        if label is None or stage(label) not in POOLS:
+            assert label is None or "nodeSelector" not in package.on_kubernetes[label]
+            continue
+        pool = POOLS[stage(label)]
+        on_nodes = package.on_kubernetes[label]
+        for setting, source in [
+            ("node_selector", on_nodes["nodeSelector"]["nodeSelectorJson"]),
+            ("tolerations", on_nodes["tolerations"][0]["tolerationJson"]),
+        ]:
+            assert package.origin(parent, source["componentInputParameter"]) == f"{pool}_{setting}"
+        accelerator = package.executors[label]["container"]["resources"]["accelerator"]
+        assert accelerator["resourceType"] == "nvidia.com/gpu"
+        channel = re.fullmatch(r"\{\{\$\.inputs\.parameters\['(.+)'\]\}\}", accelerator["resourceCount"])[1]
+        assert package.origin(task["componentRef"]["name"], channel) == f"{pool}_gpus"
+        placed += 1
+    assert placed == 12
+
+
+def test_defaults_come_from_the_profile(package, profile):
+    wanted = load_profile(profile)
+    parameters = package.ir["root"]["inputDefinitions"]["parameters"]
+    for pool in ("generation", "ranking", "training"):
+        for setting, value in getattr(wanted, pool):
+            assert parameters[f"{pool}_{setting}"].get("defaultValue") == value
+    assert all(parameter.get("description") for parameter in parameters.values())
+    assert all("defaultValue" in parameter for parameter in parameters.values()), "nothing needs to be filled in"
+
+
+def test_nothing_is_left_unresolved(package):
+    """A channel that KFP formats into a string silently becomes this literal."""
+    assert "{{channel" not in package.text
+    assert "pip install" not in package.text
+
+
+def test_images_are_pinned_to_this_version(package):
+    for label, executor in package.executors.items():
+        expected = image("prepare" if stage(label) == "keep" else stage(label))
+        assert executor["container"]["image"] == expected
+        assert re.search(r":\d+\.\d+\.\d+$", expected)
+
+
+def test_no_task_is_taken_for_an_item_of_a_loop(package):
+    """kfp.local reads "-iteration-" in a task's name as that."""
+    names = [name for component in package.components.values() for name in component.get("dag", {}).get("tasks", {})]
+    assert names and not any("-iteration-" in name for name in names)
+
+
+COMPILE = """
+import sys
+from pathlib import Path
+from pipelines.compiling import compile_pipeline
+for profile in sys.argv[2:]:
+    compile_pipeline(Path(sys.argv[1]) / f"{profile}.yaml", 3, profile)
+"""
+
+
+def test_a_package_is_the_same_bytes_whenever_it_is_compiled(tmp_path):
+    digests = set()
+    for seed in ("0", "1", "77"):
+        folder = tmp_path / seed
+        command = [sys.executable, "-W", "ignore", "-c", COMPILE, str(folder), *PROFILES]
+        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, check=True)
+        files = [folder / f"{profile}.yaml" for profile in PROFILES]
+        digests.add(tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "iterations", "profile", "message"),
+    [
+        ("sppo.json", 3, "local", r"output: .*sppo\.json must end in \.yaml"),
+        ("sppo.yaml", 0, "local", r"max_iterations: 0 is less than 1"),
+        ("sppo.yaml", 1, "huge", r"profile: 'huge' is neither a file nor one of local, one-gpu"),
+    ],
+)
+def test_what_cannot_be_compiled_is_told(tmp_path, output, iterations, profile, message):
+    with pytest.raises(ConfigError, match=message):
+        compile_pipeline(tmp_path / output, iterations, profile)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("generation: {gpus: -1}", r"generation\.gpus: Input should be greater than or equal to 0"),
+        ("generation: {gpu: 1}", r"generation\.gpu: Extra inputs are not permitted"),
+        ("retries: [", "not YAML"),
+        ("- a", "valid dictionary"),
+    ],
+)
+def test_a_profile_that_is_wrong_is_told(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_profile(str(path))
