@@ -55,7 +55,7 @@ def harden(task: PipelineTask, stage: str, profile: Profile) -> None:
         kubernetes.empty_dir_mount(
             task, "shared-memory", "/dev/shm", medium="Memory", size_limit=resources.shared_memory
         )
-    # KFP adds the rest of the restricted profile: no privilege escalation, no capabilities, the default seccomp profile.
+    # KFP adds the rest of the restricted profile: no privilege escalation, no capabilities, the default seccomp.
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.use_config_map_as_env(task, profile.settings, {name: name for name in SETTINGS}, optional=True)
     kubernetes.use_secret_as_env(task, profile.credentials, {name: name for name in CREDENTIALS}, optional=True)

@@ -22,7 +22,10 @@ generation: {gpus: 2, node_selector: {pool: fast}}
 ranking: {tolerations: [{key: gpu, operator: Exists}]}
 training: {gpus: 8}
 retries: 3
-timeout_hours: 5
+stages: {train: {hours: 5, cpu: "3", memory: 7G, shared_memory: 2Gi}}
+queue: gpus
+model_cache: models
+images: {rank: registry.example/rank@sha256:abc}
 """
 
 
@@ -97,11 +100,11 @@ def test_no_task_is_cached(package):
 
 def test_every_task_has_a_time_limit_and_retries_that_the_limit_leaves_room_for(package, profile):
     wanted = load_profile(profile)
-    seconds = wanted.timeout_hours * 3600
     for _, task in package.tasks():
         label = package.label(task)
         if label is None:
             continue
+        seconds = getattr(wanted.stages, stage(label)).hours * 3600
         assert int(package.on_kubernetes[label]["activeDeadlineSeconds"]) == seconds
         policy = task.get("retryPolicy")
         if not wanted.retries:
@@ -149,11 +152,55 @@ def test_nothing_is_left_unresolved(package):
     assert "pip install" not in package.text
 
 
-def test_images_are_pinned_to_this_version(package):
+def test_images_are_pinned_to_this_version_or_named_by_the_profile(package, profile):
+    named = load_profile(profile).images
     for label, executor in package.executors.items():
-        expected = image("prepare" if stage(label) == "keep" else stage(label))
-        assert executor["container"]["image"] == expected
-        assert re.search(r":\d+\.\d+\.\d+$", expected)
+        released = image("prepare" if stage(label) == "keep" else stage(label))
+        assert re.search(r":\d+\.\d+\.\d+$", released)
+        assert executor["container"]["image"] == named.get(stage(label), released)
+
+
+def test_every_task_asks_for_what_its_stage_needs(package, profile):
+    wanted = load_profile(profile)
+    for label, executor in package.executors.items():
+        needs = getattr(wanted.stages, stage(label))
+        resources = executor["container"]["resources"]
+        assert resources["resourceCpuRequest"] == needs.cpu
+        assert resources["resourceMemoryRequest"] == resources["resourceMemoryLimit"] == needs.memory
+        mounts = package.on_kubernetes[label].get("emptyDirMounts", [])
+        assert [mount["sizeLimit"] for mount in mounts] == [size for size in [needs.shared_memory] if size]
+        assert all(mount["mountPath"] == "/dev/shm" and mount["medium"] == "Memory" for mount in mounts)
+
+
+def test_no_task_runs_as_root_or_holds_a_secret(package):
+    for executor in package.on_kubernetes.values():
+        assert executor["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
+        assert [source["secretName"] for source in executor["secretAsEnv"]] == ["sppo-credentials"]
+        assert [source["configMapName"] for source in executor["configMapAsEnv"]] == ["sppo-settings"]
+    assert all("env" not in executor["container"] for executor in package.executors.values())
+    parameters = package.ir["root"]["inputDefinitions"]["parameters"]
+    assert not re.search("secret|token|password|key", " ".join(parameters))
+
+
+def test_queue_and_model_cache_are_those_of_the_profile(package, profile):
+    wanted = load_profile(profile)
+    for label, executor in package.on_kubernetes.items():
+        labels = executor.get("podMetadata", {}).get("labels", {})
+        queued = {"kueue.x-k8s.io/queue-name": wanted.queue} if wanted.queue and stage(label) in POOLS else {}
+        assert labels == queued
+        claims = [mount["constant"] for mount in executor.get("pvcMount", [])]
+        assert claims == [claim for claim in [wanted.model_cache] if claim]
+
+
+def test_images_can_be_given_by_a_file(tmp_path):
+    images = tmp_path / "images.yaml"
+    images.write_text("train: registry.example/train@sha256:def\n")
+    compile_pipeline(tmp_path / "sppo.yaml", 1, "cpu", images)
+    package = Package(tmp_path / "sppo.yaml")
+    assert package.executors["exec-train"]["container"]["image"] == "registry.example/train@sha256:def"
+    images.write_text("trian: x\n")
+    with pytest.raises(ConfigError, match="unknown stage trian; the stages are prepare, generate"):
+        compile_pipeline(tmp_path / "sppo.yaml", 1, "cpu", images)
 
 
 def test_no_task_is_taken_for_an_item_of_a_loop(package):
@@ -187,7 +234,7 @@ def test_a_package_is_the_same_bytes_whenever_it_is_compiled(tmp_path):
     [
         ("sppo.json", 3, "local", r"output: .*sppo\.json must end in \.yaml"),
         ("sppo.yaml", 0, "local", r"max_iterations: 0 is less than 1"),
-        ("sppo.yaml", 1, "huge", r"profile: 'huge' is neither a file nor one of local, one-gpu"),
+        ("sppo.yaml", 1, "huge", r"profile: 'huge' is neither a file nor one of 64-gpus, cpu, local, one-gpu"),
     ],
 )
 def test_what_cannot_be_compiled_is_told(tmp_path, output, iterations, profile, message):
