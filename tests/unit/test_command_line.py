@@ -228,7 +228,8 @@ def test_the_schema_is_json(command):
 def test_compile_writes_a_package(command, tmp_path):
     path = tmp_path / "new" / "sppo.yaml"
     assert command("compile", "-o", str(path), "--max-iterations", "1").code == 0
-    assert path.read_text().startswith("# PIPELINE DEFINITION\n# Name: sppo\n")
+    package, _ = yaml.safe_load_all(path.read_text())
+    assert package["pipelineInfo"]["name"] == "sppo"
     refused(command("compile", "-o", str(path), "--profile", "huge"), "profile: 'huge' is neither a file nor one of")
 
 
