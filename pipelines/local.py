@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.console import StageLines
@@ -54,6 +55,7 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
         warnings.catch_warnings(),
         only_user(open_store(config.output_uri)),
         contextlib.redirect_stdout(StageLines(sys.stdout)),
+        _print_kept(),
     ):
         # GPU limits and node selectors mean nothing here; the local runner says so for every task.
         warnings.simplefilter("ignore")
@@ -67,3 +69,13 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
                 f"{failed}; its message is above. `sppo resume {config.output_uri}` goes on from there"
             ) from error
     return config
+
+
+@contextlib.contextmanager
+def _print_kept() -> Iterator[None]:
+    """Give `print` back: the local runner indents it from several threads, and does not always undo that."""
+    kept = builtins.print
+    try:
+        yield
+    finally:
+        builtins.print = kept

@@ -1,5 +1,6 @@
 """What the pipeline does between the stages: the real pipeline and local runner, with stages that only tell."""
 
+import builtins
 import json
 from pathlib import Path
 
@@ -23,6 +24,7 @@ STAND_INS = Path(__file__).parent / "stand_ins"
 )
 def test_gates_decide_at_run_time(tmp_path, monkeypatch, decisions, shards, best):
     trace = tmp_path / "trace"
+    monkeypatch.setattr(builtins, "print", print)  # the local runner's threads do not always give it back
     monkeypatch.chdir(tmp_path)  # a step's process looks for modules in its working directory first, then in PYTHONPATH
     monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
     monkeypatch.setenv("STAND_IN_TRACE", str(trace))
