@@ -34,5 +34,5 @@ def publish(
     published = stages.publish(run_config.path, best_uri, report.path, summary.path)
     for name, value in published.figures.items():
         metrics.log_metric(name, value)
-    outputs = namedtuple("Outputs", ["model_uri", "gate"])  # type: ignore[call-arg]
-    return outputs(published.model_uri, "passed" if published.passed else "failed")
+    gate = "passed" if published.passed else "failed"
+    return namedtuple("Outputs", ["model_uri", "gate"])(published.model_uri, gate)  # type: ignore[call-arg]
