@@ -136,6 +136,24 @@ def play(iteration: Callable[..., Any], number: int, last: int, model_uri: Any, 
     return dsl.OneOf(later.output, now.output)
 
 
+def make_ending(name: str, profile: Profile) -> Any:
+    """A sub-pipeline that a run ends in: which of two it is says whether the gate is passed.
+
+    The API of Kubeflow Pipelines gives a run's tasks by name and state, but no output parameter; a branch's name is
+    lost in it (`condition-7`), a sub-pipeline's is kept. So whoever waits for a run reads the gate from its tasks.
+    """
+
+    @dsl.pipeline(name=name, description="The end of a run.")
+    def ending(model_uri: str) -> str:
+        kept = keep(model_uri=model_uri)
+        harden(kept, "keep", profile)
+        return kept.output
+
+    return ending
+
+
+GATE_PASSED, GATE_FAILED = "gate-passed", "gate-failed"
+"""Tasks of which a run that came to its end has played one."""
 NO_HARDWARE = Profile()
 """No GPU, any node."""
 
@@ -143,6 +161,7 @@ NO_HARDWARE = Profile()
 def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
     """The whole pipeline, for up to `max_iterations` iterations, with a profile's defaults for the hardware."""
     self_play = make_iteration(profile)
+    end_passed, end_failed = make_ending(GATE_PASSED, profile), make_ending(GATE_FAILED, profile)
 
     @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")
     def sppo(
@@ -216,6 +235,10 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
         best_uri = play(iteration, 1, max_iterations, prepared.outputs["base_uri"], profile)
         published = publish(run_config=prepared.outputs["run_config"], best_uri=best_uri)
         harden(published, "publish", profile)
-        return published.outputs["Output"]
+        with dsl.If(published.outputs["gate"] == "passed", name="if-passed"):
+            passed = end_passed(model_uri=published.outputs["model_uri"]).set_caching_options(False)
+        with dsl.Else(name="if-failed"):
+            failed = end_failed(model_uri=published.outputs["model_uri"]).set_caching_options(False)
+        return dsl.OneOf(passed.output, failed.output)
 
     return sppo

@@ -66,6 +66,19 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def check_iterations(config: RunConfig, max_iterations: int) -> None:
+    """Refuse what a pipeline that was compiled for so many iterations cannot play.
+
+    Raises:
+        ConfigError: if the configuration asks for more.
+    """
+    if config.iterations > max_iterations:
+        raise ConfigError(
+            f"iterations: {config.iterations}, but this pipeline was compiled for at most {max_iterations}; "
+            "compile it with a larger --max-iterations"
+        )
+
+
 @stage
 def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, prompts_path: str) -> Prepared:
     """Resolve the configuration and the prompts.
@@ -83,11 +96,7 @@ def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, pr
     from sppo.tracking import Record, track
 
     config = resolve(dict(values))
-    if config.iterations > max_iterations:
-        raise ConfigError(
-            f"iterations: {config.iterations}, but this pipeline was compiled for at most {max_iterations}; "
-            "compile it with a larger --max-iterations"
-        )
+    check_iterations(config, max_iterations)
     store = open_store(config.output_uri)
     folder = work.prepare(config)
     # Not the committed one: what does not change the results (shards, experiment) may differ from the first start.

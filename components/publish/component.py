@@ -1,5 +1,7 @@
 """Publish: the best model and the report."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from components.images import image
@@ -12,7 +14,7 @@ def publish(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
-) -> str:
+) -> NamedTuple("Outputs", [("model_uri", str), ("gate", str)]):  # type: ignore[valid-type]
     """Export the best model as a standard Hugging Face folder, with a report, and register it.
 
     Args:
@@ -23,11 +25,14 @@ def publish(
         summary: The same as Markdown.
 
     Returns:
-        The URI of the published model.
+        The URI of the published model, and whether the gate is "passed" or "failed".
     """
+    from collections import namedtuple
+
     from sppo import stages
 
     published = stages.publish(run_config.path, best_uri, report.path, summary.path)
     for name, value in published.figures.items():
         metrics.log_metric(name, value)
-    return published.model_uri
+    gate = "passed" if published.passed else "failed"
+    return namedtuple("Outputs", ["model_uri", "gate"])(published.model_uri, gate)  # type: ignore[call-arg]

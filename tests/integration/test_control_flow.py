@@ -45,3 +45,14 @@ def test_gates_decide_at_run_time(tmp_path, monkeypatch, decisions, shards, best
         assert ["train", iteration, policy, pairs] in called
         assert ["evaluate", iteration, f"pi_{iteration + 1}", policy] in called
     assert len(called) == 2 + len(decisions) * (2 * shards + 2)
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_run_comes_to_its_end_whatever_its_gate_says(tmp_path, monkeypatch, passed):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
+    monkeypatch.setenv("STAND_IN_TRACE", str(tmp_path / "trace"))
+    monkeypatch.setenv("STAND_IN_PLAN", json.dumps({"decisions": ["stop"], "shards": 1, "passed": passed}))
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
+    run = make_pipeline(max_iterations=1)(config={"preset": "cpu"}, iterations=1)
+    assert run.outputs == {"Output": "published"}

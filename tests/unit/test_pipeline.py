@@ -12,6 +12,7 @@ import yaml
 from components.images import image
 from pipelines.compiling import compile_pipeline
 from pipelines.profile import SHIPPED, load_profile
+from pipelines.sppo import GATE_FAILED, GATE_PASSED
 from sppo.errors import ConfigError
 
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -84,7 +85,7 @@ def test_every_iteration_that_may_be_played_is_there(package):
     assert set(labels) == STAGES
     assert {name: labels.count(name) for name in STAGES} == {
         **dict.fromkeys(("generate", "rank", "train", "evaluate"), 3),
-        "keep": 4,
+        "keep": 6,
         "prepare": 1,
         "publish": 1,
     }
@@ -144,6 +145,20 @@ def test_defaults_come_from_the_profile(package, profile):
             assert parameters[f"{pool}_{setting}"].get("defaultValue") == value
     assert all(parameter.get("description") for parameter in parameters.values())
     assert all("defaultValue" in parameter for parameter in parameters.values()), "nothing needs to be filled in"
+
+
+def test_a_run_ends_in_the_task_that_tells_its_gate(package):
+    """By these names `sppo submit --wait` reads the gate."""
+    ends = {}
+    for _, task in package.tasks():
+        condition = task.get("triggerPolicy", {}).get("condition", "")
+        if "publish-gate" in condition:
+            (name,) = package.components[task["componentRef"]["name"]]["dag"]["tasks"]
+            ends[name] = condition
+    assert ends == {
+        GATE_PASSED: "inputs.parameter_values['pipelinechannel--publish-gate'] == 'passed'",
+        GATE_FAILED: "!(inputs.parameter_values['pipelinechannel--publish-gate'] == 'passed')",
+    }
 
 
 def test_nothing_is_left_unresolved(package):

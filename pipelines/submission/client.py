@@ -1,0 +1,244 @@
+"""Kubeflow Pipelines' REST API (v2beta1): sign in, ask, and ask again where the network or the server fails.
+
+The routes and fields are those of https://www.kubeflow.org/docs/components/pipelines/reference/api/. The generated
+client, `kfp_server_api`, is not used: where an answer is cut off it returns an empty object instead of an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from sppo.errors import ConfigError, InfrastructureError
+
+SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"
+"""Where a pod finds the token that Kubernetes made for Kubeflow Pipelines, unless KF_PIPELINES_SA_TOKEN_PATH says."""
+TIMEOUT = (10.0, 60.0)
+"""Seconds to connect, and to wait for more of an answer."""
+ATTEMPTS = 6
+"""How often a request is tried."""
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
+"""Seconds between tries: up to the first, doubling up to the longest; each is drawn at random below its limit."""
+LONGEST_RETRY_AFTER = 120.0
+"""Seconds that a server's Retry-After is followed for."""
+
+Json = dict[str, Any]
+
+
+class Fault(Exception):
+    """A request that may succeed when it is sent again, and whose effect is unknown."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class NotFoundError(ConfigError):
+    """The server has nothing of that name."""
+
+
+class _Credentials(requests.auth.AuthBase):
+    """What identifies the user: from the environment or the pod, never from the command line."""
+
+    def __init__(self) -> None:
+        self.token = _one_line("SPPO_KFP_TOKEN")
+        self.cookie = _one_line("SPPO_KFP_COOKIE")
+        path = Path(os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", SERVICE_ACCOUNT_TOKEN))
+        self.file = path if not self.token and not self.cookie and path.is_file() else None
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self.file is not None:
+            self.token = self.file.read_text().strip()  # read each time: Kubernetes renews it
+        if self.token:
+            request.headers["Authorization"] = f"Bearer {self.token}"
+        if self.cookie:
+            request.headers["Cookie"] = self.cookie
+        return request
+
+    def given(self) -> bool:
+        """Whether there are any."""
+        return bool(self.token or self.cookie or self.file)
+
+    def hide(self, text: str) -> str:
+        """A text without them: servers and proxies quote what they refuse."""
+        parts = [part.partition("=")[2] for part in self.cookie.split(";")]
+        for secret in (self.token, self.cookie, *parts):
+            text = text.replace(secret, "***") if len(secret) > 3 else text
+        return text
+
+
+def _one_line(name: str) -> str:
+    value = os.environ.get(name, "").strip()
+    if not value.isprintable() or not value.isascii():
+        raise ConfigError(f"{name}: holds a character that no HTTP header may hold; set it to the bare value")
+    return value
+
+
+class Client:
+    """A connection to one Kubeflow Pipelines server."""
+
+    def __init__(self, host: str, namespace: str = "") -> None:
+        """Read the credentials; nothing is sent.
+
+        Args:
+            host: address of the server, such as https://kubeflow.example.org/pipeline.
+            namespace: the user's profile namespace, where Kubeflow has users.
+
+        Raises:
+            ConfigError: for an address that is none or holds a password, or a malformed token or cookie.
+        """
+        parts = urlsplit(host)
+        if parts.username or parts.password:
+            raise ConfigError("host: the address holds a user or password; give those as SPPO_KFP_TOKEN or _COOKIE")
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
+            raise ConfigError(f"host: {host!r} is no address such as https://kubeflow.example.org/pipeline")
+        self.host = host.partition("#")[0].rstrip("/")
+        self.namespace = namespace
+        self.credentials = _Credentials()
+        self.session = requests.Session()
+        self.session.auth = self.credentials
+
+    def run_url(self, run_id: str) -> str:
+        """The page of a run in the UI."""
+        return f"{self.host}/#/runs/details/{run_id}"
+
+    def get(self, path: str, params: Json | None = None, attempts: int = 0) -> Json:
+        """Ask for something, several times if need be.
+
+        Raises:
+            InfrastructureError: if every try failed, or the server refuses.
+            ConfigError: where another command or environment is needed.
+        """
+        return self._persist(lambda: self._send("GET", path, params=params), attempts or ATTEMPTS)
+
+    def ensure(self, find: Callable[[], Json | None], path: str, **content: Any) -> tuple[Json, bool]:
+        """What `find` gives, or else what a POST makes; an answer that is lost leads to no second one.
+
+        Returns:
+            The thing, and whether this call made it.
+
+        Raises:
+            InfrastructureError, ConfigError: as `get`.
+        """
+        tried = False
+
+        def attempt() -> tuple[Json, bool]:
+            nonlocal tried
+            found = find()
+            if found is not None:
+                return found, tried
+            tried = True
+            return self._send("POST", path, **content), True
+
+        return self._persist(attempt, ATTEMPTS)
+
+    def newest(self, path: str, kind: str, name: str, **params: str) -> Json | None:
+        """The newest thing with a display name, or None; asked for once, for `ensure`.
+
+        Args:
+            path: the route that lists them.
+            kind: the field of the answer that holds them.
+            name: the display name.
+            params: further parameters of the request.
+
+        Raises:
+            Fault: if it may succeed when it is asked for again.
+        """
+        wanted = {"operation": 1, "key": "display_name", "stringValue": name}  # 1 is EQUALS, as kfp.Client sends it
+        query = {"filter": json.dumps({"predicates": [wanted]}), "sort_by": "created_at desc", "page_size": "1"}
+        found = self._send("GET", path, params=query | params).get(kind) or []
+        return found[0] if found else None
+
+    def _persist(self, send: Callable[[], Any], attempts: int) -> Any:
+        for attempt in range(attempts):
+            try:
+                return send()
+            except Fault as fault:
+                if attempt == attempts - 1:
+                    raise InfrastructureError(f"{fault} ({attempts} tries); try again later") from None
+                longest = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
+                time.sleep(fault.wait if fault.wait is not None else random.uniform(0, longest))
+        raise AssertionError("no attempt")
+
+    def _send(self, method: str, path: str, **content: Any) -> Json:
+        what = f"{self.host}: {method} {path.partition('?')[0]}"
+        try:
+            answer = self.session.request(
+                method, f"{self.host}/apis/v2beta1/{path}", timeout=TIMEOUT, allow_redirects=False, **content
+            )
+        except requests.Timeout:
+            raise Fault(f"{what}: no answer within {TIMEOUT[1]:g} s") from None
+        except requests.RequestException as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise ConfigError(
+                    f"{self.host}: its certificate is not trusted; set REQUESTS_CA_BUNDLE to a file with its authority"
+                ) from None
+            raise Fault(f"{what}: {_cause(error)}") from None
+        if answer.status_code != 200:
+            self._refuse(answer, what)
+        if "html" in answer.headers.get("Content-Type", ""):
+            raise ConfigError(
+                f"{self.host}: answers with a web page, not the API; {self._sign_in()}, or correct --host "
+                "(often it ends in /pipeline)"
+            )
+        try:
+            parsed = answer.json() if answer.content.strip() else {}
+        except ValueError:
+            raise Fault(f"{what}: the answer was cut off") from None
+        if not isinstance(parsed, dict):
+            raise Fault(f"{what}: the answer is no JSON object")
+        return parsed
+
+    def _refuse(self, answer: requests.Response, what: str) -> None:
+        status = answer.status_code
+        told = f"{what}: {status} {self._message(answer)}".rstrip()
+        if 300 <= status < 400 or status == 401:
+            kind = InfrastructureError if self.credentials.given() else ConfigError
+            raise kind(f"{told}; {self._sign_in()}")
+        if status == 403:
+            place = f"namespace {self.namespace}" if self.namespace else "that namespace (--namespace chooses one)"
+            raise InfrastructureError(f"{told}; ask for the edit role in {place}")
+        if status == 404:
+            raise NotFoundError(f"{told}; correct the name, or --host (often it ends in /pipeline)")
+        if status in {408, 409, 425, 429} or status >= 500:
+            raise Fault(told, _seconds(answer.headers.get("Retry-After", "")))
+        raise ConfigError(told)
+
+    def _message(self, answer: requests.Response) -> str:
+        try:
+            body = answer.json()
+            text = body.get("message") or body.get("error") if isinstance(body, dict) else ""
+        except ValueError:
+            text = answer.reason
+        return self.credentials.hide(" ".join(str(text or "").split()))[:300]
+
+    def _sign_in(self) -> str:
+        if self.credentials.file is not None:
+            return f"the token in {self.credentials.file} is not accepted: its audience must be pipelines.kubeflow.org"
+        if self.credentials.given():
+            return "SPPO_KFP_TOKEN or SPPO_KFP_COOKIE is wrong or has expired: set a new one"
+        return "sign in: set SPPO_KFP_TOKEN (a bearer token) or SPPO_KFP_COOKIE (such as authservice_session=…)"
+
+
+def _cause(error: BaseException) -> str:
+    """What the operating system said, or else the kind of failure; the whole text may hold a proxy's password."""
+    below: BaseException | None = error
+    while below is not None:
+        told = getattr(below, "strerror", None)
+        if told:
+            return str(told)
+        below = below.__cause__ or below.__context__
+    return "the answer was cut off" if isinstance(error, requests.exceptions.ChunkedEncodingError) else "no connection"
+
+
+def _seconds(retry_after: str) -> float | None:
+    """A Retry-After in seconds; its other form, a date, is not followed."""
+    return min(float(retry_after), LONGEST_RETRY_AFTER) if retry_after.isdigit() else None

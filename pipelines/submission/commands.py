@@ -1,0 +1,144 @@
+"""The commands that speak to a cluster: submit a run, retry one, follow it to its exit code."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from pipelines.submission import package as packages
+from pipelines.submission.client import Client, Json
+from pipelines.submission.follow import follow, look
+from pipelines.submission.outcome import outcome, raise_unless_passed, write_reports
+from pipelines.submission.progress import ENDED
+from sppo.errors import ConfigError
+
+
+def show_plan(values: Mapping[str, Any], max_iterations: int, package: packages.Package) -> None:
+    """Print what would be submitted: the package, the run's parameters, and the configuration that they lead to."""
+    parameters, config = packages.parameters(values, max_iterations)
+    plan = {
+        "package": {"version": package.version, "sha256": package.digest},
+        "parameters": parameters,
+        "configuration": config.model_dump(mode="json"),
+    }
+    print(yaml.safe_dump(plan, sort_keys=False), end="")
+
+
+def submit(
+    client: Client,
+    values: Mapping[str, Any],
+    max_iterations: int,
+    package: packages.Package,
+    experiment: str,
+    service_account: str,
+) -> Json:
+    """Create a run of the package, uploading it if its digest is new, and say where to look.
+
+    Args:
+        client: the server.
+        values: overrides of the configuration and of the hardware.
+        max_iterations: the iterations that the package can play.
+        package: the compiled pipeline.
+        experiment: the experiment of Kubeflow Pipelines; empty for the configuration's, which names MLflow's.
+        service_account: who the pods are; empty for the server's default.
+
+    Returns:
+        The run.
+
+    Raises:
+        ConfigError, InfrastructureError: as `Client.get` and `package.parameters`.
+    """
+    parameters, config = packages.parameters(values, max_iterations)
+    _check_namespace(client)
+    version, uploaded = packages.upload(client, package)
+    print(f"package: {package.version} ({'uploaded' if uploaded else 'there already'})", flush=True)
+    group = _experiment(client, experiment or config.experiment)["experiment_id"]
+    # Unique, so that a request whose answer was lost can be told from another submission.
+    name = f"sppo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    run, _ = client.ensure(
+        lambda: client.newest("runs", "runs", name, experiment_id=group),
+        "runs",
+        json={
+            "display_name": name,
+            "experiment_id": group,
+            "pipeline_version_reference": {
+                "pipeline_id": version["pipeline_id"],
+                "pipeline_version_id": version["pipeline_version_id"],
+            },
+            "runtime_config": {"parameters": parameters},
+            **({"service_account": service_account} if service_account else {}),
+        },
+    )
+    print(f"run:     {client.run_url(run['run_id'])}")
+    print(f"MLflow:  {_mlflow(run, config.experiment)}", flush=True)
+    return run
+
+
+def retry(client: Client, run_id: str) -> Json | None:
+    """Have the server run what failed in a run again; a run that goes on or succeeded is left alone.
+
+    Returns:
+        The run before it was retried, or None if it was left alone.
+
+    Raises:
+        ConfigError, InfrastructureError: as `Client.get`.
+    """
+    before = look(client, run_id)
+    print(f"run:     {client.run_url(run_id)}", flush=True)
+    if before.get("state") not in {"FAILED", "CANCELED"}:
+        print(f"it is {before.get('state', 'unknown').lower()}: there is nothing to retry", flush=True)
+        return None
+
+    def retried() -> Json | None:
+        now = client.get(f"runs/{run_id}")
+        return now if now.get("state") not in ENDED or now.get("finished_at") != before.get("finished_at") else None
+
+    client.ensure(retried, f"runs/{run_id}:retry", json={})
+    print("the server retries what failed", flush=True)
+    return before
+
+
+def wait(client: Client, run_id: str, junit: Path | None, before: Json | None = None) -> None:
+    """Follow a run to its end, report it, and end with its exit code.
+
+    Raises:
+        RunFailedError, GateFailedError, InfrastructureError: as `raise_unless_passed`.
+    """
+    print("following it; it goes on if this command ends, and `sppo resume` with --wait follows it again", flush=True)
+    run = follow(client, run_id, Console(), before)
+    result = outcome(run, client.run_url(run_id))
+    write_reports(result, junit)
+    raise_unless_passed(result)
+    print(result.line)
+
+
+def _check_namespace(client: Client) -> None:
+    """Where Kubeflow has users, everything is in a namespace."""
+    if client.get("healthz").get("multi_user") and not client.namespace:
+        raise ConfigError("namespace: this Kubeflow has users; give --namespace, your profile's name")
+
+
+def _experiment(client: Client, name: str) -> Json:
+    place = {"namespace": client.namespace} if client.namespace else {}
+    found, _ = client.ensure(
+        lambda: client.newest("experiments", "experiments", name, **place),
+        "experiments",
+        json={"display_name": name, **place},
+    )
+    return found
+
+
+def _mlflow(run: Json, experiment: str) -> str:
+    """The run's page if Kubeflow's own MLflow plugin tells it, else the server that this environment names."""
+    entries = ((run.get("plugins_output") or {}).get("mlflow") or {}).get("entries") or {}
+    pages = [str(entry["value"]) for entry in entries.values() if str(entry.get("value", "")).startswith("http")]
+    server = pages[0] if pages else os.environ.get("MLFLOW_TRACKING_URI", "the server that the cluster's settings name")
+    return f"{re.sub(r'//[^/@]*@', '//', server)}, experiment {experiment}"

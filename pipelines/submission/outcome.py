@@ -1,0 +1,97 @@
+"""What became of a run: the exit code, a Markdown summary, and a JUnit report for continuous integration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from pipelines.submission import progress
+from pipelines.submission.client import Json
+from pipelines.submission.follow import duration
+from sppo.errors import GateFailedError, InfrastructureError, RunFailedError
+
+
+class Outcome(NamedTuple):
+    """How a run ended, and where to look at it."""
+
+    name: str
+    state: str
+    passed: bool | None
+    stages: list[progress.Stage]
+    url: str
+
+    @property
+    def line(self) -> str:
+        """How it ended, in a few words."""
+        if self.state != "SUCCEEDED":
+            failed = ", ".join(stage.title for stage in self.stages if stage.state == "FAILED")
+            return f"the run {self.state.lower()}{f' in {failed}' if failed else ''}"
+        told = {True: "the gate is passed", False: "the gate is not passed", None: "its gate is not known"}
+        return f"the run succeeded; {told[self.passed]}"
+
+
+def outcome(run: Json, url: str) -> Outcome:
+    """The outcome of a run that has ended."""
+    passed = progress.gate(run) if run["state"] == "SUCCEEDED" else None
+    return Outcome(run.get("display_name", ""), run["state"], passed, progress.stages(run), url)
+
+
+def raise_unless_passed(result: Outcome) -> None:
+    """End the command with the exit code that the outcome has.
+
+    Raises:
+        RunFailedError: if a stage failed, or somebody ended the run.
+        GateFailedError: if the best model does not meet the gate.
+        InfrastructureError: if the server does not tell the gate.
+    """
+    if result.state != "SUCCEEDED":
+        run_id = result.url.rpartition("/")[2]
+        raise RunFailedError(f"{result.line}: {result.url}; `sppo resume {run_id} --host …` retries what failed")
+    if result.passed is None:
+        raise InfrastructureError(f"{result.line}: the server lists no task that tells it; look at {result.url}")
+    if not result.passed:
+        raise GateFailedError(f"{result.line}: {result.url}")
+
+
+def markdown(result: Outcome) -> str:
+    """A summary with a row for each stage."""
+    rows = [
+        f"| {stage.title} | {stage.state.lower()} | {len(stage.tasks)} | {duration(stage.seconds)} |"
+        for stage in result.stages
+    ]
+    head = f"## SPPO: {result.line}\n\n[{result.name}]({result.url})\n"
+    return "\n".join([head, "| stage | state | tasks | time |", "|---|---|--:|--:|", *rows, ""])
+
+
+def junit(result: Outcome) -> bytes:
+    """A test suite with a case for each stage, and one for the run with its gate."""
+    suite = ElementTree.Element("testsuite", name=result.name)
+    for stage in result.stages:
+        case = _case(suite, stage.title, stage.seconds)
+        if stage.state in {"FAILED", "CANCELED"}:
+            ElementTree.SubElement(case, "failure", message=f"{stage.state.lower()}: {result.url}")
+    case = _case(suite, "gate" if result.state == "SUCCEEDED" else "run", 0)
+    if not result.passed:
+        kind = "failure" if result.passed is False or result.state != "SUCCEEDED" else "error"
+        ElementTree.SubElement(case, kind, message=f"{result.line}: {result.url}")
+    for attribute, tag in (("failures", "failure"), ("errors", "error")):
+        suite.set(attribute, str(len(suite.findall(f"*/{tag}"))))
+    suite.set("tests", str(len(suite)))
+    return bytes(ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
+
+
+def _case(suite: ElementTree.Element, name: str, seconds: float) -> ElementTree.Element:
+    return ElementTree.SubElement(suite, "testcase", classname="sppo", name=name, time=f"{seconds:.0f}")
+
+
+def write_reports(result: Outcome, junit_file: Path | None) -> None:
+    """Append the summary to GitHub's, where there is one, and write the JUnit report that is asked for."""
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a") as file:
+            file.write(markdown(result))
+    if junit_file is not None:
+        junit_file.parent.mkdir(parents=True, exist_ok=True)
+        junit_file.write_bytes(junit(result))

@@ -1,0 +1,109 @@
+"""The pipeline as the server knows it: the package, its version there, and what a run of it is given."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from pipelines.compiling import compile_pipeline
+from pipelines.profile import Pool
+from pipelines.submission.client import Client, Json
+from sppo.config import RunConfig, resolve
+from sppo.errors import ConfigError
+from sppo.stages import check_iterations
+
+PIPELINE = "sppo"
+"""Name of the pipeline on the server; every package is a version of it."""
+FIELDS = ("base_model", "prompts", "preference_model", "output_uri", "experiment", "iterations", "shards")
+"""Values of the configuration that have a field of their own in the form of the UI."""
+POOLS = ("generation", "ranking", "training")
+
+
+class Package(NamedTuple):
+    """A compiled pipeline."""
+
+    content: bytes
+    digest: str
+
+    @property
+    def version(self) -> str:
+        """Its name on the server: what has the same digest is the same version."""
+        return f"{PIPELINE}-{self.digest[:16]}"
+
+
+def compile_package(max_iterations: int, profile: str, images: Path | None) -> Package:
+    """Compile the pipeline, as `sppo compile` does.
+
+    Raises:
+        ConfigError: for a wrong number, profile or file of images.
+    """
+    with tempfile.TemporaryDirectory(prefix="sppo-package-") as folder:
+        path = Path(folder) / "sppo.yaml"
+        compile_pipeline(path, max_iterations, profile, images)
+        content = path.read_bytes()
+    return Package(content, hashlib.sha256(content).hexdigest())
+
+
+def parameters(values: Mapping[str, Any], max_iterations: int) -> tuple[Json, RunConfig]:
+    """What a run is given, checked as prepare checks it, but without reading prompts or models.
+
+    Args:
+        values: overrides of the configuration, and of the pools' hardware, such as training_gpus.
+        max_iterations: the iterations that the package can play.
+
+    Returns:
+        The pipeline's parameters, only those that are not left to their defaults; and the resolved configuration.
+
+    Raises:
+        ConfigError: naming every wrong value.
+    """
+    hardware = {f"{pool}_{setting}": (pool, setting) for pool in POOLS for setting in Pool.model_fields}
+    pools = {name: _of_pool(name, *hardware[name], value) for name, value in values.items() if name in hardware}
+    asked = {name: value for name, value in values.items() if name not in hardware}
+    config = resolve(asked)
+    check_iterations(config, max_iterations)
+    if not config.output_uri.startswith("s3://"):
+        raise ConfigError(
+            f"output_uri: {config.output_uri} is a folder, which the pods do not share; set output_uri=s3://bucket/prefix"
+        )
+    fields = {name: getattr(config, name) for name in FIELDS if name in asked}
+    rest = {name: value for name, value in asked.items() if name not in FIELDS}
+    return {**fields, **({"config": rest} if rest else {}), **pools}, config
+
+
+def _of_pool(name: str, pool: str, setting: str, value: Any) -> Any:
+    try:
+        return getattr(Pool.model_validate({setting: value}), setting)
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {error.errors()[0]['msg']} (got {value!r})") from None
+
+
+def upload(client: Client, package: Package) -> tuple[Json, bool]:
+    """The package's version on the server, uploaded if its digest is new there.
+
+    Returns:
+        The version, and whether it was uploaded now.
+    """
+    place = {"namespace": client.namespace} if client.namespace else {}
+    pipeline, _ = client.ensure(
+        lambda: client.newest("pipelines", "pipelines", PIPELINE, **place),
+        "pipelines",
+        json={"name": PIPELINE, "display_name": PIPELINE, "description": "Self-Play Preference Optimization.", **place},
+    )
+    versions = f"pipelines/{pipeline['pipeline_id']}/versions"
+    return client.ensure(
+        lambda: client.newest(versions, "pipeline_versions", package.version),
+        "pipelines/upload_version",
+        params={
+            "name": package.version,
+            "display_name": package.version,
+            "pipelineid": pipeline["pipeline_id"],
+            "description": f"sha256:{package.digest}",
+        },
+        files={"uploadfile": ("sppo.yaml", package.content, "application/yaml")},
+    )
