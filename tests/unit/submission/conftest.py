@@ -137,7 +137,9 @@ class Handler(BaseHTTPRequestHandler):
         content_type = self.headers.get("Content-Type", "")
         content = json.loads(body) if content_type.startswith("application/json") and body else None
         kubeflow.requests.append(
-            SimpleNamespace(line=line, query=query, headers=dict(self.headers), json=content, url=url.path)
+            SimpleNamespace(
+                line=line, url=url.path, query=query, json=content, authorization=self.headers.get("Authorization")
+            )
         )
         fault = next((f for f in kubeflow.faults if line.startswith(f["where"]) and f["times"]), None)
         status, answer, headers = 401, {"message": f"who is {dict(self.headers)}?"}, {}

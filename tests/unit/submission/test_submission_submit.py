@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from .conftest import TOKEN  # noqa: TID252
+from .conftest import TOKEN
 
 
 def created(kubeflow) -> tuple[int, ...]:
@@ -55,7 +55,9 @@ def test_a_package_that_is_there_is_not_uploaded_again(submit, kubeflow):
 def test_where_mlflow_is(submit, kubeflow, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:word@mlflow.example.org")
     assert "MLflow:  https://mlflow.example.org, experiment sppo\n" in submit().out
-    kubeflow.script = [{"state": "PENDING", "plugins_output": {"mlflow": {"entries": {"run": {"value": "http://m/1"}}}}}]
+    kubeflow.script = [
+        {"state": "PENDING", "plugins_output": {"mlflow": {"entries": {"run": {"value": "http://m/1"}}}}}
+    ]
     assert "MLflow:  http://m/1, experiment sppo\n" in submit().out
 
 
@@ -76,7 +78,10 @@ def test_a_dry_run_sends_nothing(submit, kubeflow):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["generate.responses=1", "seed=-1"], "seed: Input should be greater than or equal to 0 (got -1); generate.res"),
+        (
+            ["generate.responses=1", "seed=-1"],
+            "seed: Input should be greater than or equal to 0 (got -1); generate.",
+        ),
         (["train.learning_rat=1"], "train.learning_rat: unknown key; did you mean train.learning_rate?"),
         (["training_gpus=-1"], "training_gpus: Input should be greater than or equal to 0 (got -1)"),
         (["ranking_tolerations={}"], "ranking_tolerations: Input should be a valid list (got {})"),
@@ -95,7 +100,10 @@ def test_wrong_input_is_one_line_and_sends_nothing(submit, kubeflow, wrong, mess
     ("arguments", "message"),
     [
         (["output_uri=s3://b/r", "iterations=4"], "iterations: 4, but this pipeline was compiled for at most 3"),
-        (["output_uri=runs/here"], "output_uri: runs/here is a folder, which the pods do not share; set output_uri=s3:"),
+        (
+            ["output_uri=runs/here"],
+            "output_uri: runs/here is a folder, which the pods do not share; set",
+        ),
         (["--host", "kubeflow.example.org"], "host: 'kubeflow.example.org' is no address such as https://"),
         (["--host", "https://me:word@kubeflow.example.org"], "host: the address holds a user or password"),
     ],
@@ -243,4 +251,4 @@ def test_a_netrc_does_not_replace_the_token(submit, kubeflow, monkeypatch, tmp_p
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password mine\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert submit().code == 0
-    assert {request.headers["Authorization"] for request in kubeflow.requests} == {f"Bearer {TOKEN}"}
+    assert {request.authorization for request in kubeflow.requests} == {f"Bearer {TOKEN}"}
