@@ -7,20 +7,17 @@ client, `kfp_server_api`, is not used: where an answer is cut off it returns an 
 from __future__ import annotations
 
 import json
-import os
 import random
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
+from pipelines.submission.credentials import Credentials
 from sppo.errors import ConfigError, InfrastructureError
 
-SERVICE_ACCOUNT_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"
-"""Where a pod finds the token that Kubernetes made for Kubeflow Pipelines, unless KF_PIPELINES_SA_TOKEN_PATH says."""
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and to wait for more of an answer."""
 ATTEMPTS = 6
@@ -45,43 +42,6 @@ class NotFoundError(ConfigError):
     """The server has nothing of that name."""
 
 
-class _Credentials(requests.auth.AuthBase):
-    """What identifies the user: from the environment or the pod, never from the command line."""
-
-    def __init__(self) -> None:
-        self.token = _one_line("SPPO_KFP_TOKEN")
-        self.cookie = _one_line("SPPO_KFP_COOKIE")
-        path = Path(os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", SERVICE_ACCOUNT_TOKEN))
-        self.file = path if not self.token and not self.cookie and path.is_file() else None
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self.file is not None:
-            self.token = self.file.read_text().strip()  # read each time: Kubernetes renews it
-        if self.token:
-            request.headers["Authorization"] = f"Bearer {self.token}"
-        if self.cookie:
-            request.headers["Cookie"] = self.cookie
-        return request
-
-    def given(self) -> bool:
-        """Whether there are any."""
-        return bool(self.token or self.cookie or self.file)
-
-    def hide(self, text: str) -> str:
-        """A text without them: servers and proxies quote what they refuse."""
-        parts = [part.partition("=")[2] for part in self.cookie.split(";")]
-        for secret in (self.token, self.cookie, *parts):
-            text = text.replace(secret, "***") if len(secret) > 3 else text
-        return text
-
-
-def _one_line(name: str) -> str:
-    value = os.environ.get(name, "").strip()
-    if not value.isprintable() or not value.isascii():
-        raise ConfigError(f"{name}: holds a character that no HTTP header may hold; set it to the bare value")
-    return value
-
-
 class Client:
     """A connection to one Kubeflow Pipelines server."""
 
@@ -102,7 +62,7 @@ class Client:
             raise ConfigError(f"host: {host!r} is no address such as https://kubeflow.example.org/pipeline")
         self.host = host.partition("#")[0].rstrip("/")
         self.namespace = namespace
-        self.credentials = _Credentials()
+        self.credentials = Credentials()
         self.session = requests.Session()
         self.session.auth = self.credentials
 
@@ -117,7 +77,7 @@ class Client:
             InfrastructureError: if every try failed, or the server refuses.
             ConfigError: where another command or environment is needed.
         """
-        return self._persist(lambda: self._send("GET", path, params=params), attempts or ATTEMPTS)
+        return self._persist(lambda: self.once("GET", path, params=params), attempts or ATTEMPTS)
 
     def ensure(self, find: Callable[[], Json | None], path: str, **content: Any) -> tuple[Json, bool]:
         """What `find` gives, or else what a POST makes; an answer that is lost leads to no second one.
@@ -136,7 +96,7 @@ class Client:
             if found is not None:
                 return found, tried
             tried = True
-            return self._send("POST", path, **content), True
+            return self.once("POST", path, **content), True
 
         return self._persist(attempt, ATTEMPTS)
 
@@ -154,7 +114,7 @@ class Client:
         """
         wanted = {"operation": 1, "key": "display_name", "stringValue": name}  # 1 is EQUALS, as kfp.Client sends it
         query = {"filter": json.dumps({"predicates": [wanted]}), "sort_by": "created_at desc", "page_size": "1"}
-        found = self._send("GET", path, params=query | params).get(kind) or []
+        found = self.once("GET", path, params=query | params).get(kind) or []
         return found[0] if found else None
 
     def _persist(self, send: Callable[[], Any], attempts: int) -> Any:
@@ -168,7 +128,18 @@ class Client:
                 time.sleep(fault.wait if fault.wait is not None else random.uniform(0, longest))
         raise AssertionError("no attempt")
 
-    def _send(self, method: str, path: str, **content: Any) -> Json:
+    def once(self, method: str, path: str, **content: Any) -> Json:
+        """Send one request.
+
+        Args:
+            method: GET or POST.
+            path: the route after /apis/v2beta1/.
+            content: `params`, `json` or `files`, as `requests` takes them.
+
+        Raises:
+            Fault: if it may succeed when it is sent again.
+            InfrastructureError, ConfigError: as `get`.
+        """
         what = f"{self.host}: {method} {path.partition('?')[0]}"
         try:
             answer = self.session.request(
@@ -218,7 +189,8 @@ class Client:
             text = body.get("message") or body.get("error") if isinstance(body, dict) else ""
         except ValueError:
             text = answer.reason
-        return self.credentials.hide(" ".join(str(text or "").split()))[:300]
+        line = " ".join(str(text or "").split())
+        return self.credentials.hide("".join(filter(str.isprintable, line)))[:300]
 
     def _sign_in(self) -> str:
         if self.credentials.file is not None:

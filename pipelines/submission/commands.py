@@ -98,7 +98,7 @@ def retry(client: Client, run_id: str) -> Json | None:
         return None
 
     def retried() -> Json | None:
-        now = client.get(f"runs/{run_id}")
+        now = client.once("GET", f"runs/{run_id}")
         return now if now.get("state") not in ENDED or now.get("finished_at") != before.get("finished_at") else None
 
     client.ensure(retried, f"runs/{run_id}:retry", json={})

@@ -62,8 +62,8 @@ def parameters(values: Mapping[str, Any], max_iterations: int) -> tuple[Json, Ru
     Raises:
         ConfigError: naming every wrong value.
     """
-    hardware = {f"{pool}_{setting}": (pool, setting) for pool in POOLS for setting in Pool.model_fields}
-    pools = {name: _of_pool(name, *hardware[name], value) for name, value in values.items() if name in hardware}
+    hardware = hardware_keys()
+    pools = {name: _of_pool(name, hardware[name], value) for name, value in values.items() if name in hardware}
     asked = {name: value for name, value in values.items() if name not in hardware}
     config = resolve(asked)
     check_iterations(config, max_iterations)
@@ -76,7 +76,12 @@ def parameters(values: Mapping[str, Any], max_iterations: int) -> tuple[Json, Ru
     return {**fields, **({"config": rest} if rest else {}), **pools}, config
 
 
-def _of_pool(name: str, pool: str, setting: str, value: Any) -> Any:
+def hardware_keys() -> dict[str, str]:
+    """The pipeline's parameters for the hardware, each with the setting of a pool that it is."""
+    return {f"{pool}_{setting}": setting for pool in POOLS for setting in Pool.model_fields}
+
+
+def _of_pool(name: str, setting: str, value: Any) -> Any:
     try:
         return getattr(Pool.model_validate({setting: value}), setting)
     except ValidationError as error:

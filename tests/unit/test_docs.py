@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import app
+from pipelines.submission.package import hardware_keys
 from sppo.config import all_keys, reference
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ def test_commands_exist(page: Path) -> None:
     overrides = re.findall(
         r"\b([a-z_]+(?:\.[a-z_]+)*)=\S", "\n".join(re.findall(r"^    sppo .*$", page.read_text(), re.MULTILINE))
     )
-    assert set(overrides) <= set(all_keys())
+    assert set(overrides) <= {*all_keys(), *hardware_keys()}
 
 
 def test_make_targets_exist() -> None:
