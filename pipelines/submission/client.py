@@ -38,10 +38,6 @@ class Fault(Exception):
         self.wait = wait
 
 
-class NotFoundError(ConfigError):
-    """The server has nothing of that name."""
-
-
 class Client:
     """A connection to one Kubeflow Pipelines server."""
 
@@ -178,7 +174,7 @@ class Client:
             place = f"namespace {self.namespace}" if self.namespace else "that namespace (--namespace chooses one)"
             raise InfrastructureError(f"{told}; ask for the edit role in {place}")
         if status == 404:
-            raise NotFoundError(f"{told}; correct the name, or --host (often it ends in /pipeline)")
+            raise ConfigError(f"{told}; correct the name, or --host (often it ends in /pipeline)")
         if status in {408, 409, 425, 429} or status >= 500:
             raise Fault(told, _seconds(answer.headers.get("Retry-After", "")))
         raise ConfigError(told)

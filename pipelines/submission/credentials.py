@@ -23,6 +23,7 @@ class Credentials(requests.auth.AuthBase):
         self.file = path if not self.token and not self.cookie and path.is_file() else None
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """A request with them; also keeps `requests` from taking a password out of a .netrc instead."""
         if self.file is not None:
             self.token = self.file.read_text().strip()  # read each time: Kubernetes renews it
         if self.token:
