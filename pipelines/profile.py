@@ -5,20 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from sppo.config import Section, parse_yaml
 from sppo.errors import ConfigError
 
 SHIPPED = Path(__file__).parent / "profiles"
 """The profiles that come with the pipeline."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Resources(_Section):
+class Resources(Section):
     """What one task asks for and may use, as Kubernetes quantities."""
 
     cpu: str = Field("1", description="CPU request.")
@@ -27,15 +23,15 @@ class Resources(_Section):
     hours: int = Field(1, ge=1, description="Longest time of one attempt.")
 
 
-class Pool(_Section):
+class Pool(Section):
     """Where the tasks of one kind run: defaults of the pipeline's parameters."""
 
-    node_selector: dict[str, str] = {}
-    tolerations: list[dict[str, Any]] = []
+    node_selector: dict[str, str] = Field({})
+    tolerations: list[dict[str, Any]] = Field([])
     gpus: int = Field(0, ge=0)
 
 
-class Stages(_Section):
+class Stages(Section):
     """The resources of each stage."""
 
     prepare: Resources = Resources(memory="8G")
@@ -47,7 +43,7 @@ class Stages(_Section):
     keep: Resources = Resources(memory="1G")
 
 
-class Profile(_Section):
+class Profile(Section):
     """What the pipeline asks of a cluster."""
 
     generation: Pool = Pool()
@@ -73,7 +69,7 @@ def load_images(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise ConfigError(f"images: {path}: no such file")
-    images = yaml.safe_load(path.read_text())
+    images = parse_yaml(path.read_bytes(), f"images: {path}")
     if not isinstance(images, dict) or not all(isinstance(image, str) and image for image in images.values()):
         raise ConfigError(f"images: {path}: not a mapping of stages to images")
     unknown = sorted(set(images) - set(STAGES))
@@ -90,16 +86,14 @@ def load_profile(name: str) -> Profile:
     """
     shipped = SHIPPED / f"{name}.yaml"
     if shipped.is_file():
-        text = shipped.read_text()
+        path = shipped
     elif Path(name).is_file():
-        text = Path(name).read_text()
+        path = Path(name)
     else:
         names = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
         raise ConfigError(f"profile: {name!r} is neither a file nor one of {', '.join(names)}")
     try:
-        return Profile.model_validate(yaml.safe_load(text) or {})
-    except yaml.YAMLError as error:
-        raise ConfigError(f"profile {name}: not YAML ({' '.join(str(error).split())})") from None
+        return Profile.model_validate(parse_yaml(path.read_bytes(), f"profile {name}") or {})
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
         raise ConfigError(f"profile {name}: {problems}") from None

@@ -12,7 +12,7 @@ import tyro
 import yaml
 
 from sppo import layout, stages
-from sppo.config import RunConfig, reference, resolve
+from sppo.config import RunConfig, parse_yaml, read_config, reference, resolve
 from sppo.errors import ConfigError
 from sppo.store import Store, open_store
 
@@ -39,7 +39,7 @@ def collect_values(preset: str | None, file: Path | None, overrides: Sequence[st
     if file is not None:
         if not file.is_file():
             raise ConfigError(f"config: {file}: no such file")
-        loaded = _yaml(file.read_bytes(), f"config: {file}")
+        loaded = parse_yaml(file.read_bytes(), f"config: {file}")
         if not isinstance(loaded, dict):
             raise ConfigError(f"config: {file}: not a YAML mapping of keys to values")
         values |= loaded
@@ -47,15 +47,8 @@ def collect_values(preset: str | None, file: Path | None, overrides: Sequence[st
         key, equals, value = override.partition("=")
         if not equals:
             raise ConfigError(f"{override!r} is not KEY=VALUE; write {override}=VALUE")
-        values[key] = _yaml(value, key) if value else ""
+        values[key] = parse_yaml(value, key) if value else ""
     return values if preset is None else {**values, "preset": preset}
-
-
-def _yaml(text: str | bytes, what: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what}: not YAML ({' '.join(str(error).split())})") from None
 
 
 def prepare(overrides: Overrides = (), preset: str | None = None, config_file: ConfigFile = None) -> None:
@@ -153,7 +146,7 @@ def recorded_config(output_uri: str) -> RunConfig:
     store = open_store(output_uri)
     if store.manifest(layout.PREPARED) is None:
         raise ConfigError(f"{output_uri}: no run was started there; start one with `sppo run output_uri={output_uri}`")
-    config = RunConfig.model_validate_json(Path(_config_path(store)).read_bytes())
+    config = read_config(Path(_config_path(store)))
     if config.output_uri != store.uri:
         raise ConfigError(
             f"{output_uri}: this run was started as {config.output_uri}, and its tables name its models there; "

@@ -5,17 +5,21 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from sppo.errors import ConfigError
 
 PresetName = Literal["cpu", "paper", "official"]
 PRESETS: tuple[str, ...] = get_args(PresetName)
+FREE = {"output_uri", "experiment", "shards"}
+"""Values of a run that do not change its results: another one resumes the same run."""
 
 
 class Section(BaseModel):
@@ -175,9 +179,42 @@ class RunConfig(Section):
     publish: PublishConfig = PublishConfig()
 
     def digest(self) -> str:
-        """SHA-256 of what determines the results: all values but the names of places and the number of shards."""
-        kept = self.model_dump(mode="json", exclude={"output_uri", "experiment", "shards"})
+        """SHA-256 of what determines the results."""
+        kept = self.model_dump(mode="json", exclude=FREE)
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+    def decisive(self) -> dict[str, Any]:
+        """What determines the results, by dotted key."""
+        return flatten(self.model_dump(mode="json", exclude=FREE))
+
+
+def read_config(path: Path) -> RunConfig:
+    """A resolved configuration, as prepare wrote it."""
+    return RunConfig.model_validate_json(path.read_bytes())
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def parse_yaml(text: str | bytes, what: str) -> Any:
+    """YAML that a person wrote.
+
+    Args:
+        text: the YAML.
+        what: where it comes from, for the message.
+
+    Raises:
+        ConfigError: if it is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what}: not YAML ({' '.join(str(error).split())})") from None
 
 
 def load_preset(name: str) -> dict[str, Any]:
@@ -237,38 +274,26 @@ def _explain(problem: Any, keys: list[str], otherwise: str) -> str:
     return f"{path}: unknown key; {f'did you mean {near[0]}?' if near else otherwise}"
 
 
-def all_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+def all_keys(section: type[BaseModel] = RunConfig) -> list[str]:
     """Dotted paths of every value of the configuration."""
-    keys: list[str] = []
+    return [key for key, _ in _fields(section)]
+
+
+def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every value, and every section that holds values, by dotted path."""
     for name, field in section.model_fields.items():
+        yield prefix + name, field
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            keys += [f"{prefix}{name}", *all_keys(kind, f"{prefix}{name}.")]
-        else:
-            keys.append(prefix + name)
-    return keys
+            yield from _fields(kind, f"{prefix}{name}.")
 
 
 def reference() -> str:
     """Every value of the configuration with its meaning and what each preset sets, as a Markdown table."""
-    presets = {name: resolve({"preset": name}).model_dump(mode="json") for name in PRESETS}
+    presets = [flatten(resolve({"preset": name}).model_dump(mode="json")) for name in PRESETS]
     lines = [f"| key | meaning | {' | '.join(PRESETS)} |", "|---|---|" + "---|" * len(PRESETS)]
-    for key in all_keys():
-        *path, last = key.split(".")
-        section: type[BaseModel] = RunConfig
-        for name in path:
-            kind = section.model_fields[name].annotation
-            assert isinstance(kind, type)
-            section = kind
-        field = section.model_fields[last]
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            continue
-        values = [str(_at(values, [*path, last])).replace("|", "\\|") for values in presets.values()]
-        lines.append(f"| `{key}` | {field.description} | {' | '.join(f'`{value}`' for value in values)} |")
+    for key, field in _fields(RunConfig):
+        if key in presets[0]:  # a section is no value
+            values = [str(preset[key]).replace("|", "\\|") for preset in presets]
+            lines.append(f"| `{key}` | {field.description} | {' | '.join(f'`{value}`' for value in values)} |")
     return "\n".join(lines)
-
-
-def _at(values: Any, path: list[str]) -> Any:
-    for name in path:
-        values = values[name]
-    return values

@@ -71,6 +71,11 @@ def figures(config: RunConfig, iteration: int, chunk_total: int) -> dict[str, fl
     }
 
 
+def chunk_count(rows: int, size: int) -> int:
+    """How many groups `chunks` makes of so many rows."""
+    return -(-rows // size)
+
+
 def chunks(rows: Sequence[T], size: int) -> list[list[T]]:
     """Consecutive groups of `size` rows; the last may be smaller."""
     return [list(rows[i : i + size]) for i in range(0, len(rows), size)]

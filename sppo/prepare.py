@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sppo import chat, layout, prompts, tables
-from sppo.config import RunConfig
+from sppo.config import RunConfig, read_config
 from sppo.errors import ConfigError
+from sppo.generate import chunk_count
 from sppo.models import causal_lm_config, fetch_model
 from sppo.preference import check_preference_model
 from sppo.store import Store, open_store, run_once
@@ -29,16 +30,10 @@ def prepare(config: RunConfig) -> Path:
     return store.fetch(layout.PREPARED)
 
 
-def load_config(path: Path) -> RunConfig:
-    """The resolved configuration that prepare wrote."""
-    return RunConfig.model_validate_json(path.read_text())
-
-
 def shard_list(config: RunConfig, prepared: Path) -> list[int]:
     """The shards of an iteration: as many as asked for, but none without a chunk of prompts."""
     rows = tables.read(prepared / layout.prompts_file(1), tables.PROMPTS)
-    chunks = -(-len(rows) // config.generate.chunk_size)
-    return list(range(min(config.shards, chunks)))
+    return list(range(min(config.shards, chunk_count(len(rows), config.generate.chunk_size))))
 
 
 def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
@@ -100,20 +95,10 @@ def _refuse_another_run(store: Store, config: RunConfig) -> None:
     """A second run in the same place must be the same run: name what differs instead of mixing two."""
     if store.manifest(layout.PREPARED) is None:
         return
-    before = load_config(store.fetch(layout.PREPARED) / layout.CONFIG_FILE)
+    before = read_config(store.fetch(layout.PREPARED) / layout.CONFIG_FILE)
     if before.digest() != config.digest():
-        changed = sorted(_differences(before.model_dump(mode="json"), config.model_dump(mode="json")))
+        old, new = before.decisive(), config.decisive()
+        changed = sorted(key for key in old if old[key] != new[key])
         raise ConfigError(
             f"output_uri: {config.output_uri} holds a run with another {', '.join(changed)}; choose another output_uri"
         )
-
-
-def _differences(before: Mapping[str, object], after: Mapping[str, object], prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for name in before:
-        old, new = before[name], after.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{name}.")
-        elif old != new and name not in {"output_uri", "experiment", "shards"}:
-            found.append(prefix + name)
-    return found

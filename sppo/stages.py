@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from sppo import layout, tables
-from sppo.config import RunConfig, resolve
+from sppo.config import RunConfig, read_config, resolve
 from sppo.errors import ConfigError, SppoError, storage_errors
 from sppo.store import open_store, read_committed
 
@@ -118,7 +118,7 @@ def generate(
     from sppo import generate as work
 
     prompts = Path(prompts_path) / layout.prompts_file(iteration)
-    rows = work.generate(_load(config_path), iteration, shard, shards, model_uri, prompts)
+    rows = work.generate(read_config(Path(config_path)), iteration, shard, shards, model_uri, prompts)
     tables.write(Path(responses_path), tables.RESPONSES, rows)
 
 
@@ -139,7 +139,7 @@ def rank(
     """
     from sppo import rank as work
 
-    config = _load(config_path)
+    config = read_config(Path(config_path))
     folder = work.rank(config, iteration, shard, shards, Path(responses_path))
     _leave(folder / layout.PREFERENCES_FILE, preferences_path)
     _leave(folder / layout.PAIRS_FILE, pairs_path)
@@ -156,7 +156,7 @@ def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, p
     from sppo import train as work
     from sppo.tracking import Record, track
 
-    config = _load(config_path)
+    config = read_config(Path(config_path))
     store = open_store(config.output_uri)
     prompts = tables.read(Path(prompts_path) / layout.prompts_file(iteration), tables.PROMPTS)
     upstream = _upstream(config, iteration, len(prompts), len(pairs_paths))
@@ -182,7 +182,7 @@ def evaluate(
     from sppo.report import collect, render_html, render_markdown
     from sppo.tracking import Record, track
 
-    config = _load(config_path)
+    config = read_config(Path(config_path))
     store = open_store(config.output_uri)
     found = work.evaluate(config, iteration, model_uri, previous_uri, Path(prompts_path) / layout.HELD_OUT_FILE)
     report = collect(config, store, last=iteration)
@@ -206,7 +206,7 @@ def publish(config_path: str, best_uri: str, html_path: str, markdown_path: str)
     from sppo import publish as work
     from sppo.tracking import Record, track
 
-    config = _load(config_path)
+    config = read_config(Path(config_path))
     store = open_store(config.output_uri)
     result = work.publish(config, best_uri)
     _leave(result.report_path, html_path)
@@ -228,16 +228,12 @@ def publish(config_path: str, best_uri: str, html_path: str, markdown_path: str)
     return Published(result.model_uri, result.passed, result.figures)
 
 
-def _load(config_path: str) -> RunConfig:
-    return RunConfig.model_validate_json(Path(config_path).read_text())
-
-
 def _upstream(config: RunConfig, iteration: int, prompts: int, shards: int) -> dict[str, float]:
     """The figures of an iteration's generate and rank, over all shards."""
     from sppo import generate, rank
 
     store = open_store(config.output_uri)
-    chunk_total = -(-prompts // config.generate.chunk_size)
+    chunk_total = generate.chunk_count(prompts, config.generate.chunk_size)
     ranked = [store.manifest(layout.preferences(iteration, shard, shards)) for shard in range(shards)]
     return generate.figures(config, iteration, chunk_total) | rank.figures([m.figures for m in ranked if m])
 

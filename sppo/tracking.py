@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
@@ -75,6 +75,11 @@ def tracking_uri(store: Store) -> str | None:
     return f"sqlite:///{store.root}/mlflow.db" if isinstance(store, LocalStore) else None
 
 
+def without_password(text: str) -> str:
+    """A text in which addresses do not tell their user and password."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
 def _records(config: RunConfig, store: Store) -> Iterator[Record]:
     """All records of a run, in the order of the loop."""
     stages = [("prepare", 0)]
@@ -96,7 +101,7 @@ def _outage_reported(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
         line = f"warning: MLflow at {uri} failed ({str(error).splitlines()[0]}); figures are kept and sent later"
-        print(re.sub(r"//[^/@\s]*@", "//", line), flush=True)  # an address may hold a password
+        print(without_password(line), flush=True)
 
 
 class _Run:
@@ -180,8 +185,8 @@ class _Run:
 
         # Parameters cannot change once they are logged; these may, when a run is resumed.
         free = {"output_uri": self.store.uri, "shards": str(self.config.shards)}
-        kept = self.config.model_dump(mode="json", exclude={*free, "experiment"})
-        self.client.log_batch(self.parent, params=[Param(name, str(value)) for name, value in flatten(kept).items()])
+        params = [Param(name, str(value)) for name, value in self.config.decisive().items()]
+        self.client.log_batch(self.parent, params=params)
         for name, value in free.items():
             self.client.set_tag(self.parent, f"sppo.{name}", value)
         self.client.set_tag(self.parent, "sppo.config_digest", self.config.digest())
@@ -216,14 +221,6 @@ class _Run:
             ]
         if record.passed:
             self.client.set_registered_model_alias(name, self.config.publish.alias, versions[0].version)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values as dotted keys."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
 
 
 def _name(store: Store) -> str:

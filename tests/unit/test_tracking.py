@@ -1,9 +1,9 @@
 import pytest
 from mlflow import MlflowClient
 
-from sppo.config import resolve
+from sppo.config import flatten, resolve
 from sppo.store import open_store
-from sppo.tracking import Record, flatten, track, tracking_uri
+from sppo.tracking import Record, track, tracking_uri
 
 TRAINED = Record(
     stage="train",
