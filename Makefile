@@ -17,7 +17,7 @@ UV_VERSION := 0.13.9
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: venv ## Play the whole alignment loop on this machine (three iterations, no GPU needed)
@@ -55,6 +55,20 @@ lock: ## Write requirements.txt anew from requirements.in
 	$(LOCK)/bin/uv pip compile requirements.in --upgrade --quiet \
 		--python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 		--custom-compile-command "make lock" --output-file requirements.txt
+
+MANIFESTS := build/manifests
+
+.PHONY: manifests
+manifests: ## Render the Kubernetes manifests of every overlay into build/manifests
+	@render="$$(command -v kubectl || command -v kustomize || true)"; \
+	[ -n "$$render" ] || { echo "make manifests needs kubectl or kustomize on the PATH" >&2; exit 1; }; \
+	[ "$${render##*/}" = kustomize ] && render+=" build" || render+=" kustomize"; \
+	mkdir -p $(MANIFESTS); \
+	for overlay in manifests/overlays/*/; do \
+		name="$$(basename "$$overlay")"; \
+		$$render "$$overlay" > $(MANIFESTS)/$$name.yaml; \
+		echo "$(MANIFESTS)/$$name.yaml"; \
+	done
 
 .PHONY: clean
 clean: ## Remove the environment and every cache (not runs/)

@@ -13,6 +13,8 @@ USER = 10001
 """The user of every image."""
 CACHE = "/cache"
 """Where the images keep downloaded models; a volume is mounted there if the profile names one."""
+RUN_LABEL = ("app.kubernetes.io/name", "sppo-run")
+"""On every pod of a run: the cluster's network policies know it by this label."""
 SETTINGS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE")
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
@@ -50,6 +52,7 @@ def harden(task: PipelineTask, stage: str, profile: Profile) -> None:
     if stage in profile.images:
         task.set_container_image(profile.images[stage])
     task.set_caching_options(False)
+    kubernetes.add_pod_label(task, *RUN_LABEL)
     task.set_cpu_request(resources.cpu).set_memory_request(resources.memory).set_memory_limit(resources.memory)
     if resources.shared_memory:
         kubernetes.empty_dir_mount(

@@ -202,7 +202,7 @@ def test_queue_and_model_cache_are_those_of_the_profile(package, profile):
     for label, executor in package.on_kubernetes.items():
         labels = executor.get("podMetadata", {}).get("labels", {})
         queued = {"kueue.x-k8s.io/queue-name": wanted.queue} if wanted.queue and stage(label) in POOLS else {}
-        assert labels == queued
+        assert labels == {"app.kubernetes.io/name": "sppo-run", **queued}
         claims = [mount["constant"] for mount in executor.get("pvcMount", [])]
         assert claims == [claim for claim in [wanted.model_cache] if claim]
 
