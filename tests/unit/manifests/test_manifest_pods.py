@@ -1,0 +1,118 @@
+"""What every pod may and must do: Restricted Pod Security, exact images, resources, probes, and room in the quota."""
+
+import copy
+import re
+from fractions import Fraction
+
+import pytest
+
+SERVERS = {"Deployment", "StatefulSet"}
+ALLOWED_VOLUMES = {"name", "configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+EXACT = re.compile(r"[^\s:@]+(/[^\s:@]+)+(:v?\d+\.\d+[^\s:@]*|@sha256:[0-9a-f]{64})")
+UNITS = {"": 1, "m": Fraction(1, 1000), "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def violations(spec):
+    """What the Restricted profile of the Pod Security Standards refuses."""
+    whole = spec.get("securityContext", {})
+    found = [key for key in ("hostNetwork", "hostPID", "hostIPC", "hostUsers") if spec.get(key)]
+    found += [f"volume {v['name']}" for v in spec.get("volumes", []) if not v.keys() <= ALLOWED_VOLUMES]
+    for container in [*spec.get("initContainers", []), *spec["containers"]]:
+        own = container.get("securityContext", {})
+        if own.get("privileged") or own.get("allowPrivilegeEscalation") is not False:
+            found.append("privileges")
+        if own.get("capabilities") != {"drop": ["ALL"]}:
+            found.append("capabilities")
+        if not own.get("runAsNonRoot", whole.get("runAsNonRoot")):
+            found.append("runAsNonRoot")
+        if own.get("runAsUser", whole.get("runAsUser")) in {None, 0}:
+            found.append("runAsUser")
+        if own.get("seccompProfile", whole.get("seccompProfile")) != {"type": "RuntimeDefault"}:
+            found.append("seccompProfile")
+        if own.get("procMount", "Default") != "Default" or any("hostPort" in p for p in container.get("ports", [])):
+            found.append("host")
+    return found
+
+
+def quantity(text):
+    number, unit = re.fullmatch(r"([\d.]+)(\w*)", str(text)).groups()
+    return Fraction(number) * UNITS[unit]
+
+
+def test_every_pod_is_restricted(rendered):
+    pods = list(rendered.pods())
+    assert {"mlflow", "postgresql", "sppo-model-cache"} <= {pod.owner for pod in pods}
+    for pod in pods:
+        assert violations(pod.spec) == [], pod.owner
+        assert pod.spec["automountServiceAccountToken"] is False
+        # A Service called mlflow would set MLFLOW_PORT, the server's own option.
+        assert pod.spec["enableServiceLinks"] is False
+        assert all(container["securityContext"]["readOnlyRootFilesystem"] for container in pod.containers)
+
+
+SPOILS = {
+    "hostNetwork": lambda pod: pod.update(hostNetwork=True),
+    "volume node": lambda pod: pod["volumes"].append({"name": "node", "hostPath": {"path": "/"}}),
+    "privileges": lambda pod: pod["containers"][0]["securityContext"].pop("allowPrivilegeEscalation"),
+    "capabilities": lambda pod: pod["containers"][0]["securityContext"]["capabilities"].update(add=["SYS_ADMIN"]),
+    "runAsNonRoot": lambda pod: pod["securityContext"].update(runAsNonRoot=False),
+    "runAsUser": lambda pod: pod["containers"][0]["securityContext"].update(runAsUser=0),
+    "seccompProfile": lambda pod: pod["securityContext"].pop("seccompProfile"),
+    "host": lambda pod: pod["containers"][0]["ports"].append({"containerPort": 1, "hostPort": 1}),
+}
+
+
+@pytest.mark.parametrize("rule", SPOILS)
+def test_the_rules_see_what_breaks_them(mlflow, rule):
+    spoilt = copy.deepcopy(mlflow)
+    SPOILS[rule](spoilt)
+    assert violations(spoilt) == [rule]
+
+
+def test_the_namespace_of_the_services_enforces_the_same(rendered):
+    (namespace,) = rendered.of("Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_every_image_is_exact(rendered):
+    for pod in rendered.pods():
+        assert all(EXACT.fullmatch(container["image"]) for container in pod.containers), pod.owner
+
+
+@pytest.mark.parametrize("image", ["mlflow:3.1", "ghcr.io/mlflow/mlflow", "ghcr.io/mlflow/mlflow:latest", "a/b:v3"])
+def test_what_is_no_exact_image(image):
+    assert not EXACT.fullmatch(image)
+
+
+def test_every_container_has_resources_and_every_server_probes(rendered):
+    for pod in rendered.pods():
+        for container in pod.containers:
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+            assert "memory" in container["resources"]["limits"]
+            assert quantity(container["resources"]["requests"]["memory"]) <= quantity(
+                container["resources"]["limits"]["memory"]
+            )
+        if pod.kind in SERVERS:
+            for container in pod.spec["containers"]:
+                ports = {port["name"] for port in container["ports"]}
+                for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                    asked = container[probe].get("httpGet") or container[probe].get("tcpSocket") or {"port": None}
+                    assert asked["port"] in {*ports, None}
+                    assert ("exec" in container[probe]) == (asked["port"] is None)
+
+
+def test_the_quota_has_room_for_an_update_of_everything(rendered):
+    hard = rendered.one("ResourceQuota", "services")["spec"]["hard"]
+    pods = [pod for pod in rendered.pods() if pod.namespace == "sppo"]
+    for name in ("requests.cpu", "requests.memory", "limits.memory"):
+        part, resource = name.split(".")
+        asked = sum(
+            quantity(container["resources"][part][resource]) * (pod.copies + 1)
+            for pod in pods
+            for container in pod.containers
+        )
+        assert asked <= quantity(hard[name])
+    claims = [claim for item in rendered.of("StatefulSet") for claim in item["spec"]["volumeClaimTemplates"]]
+    assert sum(quantity(claim["spec"]["resources"]["requests"]["storage"]) for claim in claims) <= quantity(
+        hard["requests.storage"]
+    )
