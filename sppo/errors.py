@@ -42,7 +42,7 @@ class GateFailedError(SppoError):
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn a full, read-only or forbidden file system, or a file in a folder's place, into one line that names the path."""
+    """Turn a full or forbidden file system, or a file in a folder's place, into one line that names the path."""
     try:
         yield
     except OSError as error:
