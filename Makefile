@@ -48,6 +48,15 @@ format: venv ## Mend style and formatting where a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: golden
+golden: venv ## Write the golden packages of the tests anew
+	rm -f tests/unit/golden/*.yaml
+	$(BIN)/sppo compile --output tests/unit/golden/default.yaml
+	for profile in pipelines/profiles/*.yaml; do \
+		$(BIN)/sppo compile --max-iterations 1 --profile "$$(basename "$$profile" .yaml)" \
+			--output "tests/unit/golden/$$(basename "$$profile")"; \
+	done
+
 .PHONY: lock
 lock: ## Write requirements.txt anew from requirements.in
 	$(PYTHON) -m venv $(LOCK)

@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.box import SIMPLE
@@ -14,10 +14,14 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from sppo import cli as stage
+from sppo import layout
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values, recorded_config
 from sppo.config import RunConfig, all_keys, explain
 from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
 from sppo.store import open_store
+
+if TYPE_CHECKING:
+    from sppo.report import RunReport
 
 app = tyro.extras.SubcommandApp()
 
@@ -233,33 +237,37 @@ def _finish(config: RunConfig) -> None:
     Raises:
         GateFailedError: if the best model does not meet the gate.
     """
-    from sppo.report import collect
     from sppo.tracking import tracking_uri
 
     store = open_store(config.output_uri)
-    _print_table(config)
-    print(f"model:   {store.uri}/published/model")
-    print(f"report:  {store.uri}/published/report/report.html")
+    collected = _print_table(config)
+    print(f"model:   {store.uri}/{layout.PUBLISHED_MODEL}")
+    print(f"report:  {store.uri}/{layout.PUBLISHED_REPORT}/{layout.REPORT_FILE}")
     print(f"MLflow:  {_mlflow_hint(tracking_uri(store))}")
-    if not collect(config, store).passed:
+    if not collected.passed:
         required = config.evaluate.gate.required_vs_base
         raise GateFailedError(f"the best model's win rate over the base is not above {required} with 95 % confidence")
 
 
 def _mlflow_hint(uri: str | None) -> str:
     """How to look at a run in MLflow; an address is shown without its password."""
+    from sppo.tracking import without_password
+
     if uri is None:
         return "set MLFLOW_TRACKING_URI and run `sppo resume` to send the figures there"
     if uri.startswith("sqlite:"):
         return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
-    return re.sub(r"//[^/@\s]*@", "//", uri)
+    return without_password(uri)
 
 
-def _print_table(config: RunConfig) -> None:
+def _print_table(config: RunConfig) -> RunReport:
+    """Print a run's table, and give the report that it is taken from."""
     from sppo.report import SUMMARY_COLUMNS, collect, summary_rows
 
+    collected = collect(config, open_store(config.output_uri))
     table = Table(*(Column(name, no_wrap=True) for name in SUMMARY_COLUMNS), box=SIMPLE)
-    for row in summary_rows(collect(config, open_store(config.output_uri))):
+    for row in summary_rows(collected):
         table.add_row(*row)
     # On a narrow terminal whole lines wrap, which is better than figures that are cut.
     Console(width=max(Console().width, 115)).print(table)
+    return collected

@@ -152,6 +152,20 @@ def make_ending(name: str, profile: Profile) -> Any:
     return ending
 
 
+def make_end(profile: Profile) -> Callable[[Any], Any]:
+    """The end of the pipeline: from the task that published, through the ending of its gate, to the model's URI."""
+    end_passed, end_failed = make_ending(GATE_PASSED, profile), make_ending(GATE_FAILED, profile)
+
+    def end(published: Any) -> Any:
+        with dsl.If(published.outputs["gate"] == "passed", name="if-passed"):
+            passed = end_passed(model_uri=published.outputs["model_uri"]).set_caching_options(False)
+        with dsl.Else(name="if-failed"):
+            failed = end_failed(model_uri=published.outputs["model_uri"]).set_caching_options(False)
+        return dsl.OneOf(passed.output, failed.output)
+
+    return end
+
+
 GATE_PASSED, GATE_FAILED = "gate-passed", "gate-failed"
 """Tasks of which a run that came to its end has played one."""
 NO_HARDWARE = Profile()
@@ -160,8 +174,7 @@ NO_HARDWARE = Profile()
 
 def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
     """The whole pipeline, for up to `max_iterations` iterations, with a profile's defaults for the hardware."""
-    self_play = make_iteration(profile)
-    end_passed, end_failed = make_ending(GATE_PASSED, profile), make_ending(GATE_FAILED, profile)
+    self_play, end = make_iteration(profile), make_end(profile)
 
     @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")
     def sppo(
@@ -235,10 +248,6 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
         best_uri = play(iteration, 1, max_iterations, prepared.outputs["base_uri"], profile)
         published = publish(run_config=prepared.outputs["run_config"], best_uri=best_uri)
         harden(published, "publish", profile)
-        with dsl.If(published.outputs["gate"] == "passed", name="if-passed"):
-            passed = end_passed(model_uri=published.outputs["model_uri"]).set_caching_options(False)
-        with dsl.Else(name="if-failed"):
-            failed = end_failed(model_uri=published.outputs["model_uri"]).set_caching_options(False)
-        return dsl.OneOf(passed.output, failed.output)
+        return end(published)
 
     return sppo

@@ -6,7 +6,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NO_PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_PLACE = _NO_ROOM | {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 class SppoError(Exception):
@@ -41,7 +42,7 @@ class GateFailedError(SppoError):
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn a full, read-only or forbidden file system into one line that names the path."""
+    """Turn a full or forbidden file system, or a file in a folder's place, into one line that names the path."""
     try:
         yield
     except OSError as error:

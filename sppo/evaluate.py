@@ -12,15 +12,15 @@ import numpy as np
 
 from sppo import layout, tables
 from sppo.config import RunConfig
-from sppo.engines import Sampling, load_engine
+from sppo.engines import Sampling
 from sppo.gate import decide
+from sppo.generate import LazyEngine
 from sppo.models import fetch_model, model_digest
 from sppo.preference import load_preference_model
-from sppo.preference.base import PreferenceModel
 from sppo.progress import heartbeat
 from sppo.seeds import derive_seed
 from sppo.store import Manifest, Store, file_sha256, open_store, run_once
-from sppo.winrate import bootstrap_interval, contest, length_controlled_win_rate
+from sppo.winrate import Contest, bootstrap_interval, contest, length_controlled_win_rate
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,17 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
     store = open_store(config.output_uri)
     uris = {"new": model_uri, "previous": previous_uri, "base": config.base_model}
     folders = {role: fetch_model(uri) for role, uri in uris.items()}
-    inputs = {"config": config.digest(), "held_out": file_sha256(held_out)}
-    inputs |= {role: model_digest(folder) for role, folder in folders.items()}
-    inputs["judge"] = model_digest(fetch_model(config.preference_model))
+    digests = {role: model_digest(folder) for role, folder in folders.items()}
+    common = {"config": config.digest(), "held_out": file_sha256(held_out)}
+    inputs = {**common, **digests, "judge": model_digest(fetch_model(config.preference_model))}
 
     def work(output: Path) -> Mapping[str, float]:
         prompts = tables.read(held_out, tables.PROMPTS)
-        answers = {role: _answers(config, store, folders[role], held_out) for role in folders}
-        figures = _contests(config, [row["prompt"] for row in prompts], prompts, answers, output)
+        answers = {
+            role: _answers(config, store, folder, {**common, "model": digests[role]}, prompts)
+            for role, folder in folders.items()
+        }
+        figures = _contests(config, prompts, answers, output)
         verdict = decide(config, iteration, figures)
         best = previous_uri if verdict.decision == "keep-previous" else model_uri
         (output / layout.VERDICT_FILE).write_text(
@@ -93,12 +96,12 @@ def _read(store: Store, iteration: int, manifest: Manifest) -> Evaluation:
     return Evaluation(verdict["decision"], verdict["reason"], verdict["best_uri"], dict(manifest.figures), folder)
 
 
-def _answers(config: RunConfig, store: Store, folder: Path, held_out: Path) -> Answers:
+def _answers(
+    config: RunConfig, store: Store, folder: Path, inputs: Mapping[str, str], prompts: Sequence[dict[str, Any]]
+) -> Answers:
     """A model's answers; each model answers once in a run, whichever iterations ask for it."""
-    digest = model_digest(folder)
-    key = layout.answers(digest)
-    inputs = {"config": config.digest(), "model": digest, "held_out": file_sha256(held_out)}
-    run_once(store, key, inputs, lambda output: _answer(config, folder, held_out, output))
+    key = layout.answers(inputs["model"])
+    run_once(store, key, inputs, lambda output: _answer(config, folder, prompts, output))
     rows = tables.read(store.fetch(key) / layout.ANSWERS_FILE, tables.ANSWERS)
     samples = max(row["sample"] for row in rows) + 1
     grouped = [rows[i : i + samples] for i in range(0, len(rows), samples)]
@@ -109,12 +112,9 @@ def _answers(config: RunConfig, store: Store, folder: Path, held_out: Path) -> A
     )
 
 
-def _answer(config: RunConfig, folder: Path, held_out: Path, output: Path) -> Mapping[str, float]:
+def _answer(config: RunConfig, folder: Path, prompts: Sequence[dict[str, Any]], output: Path) -> Mapping[str, float]:
     wanted = config.evaluate
-    prompts = tables.read(held_out, tables.PROMPTS)
-    context = config.prepare.max_prompt_tokens + wanted.max_tokens
-    with heartbeat(f"loading {folder} into {config.generate.engine}"):
-        engine = load_engine(folder, config.generate, context)
+    engine = LazyEngine(folder, config).load()
     sampling = Sampling(wanted.samples, wanted.temperature, wanted.top_p, wanted.max_tokens)
     seeds = [derive_seed(config.seed, "evaluate", row["prompt_id"]) for row in prompts]
     with heartbeat(f"answering {len(prompts)} held-out prompts {wanted.samples} times"):
@@ -136,11 +136,7 @@ def _answer(config: RunConfig, folder: Path, held_out: Path, output: Path) -> Ma
 
 
 def _contests(
-    config: RunConfig,
-    texts: Sequence[str],
-    prompts: Sequence[dict[str, Any]],
-    answers: Mapping[str, Answers],
-    output: Path,
+    config: RunConfig, prompts: Sequence[dict[str, Any]], answers: Mapping[str, Answers], output: Path
 ) -> dict[str, float]:
     """Win rates over both opponents, and the comparisons table."""
     judge = load_preference_model(
@@ -148,12 +144,15 @@ def _contests(
     )
     figures: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
-    judged: dict[str, Any] = {}
+    texts = [row["prompt"] for row in prompts]
+    judged: dict[str, Contest] = {}
     for opponent in ("previous", "base"):
         key = answers[opponent].key
         if key not in judged:  # in the first iteration the previous model is the base
             with heartbeat(f"judging against {opponent}"):
-                judged[key] = _judge(config, judge, texts, answers["new"], answers[opponent])
+                judged[key] = contest(
+                    judge, texts, answers["new"].texts, answers[opponent].texts, config.rank.temperature
+                )
         result = judged[key]
         interval = bootstrap_interval(
             result.win_rates, config.evaluate.bootstrap, derive_seed(config.seed, "bootstrap", opponent)
@@ -173,7 +172,3 @@ def _contests(
     figures["eval/mean_length_base"] = float(answers["base"].tokens.mean())
     tables.write(output / layout.COMPARISONS_FILE, tables.COMPARISONS, rows)
     return figures
-
-
-def _judge(config: RunConfig, judge: PreferenceModel, texts: Sequence[str], ours: Answers, theirs: Answers) -> Any:
-    return contest(judge, texts, ours.texts, theirs.texts, config.rank.temperature)

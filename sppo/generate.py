@@ -87,7 +87,7 @@ def shard_chunks(total: int, shard: int, shards: int) -> range:
 
 
 class LazyEngine:
-    """An engine that is loaded when it is first needed: a retried shard that is complete needs none."""
+    """A run's engine, loaded when it is first needed: a retried shard that is complete needs none."""
 
     def __init__(self, folder: Path, config: RunConfig) -> None:
         self.folder, self.config = folder, config

@@ -16,6 +16,7 @@ REPORT_FILE = "report.html"
 SUMMARY_FILE = "report.md"
 PUBLISHED = "published"
 PUBLISHED_MODEL = "published/model"
+PUBLISHED_REPORT = "published/report"
 
 
 def prompts_file(iteration: int) -> str:

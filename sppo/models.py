@@ -34,10 +34,8 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
         ConfigError: if the URI names nothing, or the folder has no safetensors weights, pickled weights or code.
         InfrastructureError: if a hub or store cannot be reached.
     """
-    weights_expected = True
     if uri.startswith("hf://"):
         folder = _from_hub(uri.removeprefix("hf://"), _SETTINGS + _WEIGHTS * weights)
-        weights_expected = weights
     elif uri.startswith("s3://"):
         from sppo.s3 import s3_folder
 
@@ -52,7 +50,7 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
             raise ConfigError(f"{uri}: no such model folder; a model of the Hugging Face hub is written hf://org/name")
         if (folder / MANIFEST).exists():
             open_store(str(folder.parent)).fetch(folder.name)
-    check_safe(folder, uri, weights=weights_expected)
+    check_safe(folder, uri, weights=weights or not uri.startswith("hf://"))
     return folder
 
 

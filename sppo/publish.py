@@ -15,7 +15,6 @@ from sppo.models import fetch_model, model_digest
 from sppo.report import RunReport, collect, model_card, render_html, render_markdown
 from sppo.store import open_store, run_once
 
-PUBLISHED_REPORT = f"{layout.PUBLISHED}/report"
 SAMPLES_FILE = "samples.jsonl"
 
 
@@ -47,8 +46,8 @@ def publish(config: RunConfig, best_uri: str) -> Published:
     figures = _figures(report)
     inputs = {"config": config.digest(), "model": report.best_digest, "evaluations": _evaluations(report)}
     run_once(store, layout.PUBLISHED_MODEL, inputs, lambda output: _export(report, output))
-    run_once(store, PUBLISHED_REPORT, inputs, lambda output: _write_report(report, output))
-    folder = store.fetch(PUBLISHED_REPORT)
+    run_once(store, layout.PUBLISHED_REPORT, inputs, lambda output: _write_report(report, output))
+    folder = store.fetch(layout.PUBLISHED_REPORT)
     return Published(
         model_uri=f"{store.uri}/{layout.PUBLISHED_MODEL}",
         report_path=folder / layout.REPORT_FILE,

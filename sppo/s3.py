@@ -51,7 +51,9 @@ class S3Store:
         if winner is None:
             raise InfrastructureError(f"{self.uri}/{key}: another attempt's manifest vanished while committing; resume")
         # A request whose answer was lost is sent again, and then refused because of itself: the prefix tells who won.
-        if winner.prefix != attempt:
+        if winner.prefix == attempt:
+            self._delete_others(key, attempt)
+        else:
             self._delete_prefix(f"{key}/{attempt}")
         return winner
 
@@ -86,8 +88,7 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
-        with _reported(f"{self.uri}/{key}"):
-            self.client.delete_object(Bucket=self.bucket, Key=self._key(f"{key}/{MANIFEST}"))
+        self._delete(f"{key}/{MANIFEST}")
         self._delete_prefix(key)
 
     def entries(self, key: str) -> dict[str, str]:
@@ -101,8 +102,25 @@ class S3Store:
 
     def _delete_prefix(self, key: str) -> None:
         for name in self.entries(key):
-            with _reported(f"{self.uri}/{key}/{name}"):
-                self.client.delete_object(Bucket=self.bucket, Key=self._key(f"{key}/{name}"))
+            self._delete(f"{key}/{name}")
+
+    def _delete(self, key: str) -> None:
+        with _reported(f"{self.uri}/{key}"):
+            self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def _delete_others(self, key: str, winner: str) -> None:
+        """Remove what attempts left that were killed while they uploaded, parts of large files among it."""
+        for name in self.entries(key):
+            if name != MANIFEST and not name.startswith(f"{winner}/"):
+                self._delete(f"{key}/{name}")
+        with _reported(f"{self.uri}/{key}"):
+            for page in self.client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=f"{self._key(key)}/"
+            ):
+                for upload in page.get("Uploads", []):
+                    self.client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
 
     def _put_if_absent(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError

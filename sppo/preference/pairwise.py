@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -44,7 +43,7 @@ class PairwiseEncoder:
             raise ConfigError(
                 f"{uri}: trained on another version of {config.encoder}; install the version its card names"
             )
-        self.name = f"{uri} ({folder_digest(folder)[:12]})"
+        self.name = f"{uri} ({model_digest(folder)[:12]})"
         self.batch_tokens = batch_tokens
         self.layout, self.network = build(config, encoder_folder)
         load_adapter(self.network, folder)
@@ -154,11 +153,3 @@ def load_adapter(network: PairwiseNetwork, folder: Path) -> None:
             f"{path}: tensor {min(wrong)} does not fit config.json; the two files belong to different models"
         )
     network.load_state_dict(state, strict=False)
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over config.json and the adapter."""
-    digest = hashlib.sha256()
-    for name in ("config.json", ADAPTER):
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()

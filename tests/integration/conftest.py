@@ -7,8 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import pytest
@@ -35,14 +36,13 @@ SETTINGS = [
 class Command:
     """The command line, started in a session of its own, offline."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
         # A file, not a pipe: nobody reads while the test waits for something else.
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the command is watched
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        environment.pop("MLFLOW_TRACKING_URI", None)
+        inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         self.process = psutil.Popen(
             [str(Path(sys.executable).with_name("sppo")), *arguments],
-            env=environment,
+            env={**inherited, "HF_HUB_OFFLINE": "1", **environment},
             start_new_session=True,
             stdout=self.log,
             stderr=subprocess.STDOUT,

@@ -2,14 +2,37 @@
 
 import builtins
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from kfp import local
+from kfp import components, local
 
+from pipelines.compiling import compile_pipeline
+from pipelines.profile import SHIPPED
 from pipelines.sppo import make_pipeline
 
 STAND_INS = Path(__file__).parent / "stand_ins"
+PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+@pytest.fixture
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, list[Any]]]:
+    """Plays a pipeline here with stand-ins for the stages: its outputs, and the calls that they received."""
+    monkeypatch.setattr(builtins, "print", print)  # the local runner's threads do not always give it back
+    monkeypatch.chdir(tmp_path)  # a step's process looks for modules in its working directory first, then in PYTHONPATH
+    monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
+    monkeypatch.setenv("STAND_IN_TRACE", str(tmp_path / "trace"))
+
+    def work(pipeline: Any, decisions: Sequence[str], shards: int = 1, passed: bool = True) -> tuple[Any, list[Any]]:
+        plan = {"decisions": decisions, "shards": shards, "passed": passed}
+        monkeypatch.setenv("STAND_IN_PLAN", json.dumps(plan))
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
+        run = pipeline(config={"preset": "cpu"}, iterations=len(decisions))
+        return run.outputs, [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
+
+    return work
 
 
 @pytest.mark.parametrize(
@@ -22,17 +45,21 @@ STAND_INS = Path(__file__).parent / "stand_ins"
         (["continue", "keep-previous"], 3, "pi_2"),
     ],
 )
-def test_gates_decide_at_run_time(tmp_path, monkeypatch, decisions, shards, best):
-    trace = tmp_path / "trace"
-    monkeypatch.setattr(builtins, "print", print)  # the local runner's threads do not always give it back
-    monkeypatch.chdir(tmp_path)  # a step's process looks for modules in its working directory first, then in PYTHONPATH
-    monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
-    monkeypatch.setenv("STAND_IN_TRACE", str(trace))
-    monkeypatch.setenv("STAND_IN_PLAN", json.dumps({"decisions": decisions, "shards": shards}))
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
-    make_pipeline(max_iterations=3)(config={"preset": "cpu"}, iterations=len(decisions))
+def test_gates_decide_at_run_time(play, decisions, shards, best):
+    _, called = play(make_pipeline(max_iterations=3), decisions, shards)
+    check(called, decisions, shards, best)
 
-    called = [json.loads(line) for line in trace.read_text().splitlines()]
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_compiled_package_plays_what_the_pipeline_plays(play, profile, tmp_path):
+    compile_pipeline(tmp_path / "sppo.yaml", 3, profile)
+    package = components.load_component_from_file(str(tmp_path / "sppo.yaml"))
+    outputs, called = play(package, ["continue", "keep-previous"], shards=2)
+    check(called, ["continue", "keep-previous"], 2, "pi_2")
+    assert outputs == {"Output": "published"}
+
+
+def check(called, decisions, shards, best):
     assert called[0] == ["prepare", 3]
     assert called[-1] == ["publish", best]
     for iteration in range(1, len(decisions) + 1):
@@ -48,11 +75,6 @@ def test_gates_decide_at_run_time(tmp_path, monkeypatch, decisions, shards, best
 
 
 @pytest.mark.parametrize("passed", [True, False])
-def test_a_run_comes_to_its_end_whatever_its_gate_says(tmp_path, monkeypatch, passed):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
-    monkeypatch.setenv("STAND_IN_TRACE", str(tmp_path / "trace"))
-    monkeypatch.setenv("STAND_IN_PLAN", json.dumps({"decisions": ["stop"], "shards": 1, "passed": passed}))
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
-    run = make_pipeline(max_iterations=1)(config={"preset": "cpu"}, iterations=1)
-    assert run.outputs == {"Output": "published"}
+def test_a_run_comes_to_its_end_whatever_its_gate_says(play, passed):
+    outputs, _ = play(make_pipeline(max_iterations=1), ["stop"], passed=passed)
+    assert outputs == {"Output": "published"}

