@@ -1,5 +1,6 @@
 """Who may call whom: the network policies, read as the cluster reads them."""
 
+import copy
 from typing import NamedTuple
 
 import pytest
@@ -128,3 +129,16 @@ def test_every_selector_means_pods_that_exist(rendered):
             spaces = [{"kubernetes.io/metadata.name": name} for name in ("sppo", "kubeflow", rendered.runs)]
             known = [*spaces, {"sppo/gateway": "true"}]
             assert "namespaceSelector" not in entry or any(matches(entry["namespaceSelector"], s) for s in known)
+
+
+def test_a_policy_that_is_missing_or_loose_shows(rendered, peers):
+    """The reading of policies itself: without default-deny a pod that no other policy selects is open."""
+    unknown = Peer("sppo", {"app.kubernetes.io/name": "debug"})
+    assert not may_call(rendered, peers["stranger"], unknown, 80)
+    without = copy.copy(rendered)
+    without.objects = [item for item in rendered.objects if item["metadata"]["name"] != "default-deny"]
+    assert may_call(without, peers["stranger"], unknown, 80)
+    loose = copy.deepcopy(rendered)
+    loose.one("NetworkPolicy", "postgresql")["spec"]["ingress"][0].pop("from")
+    assert not may_call(rendered, peers["stranger"], peers["postgresql"], 5432)
+    assert may_call(loose, peers["stranger"], peers["postgresql"], 5432)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipelines.compiling import compile_pipeline
-from pipelines.placement import CREDENTIALS, SETTINGS
+from pipelines.placement import CREDENTIALS, RUN_LABEL, SETTINGS
 from pipelines.profile import SHIPPED
 
 # Kubeflow Pipelines makes it in every namespace that runs live in.
@@ -23,12 +23,16 @@ def documented(manifests):
     return {(namespace.strip('"'), name): set(re.findall(keys, rest)) for name, namespace, rest in found}
 
 
-@pytest.fixture(scope="module", params=sorted(path.stem for path in SHIPPED.glob("*.yaml")))
-def executors(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp("package") / "sppo.yaml"
-    compile_pipeline(path, 2, request.param)
-    _, platform = yaml.safe_load_all(path.read_text())
-    return platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory):
+    """What the compiled pipeline asks of Kubernetes for each of its tasks, by profile."""
+    folder = tmp_path_factory.mktemp("packages")
+    executors = {}
+    for profile in SHIPPED.glob("*.yaml"):
+        compile_pipeline(folder / profile.name, 2, profile.stem)
+        _, platform = yaml.safe_load_all((folder / profile.name).read_text())
+        executors[profile.stem] = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    return executors
 
 
 def in_namespace(rendered, documented):
@@ -36,9 +40,11 @@ def in_namespace(rendered, documented):
     return {(rendered.runs if space == "$NS" else space, name): keys for (space, name), keys in documented.items()}
 
 
-def test_the_pipeline_finds_what_it_mentions(executors, rendered, documented):
+@pytest.mark.parametrize("profile", sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+def test_the_pipeline_finds_what_it_mentions(packages, profile, rendered, documented):
     secrets = in_namespace(rendered, documented)
-    for executor in executors:
+    for executor in packages[profile]:
+        assert executor["podMetadata"]["labels"].items() >= dict([RUN_LABEL]).items()
         for source in executor["secretAsEnv"]:
             keys = {pair["secretKey"] for pair in source["keyToEnv"]}
             assert keys == secrets[rendered.runs, source["secretName"]] == set(CREDENTIALS)

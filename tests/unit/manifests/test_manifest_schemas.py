@@ -70,7 +70,7 @@ def test_the_queue_of_a_profile_leads_to_its_pools(manifests):
         assert selector in [flavor["nodeLabels"] for flavor in flavors.values()]
 
 
-def test_make_manifests_renders_every_overlay(rendered, manifests, tmp_path):
+def test_make_manifests_renders_every_overlay(mlflow, manifests, tmp_path):
     make = ["make", "--directory", str(manifests.parent), f"MANIFESTS={tmp_path}", "manifests"]
     subprocess.run(make, check=True, capture_output=True)
     names = {path.name for path in (manifests / "overlays").iterdir()}
