@@ -166,7 +166,9 @@ def object_store(wanted: Container, folder: Path) -> Iterator[int]:
     with running(command, folder / "seaweedfs.log", answers(port, "/healthz"), signal.SIGKILL, cwd=folder):
         (bucket,) = re.findall(r'echo "(s3\.bucket\.create -name mlflow)" \| kubectl', README.read_text())
         shell = [weed, "shell", f"-master=127.0.0.1:{master}"]
-        done = subprocess.run(shell, input=f"{bucket}\n", check=True, capture_output=True, text=True, cwd=folder)
+        done = subprocess.run(
+            shell, input=f"{bucket}\n", timeout=PATIENCE, check=True, capture_output=True, text=True, cwd=folder
+        )
         assert "created bucket mlflow" in done.stdout + done.stderr
         yield port
 

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import subprocess
 from fractions import Fraction
 
 import pytest
@@ -116,3 +117,12 @@ def test_the_quota_has_room_for_an_update_of_everything(rendered):
     assert sum(quantity(claim["spec"]["resources"]["requests"]["storage"]) for claim in claims) <= quantity(
         hard["requests.storage"]
     )
+
+
+def test_the_hand_over_of_the_model_cache_says_whether_it_worked(rendered, tmp_path):
+    (container,) = rendered.one("Job", "sppo-model-cache")["spec"]["template"]["spec"]["containers"]
+    for folder, code, words in ((tmp_path, 0, "is writable"), (tmp_path / "missing", 1, "is not writable")):
+        command = [part.replace("/cache", str(folder)) for part in [*container["command"], *container["args"]]]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, words in done.stdout) == (code, True)
+    assert not list(tmp_path.iterdir())
