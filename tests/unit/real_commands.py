@@ -26,23 +26,26 @@ class NotRealError(AssertionError):
     """A command that would fail for whoever ran it."""
 
 
-def commands(script: str, variables: Mapping[str, str] | None = None) -> Iterator[list[str]]:
+def commands(
+    script: str, variables: Mapping[str, str] | None = None, samples: Mapping[str, str] | None = None
+) -> Iterator[list[str]]:
     """The simple commands of a shell script, as words, without keywords, assignments and redirections.
 
     Args:
         script: shell text; of substitutions only `$(…)` that does not nest.
-        variables: values for `$NAME`; what the script assigns need not be among them.
+        variables: what is set before it starts.
+        samples: values of what it sets itself, for those where it matters.
 
     Raises:
         NotRealError: for a variable that nothing sets.
     """
     script = re.sub(r"(?m)(^|\s)#.*$", "", script.replace("\\\n", " "))
-    known = {"_": "", **{name: f"some-{name}" for name in re.findall(r"\b(\w+)=|\bread -r (\w+)", script) for name in name}}
-    known |= dict(variables or {})
+    assigned = re.findall(r"\b(\w+)=", script) + " ".join(re.findall(r"\bread -r ([\w ]+)", script)).split()
+    known = {"_": "", **{name: (samples or {}).get(name, f"some-{name}") for name in assigned}, **(variables or {})}
     for inner in re.findall(r"\$\(([^()]*)\)", script):
         yield from commands(inner, known)
-    lexer = shlex.shlex(re.sub(r"\$\([^()]*\)", "$_", script), posix=True, punctuation_chars=";|&()<>\n")
-    lexer.whitespace, lexer.commenters = " \t", ""
+    lexer = shlex.shlex(re.sub(r"\$\([^()]*\)", "${_}", script), posix=True, punctuation_chars=";|&()<>\n")
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
     words: list[str] = []
     redirected = False
     for token in [*lexer, "\n"]:
@@ -97,8 +100,8 @@ def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
         return functools.wraps(function)(lambda *args, **values: (name, values))
 
     app = tyro.extras.SubcommandApp()
-    for name, function in cli.app._subcommands.items():
-        app.command(name=name)(recorded(name, function))
+    for name, command in cli.app._subcommands.items():
+        app.command(name=name)(recorded(name, command.target))
     try:
         return app.cli(args=arguments, prog="sppo", console_outputs=False)
     except SystemExit:
@@ -127,7 +130,7 @@ def check_make(arguments: list[str]) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for word in arguments:
         name, assigned, _ = word.partition("=")
-        pattern = rf"^{re.escape(name)} *[?:]?=" if assigned else rf"^{re.escape(name)}:"
+        pattern = rf"\$\({re.escape(name)}\)" if assigned else rf"^{re.escape(name)}:"
         if not re.search(pattern, makefile, re.MULTILINE):
             raise NotRealError(f"make {' '.join(arguments)}: the Makefile has no {name}")
 
