@@ -12,7 +12,7 @@ import tyro
 
 from pipelines import cli
 from pipelines.profile import load_images, load_profile
-from pipelines.submission.package import hardware_keys
+from pipelines.submission.package import parameters
 from sppo.config import resolve
 from sppo.errors import ConfigError
 
@@ -85,7 +85,7 @@ def check(words: list[str], made: Iterable[str] = ()) -> None:
         check_sppo(arguments, made)
     elif program == "make":
         check_make(arguments)
-    elif program == "pip":
+    elif program.removeprefix(".venv/bin/") == "pip":
         check_pip(arguments)
     for word in arguments:
         path = word.partition("=")[2] if word.startswith("--") else word
@@ -110,11 +110,11 @@ def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
 
 def check_sppo(arguments: list[str], made: Iterable[str] = ()) -> None:
     """Parse an `sppo` command, and load what it names: configuration, profile and images."""
-    _, values = parsed(arguments)
+    name, values = parsed(arguments)
     try:
         if "overrides" in values:
             asked = cli.stage.collect_values(values.get("preset"), values.get("config_file"), values["overrides"])
-            resolve({key: value for key, value in asked.items() if key not in hardware_keys()})
+            parameters(asked, values["max_iterations"]) if name == "submit" else resolve(asked)
         if "profile" in values:
             load_profile(values["profile"])
         if values.get("images") and str(values["images"]) not in made:
