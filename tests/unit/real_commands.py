@@ -1,6 +1,7 @@
-"""Commands that a page or a workflow shows, held against what there is: make targets, `sppo`, files of the repository."""
+"""Commands that a page or a workflow shows, held against what there is: make targets, `sppo`, and files."""
 
 import functools
+import itertools
 import re
 import shlex
 import tomllib
@@ -18,7 +19,7 @@ from sppo.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in {"build", "dist", "runs"}}
-KEYWORDS = {"if", "then", "else", "elif", "fi", "do", "done", "while", "until", "!", "{", "}"}
+PREFIXES = {"if", "then", "else", "elif", "fi", "do", "done", "while", "until", "!", "{", "}", "sudo", "env"}
 SEPARATORS = re.compile(r"[;|&()\n]+")
 
 
@@ -57,7 +58,7 @@ def commands(
             redirected = not redirected
             if not redirected:
                 _expanded([token], known)
-        elif words or (token not in KEYWORDS and not re.match(r"\w+=", token)):
+        elif words or (token not in PREFIXES and not re.match(r"\w+=", token)):
             words.append(token)
 
 
@@ -142,6 +143,6 @@ def check_pip(arguments: list[str]) -> None:
         for extra in name.split(","):
             if extra not in extras:
                 raise NotRealError(f"pip {' '.join(arguments)}: no extra {extra}")
-    for flag, path in zip(arguments, arguments[1:], strict=False):
+    for flag, path in itertools.pairwise(arguments):
         if flag in {"--constraint", "--requirement"} and not (ROOT / path).is_file():
             raise NotRealError(f"pip {' '.join(arguments)}: no file {path}")

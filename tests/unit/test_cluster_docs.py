@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "cluster.md").read_text()
 FENCED = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 SCRIPT = "".join(re.findall(r"^    (.*\n)", FENCED.sub("", PAGE), re.MULTILINE))
 COMMANDS = list(commands(SCRIPT))
-TOOLS = {".venv/bin/pip", ".venv/bin/sppo", "kubectl", "make", "python3.11", "rm"}
+TOOLS = {".venv/bin/pip", ".venv/bin/sppo", "curl", "kubectl", "make", "python3.11", "rm"}
 MADE = {"build/images.yaml", "build/images-cpu.yaml"}
 """What `make images` writes."""
 (GITLAB,) = map(yaml.safe_load, FENCED.findall(PAGE))
@@ -80,7 +80,9 @@ def manifests() -> list[dict[str, Any]]:
 
 
 def test_every_profile_of_a_cluster_is_in_the_table() -> None:
-    assert set(re.findall(r"^\| `([\w-]+)` \|", PAGE, re.MULTILINE)) >= {p.stem for p in SHIPPED.glob("*.yaml")} - {"local"}
+    assert set(re.findall(r"^\| `([\w-]+)` \|", PAGE, re.MULTILINE)) >= {p.stem for p in SHIPPED.glob("*.yaml")} - {
+        "local"
+    }
 
 
 def test_the_cpu_profile_runs_in_the_image_without_gpu() -> None:

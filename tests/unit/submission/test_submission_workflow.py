@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from .conftest import TOKEN
-from .test_submission_follow import FAILED, GATE_FAILED, PASSED
+from .test_submission_follow import FAILED, FAILED_GATE, PASSED
 
 ROOT = Path(__file__).parents[3]
 JOBS = yaml.safe_load((ROOT / ".github" / "workflows" / "align.yml").read_text())["jobs"]
@@ -24,7 +24,7 @@ def script(job: str, name: str) -> str:
 
 
 @pytest.fixture
-def shell(tmp_path, monkeypatch):
+def shell(tmp_path):
     """Runs a step's script as GitHub does, in an empty folder with the recipes."""
     tools, workplace = tmp_path / "tools", tmp_path / "workplace"
     tools.mkdir()
@@ -35,16 +35,15 @@ def shell(tmp_path, monkeypatch):
     (tools / "gh").write_text('#!/bin/sh\nprintf "%s\\n" "$@" >gh.txt\n')
     for tool in tools.iterdir():
         tool.chmod(0o755)
+    given = {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     for name in ("GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT"):
         (tmp_path / name).touch()
-        monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        given[name] = str(tmp_path / name)
 
     def run(text: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text]
         return subprocess.run(
-            command, cwd=workplace, env={**os.environ, **environment}, capture_output=True, text=True
+            command, cwd=workplace, env={**os.environ, **given, **environment}, capture_output=True, text=True
         )
 
     run.folder = workplace
@@ -67,7 +66,7 @@ def play(shell: Any, kubeflow: Any, **changes: str) -> subprocess.CompletedProce
     return shell(script("align", "Play the recipe"), **{**environment, **changes})
 
 
-@pytest.mark.parametrize(("end", "code"), [(PASSED, 0), (FAILED, 4), (GATE_FAILED, 5)])
+@pytest.mark.parametrize(("end", "code"), [(PASSED, 0), (FAILED, 4), (FAILED_GATE, 5)])
 def test_the_outcome_of_the_run_is_the_steps(shell, kubeflow, end, code):
     kubeflow.accepted = {"Authorization": f"Bearer {TOKEN}"}
     kubeflow.script = [end]
@@ -106,7 +105,10 @@ def git(folder: Path, *arguments: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "found"),
     [
-        ({"recipes/one-gpu/mine.yaml": "preset: paper\n", "README.md": "text"}, ["one-gpu", "recipes/one-gpu/mine.yaml"]),
+        (
+            {"recipes/one-gpu/mine.yaml": "preset: paper\n", "README.md": "text"},
+            ["one-gpu", "recipes/one-gpu/mine.yaml"],
+        ),
         ({SMOKE: "preset: cpu\n"}, ["cpu", SMOKE]),
         ({SMOKE: None, "recipes/notes.yaml": "a: 1\n"}, []),
     ],
