@@ -1,6 +1,7 @@
 """The workflows: that what they run exists, and that they keep to rules which keep secrets and the cluster safe."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.images import VERSION
 from pipelines.profile import load_profile
 from pipelines.submission import package
 from sppo.cli import collect_values
@@ -268,6 +270,39 @@ def test_a_recipe_has_a_trigger_and_resolves() -> None:
     for path in RECIPES:
         load_profile(path.parent.name)
         package.parameters({**collect_values(None, path, ()), "output_uri": "s3://bucket/run"}, 3)
+
+
+def run_step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A step of images.yml, run by the shell, with a `cosign` that only writes down what it is asked."""
+    (step,) = [step for step in steps(load(ROOT / ".github" / "workflows" / "images.yml")) if step.get("name") == name]
+    tool = folder / "tools" / "cosign"
+    tool.parent.mkdir()
+    tool.write_text('#!/bin/sh\necho "$@" >>cosign.txt\n')
+    tool.chmod(0o755)
+    given = {**os.environ, "PATH": f"{tool.parent}:{os.environ['PATH']}", **environment}
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+    return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("tag", "code"), [(f"v{VERSION}", 0), (VERSION, 0), (f"v{VERSION}1", 1), ("main", 1)])
+def test_only_the_version_is_released(tag: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "components").symlink_to(ROOT / "components")
+    assert run_step("Refuse a tag that is not the version", tmp_path, GITHUB_REF_NAME=tag).returncode == code
+
+
+def test_each_digest_is_signed_once(tmp_path: Path) -> None:
+    digest = f"ghcr.io/owner/sppo-prepare@sha256:{'a' * 64}"
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "images.yaml").write_text(f"prepare: {digest}\nkeep: {digest}\n")
+    ended = run_step("Sign its digest, and attest what is inside", tmp_path, IMAGE="prepare")
+    assert ended.returncode == 0, ended.stderr
+    attested = f"attest --yes --type cyclonedx --predicate build/sbom/prepare.json {digest}"
+    assert (tmp_path / "cosign.txt").read_text().splitlines() == [f"sign --yes {digest}", attested]
+
+
+def test_nothing_pushed_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    assert run_step("Sign its digest, and attest what is inside", tmp_path, IMAGE="prepare").returncode != 0
 
 
 def test_what_the_workflows_install_is_what_the_command_imports() -> None:
