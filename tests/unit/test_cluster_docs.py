@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "cluster.md").read_text()
 FENCED = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 SCRIPT = "".join(re.findall(r"^    (.*\n)", FENCED.sub("", PAGE), re.MULTILINE))
 COMMANDS = list(commands(SCRIPT))
-TOOLS = {".venv/bin/pip", ".venv/bin/sppo", "curl", "kubectl", "make", "python3.11", "rm"}
+TOOLS = {".venv/bin/pip", ".venv/bin/sppo", "cosign", "curl", "kubectl", "make", "python3.11", "rm"}
 MADE = {"build/images.yaml", "build/images-cpu.yaml"}
 """What `make images` writes."""
 (GITLAB,) = map(yaml.safe_load, FENCED.findall(PAGE))
