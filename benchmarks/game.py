@@ -31,7 +31,7 @@ SKEWED = np.array([4, 1, 3]) / 8
 Array = NDArray[np.float64]
 
 # P(row beats column) of rock, paper and scissors, the three wins of unequal strength.
-ROCK_PAPER_SCISSORS: Array = np.array([[0.5, 0.1, 0.7], [0.9, 0.5, 0.2], [0.3, 0.8, 0.5]])
+ROCK_PAPER_SCISSORS: Array = np.array([[0.5, 0.1, 0.7], [0.9, 0.5, 0.25], [0.3, 0.75, 0.5]])
 
 
 def random_games(answers: int, count: int, seed: int) -> Array:
