@@ -69,12 +69,12 @@ def von_neumann_winner(preference: Array) -> Array:
 
 
 def duality_gap(preference: Array, policy: Array) -> Array:
-    """max over pi of P(pi > policy) less min over pi of P(policy > pi) (section 4.1): 0 for the winner only."""
+    """max over pi of P(pi > policy) less min over pi of P(policy > pi) (Theorem 4.1): 0 for the winner only."""
     return 2 * (preference @ policy[..., None]).max(axis=(-2, -1)) - 1
 
 
 def policies(preference: Array, eta: float, iterations: int) -> Iterator[Array]:
-    """pi_1, pi_2, ... from the uniform policy by pi_t+1(y) = pi_t(y) exp(eta P(y > pi_t)) / Z (equation 4.1)."""
+    """pi_1, pi_2, ... from the uniform policy by pi_t+1(y) = pi_t(y) exp(eta P(y > pi_t)) / Z."""
     log_policy = np.zeros(preference.shape[:-1])
     for _ in range(iterations):
         policy = softmax(log_policy, axis=-1)
@@ -185,30 +185,15 @@ def fit_table(policy: Array, preference: Array, eta: float, normalised: bool) ->
 
 def games_table(results: dict[str, Played]) -> str:
     """The first table of docs/game.md: means over the games of a row."""
-    rows = [
-        [
-            "game",
-            *[f"T = {iterations}" for iterations in SHOWN],
-            "exponent of T",
-            "largest share of the bound",
-            "distance to the winner",
-            "last policy",
-            "Bradley-Terry",
-            "at its best (least)",
-        ]
-    ]
+    shown = [HORIZONS.index(iterations) for iterations in SHOWN]
+    head = ["game", *[f"T = {iterations}" for iterations in SHOWN], "exponent of T", "largest share of the bound"]
+    rows = [[*head, "distance to the winner", "last policy", "Bradley-Terry", "at its best (least)"]]
     for name, played in results.items():
-        average = played.average.mean(axis=1)
-        rows.append(
-            [
-                name,
-                *[f"{average[HORIZONS.index(iterations)]:.4f}" for iterations in SHOWN],
-                f"{slope(played):.2f}",
-                f"{share_of_bound(played, GAMES[name].shape[-1]):.2f}",
-                *[f"{each[-1].mean():.3f}" for each in (played.distance, played.last, played.reward)],
-                f"{played.best_reward.mean():.3f} ({played.best_reward.min():.3f})",
-            ]
-        )
+        gaps = [f"{gap:.4f}" for gap in played.average.mean(axis=1)[shown]]
+        fit = [f"{slope(played):.2f}", f"{share_of_bound(played, GAMES[name].shape[-1]):.2f}"]
+        others = [f"{each[-1].mean():.3f}" for each in (played.distance, played.last, played.reward)]
+        best = f"{played.best_reward.mean():.3f} ({played.best_reward.min():.3f})"
+        rows.append([name, *gaps, *fit, *others, best])
     return markdown(rows)
 
 
@@ -220,17 +205,9 @@ def loss_table() -> str:
         update = softmax(np.log(SKEWED) + eta * win)
         fits = [fit_table(SKEWED, ROCK_PAPER_SCISSORS, eta, normalised) for normalised in (False, True)]
         free, normalised = (np.abs(fit - update).sum() / 2 for fit in fits)
-        excess = logsumexp(eta * (win - 0.5), b=SKEWED)
-        variance = SKEWED @ (win - 0.5) ** 2
-        rows.append(
-            [
-                f"{eta:g}",
-                f"{excess:.3g}",
-                f"{eta**2 * variance / 2:.3g}",
-                "below 1e-9" if free < 1e-9 else f"{free:.2g}",
-                f"{normalised:.2g}",
-            ]
-        )
+        excess, second = logsumexp(eta * (win - 0.5), b=SKEWED), eta**2 * (SKEWED @ (win - 0.5) ** 2) / 2
+        shown = "below 1e-9" if free < 1e-9 else f"{free:.2g}"
+        rows.append([f"{eta:g}", f"{excess:.3g}", f"{second:.3g}", shown, f"{normalised:.2g}"])
     return markdown(rows)
 
 
