@@ -65,6 +65,13 @@ def test_the_average_policy_approaches_the_winner_as_the_theorem_says(results, n
 
 
 @pytest.mark.parametrize("name", GAMES)
+def test_the_last_policy_does_not(results, name):
+    last = results[name].last.mean(axis=1)
+    assert last[-1] > last[0] / 2
+    assert last[-1] > 10 * results[name].average[-1].mean()
+
+
+@pytest.mark.parametrize("name", GAMES)
 def test_a_bradley_terry_reward_does_not(results, name):
     played = results[name]
     assert (played.reward > 3 * played.average)[-1].all()
