@@ -1,3 +1,11 @@
+"""The objective against numbers worked out in float64 from the paper's formula, the gradients by hand.
+
+Near its target a log-ratio cancels, and what is left is the rounding of the two numbers that were subtracted: no
+arithmetic keeps 1e-6 of a difference that is smaller than that. `allowance` is this loss of the last digits, four
+roundings (eta, P - 1/2, their product, the difference) of numbers no larger than |r| + eta |P - 1/2|. The first test
+allows 1e-6 of the exact value and this; the second keeps away from cancellation and allows 1e-6 and nothing else.
+"""
+
 import numpy as np
 import pytest
 import torch
@@ -6,44 +14,70 @@ from hypothesis import strategies as st
 
 from sppo.objective import loss_at_start, sppo_loss
 
-PAIRS = st.lists(st.tuples(*[st.floats(-100, 100)] * 2, *[st.floats(0, 1)] * 2), min_size=1, max_size=6)
-ETAS = st.floats(0.1, 2000)
+# float32 can hold every number drawn, so that the reference starts from the very same ones.
+LOG_RATIOS = st.floats(-200, 200, width=32)
+PROBABILITIES = st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.5, 1.0]))
+PAIRS = st.lists(st.tuples(LOG_RATIOS, LOG_RATIOS, PROBABILITIES, PROBABILITIES), min_size=1, max_size=6)
+ETAS = st.one_of(st.floats(1, 1e4), st.sampled_from([1.0, 1e3, 1e4]))
+TOLERANCE = 1e-6
+
+# Of the log-ratios and of the probabilities.
+DTYPES = [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.float32, torch.float64)]
+every_dtype = pytest.mark.parametrize("ratios,probabilities", DTYPES, ids=lambda dtype: str(dtype)[6:])
 
 
-def tensors(pairs):
-    return [torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True)]
-
-
-@given(PAIRS, ETAS)
-def test_the_loss_is_the_square_distance_to_the_centred_probabilities(pairs, eta):
+def columns(pairs):
+    """r of shape (2, pairs) and P of shape (2, pairs), the chosen responses first."""
     r_w, r_l, p_w, p_l = np.array(pairs, np.float64).T
-    expected = 0.5 * ((r_w - eta * (p_w - 0.5)) ** 2 + (r_l - eta * (p_l - 0.5)) ** 2)
-    np.testing.assert_allclose(sppo_loss(*tensors(pairs), eta).numpy(), expected, rtol=1e-9, atol=1e-9)
+    return np.stack([r_w, r_l]), np.stack([p_w, p_l])
+
+
+def by_hand(r, p, eta):
+    """The loss of each pair, its derivatives by r_w and r_l, and the size of what was subtracted for each."""
+    target = eta * (p - 0.5)
+    residual = r - target
+    return 0.5 * (residual[0] ** 2 + residual[1] ** 2), residual, np.abs(r) + np.abs(target)
+
+
+def ours(r, p, eta, ratios, probabilities):
+    """The same loss and derivatives from the code, as float64."""
+    r_w, r_l = (torch.tensor(row, dtype=ratios, requires_grad=True) for row in r)
+    p_w, p_l = (torch.tensor(row, dtype=probabilities) for row in p)
+    loss = sppo_loss(r_w, r_l, p_w, p_l, eta)
+    loss.sum().backward()
+    return loss.detach().double().numpy(), np.stack([r_w.grad.double().numpy(), r_l.grad.double().numpy()])
+
+
+@every_dtype
+@given(PAIRS, ETAS)
+def test_loss_and_gradients_are_those_of_the_formula(ratios, probabilities, pairs, eta):
+    r, p = columns(pairs)
+    loss, gradient, scale = by_hand(r, p, eta)
+    measured_loss, measured_gradient = ours(r, p, eta, ratios, probabilities)
+    unit = torch.finfo(torch.promote_types(ratios, probabilities)).eps / 2
+    allowance = 4 * unit * scale
+    assert (np.abs(measured_gradient - gradient) <= TOLERANCE * np.abs(gradient) + allowance).all()
+    of_square = (np.abs(gradient) * allowance + allowance**2 / 2).sum(axis=0)
+    assert (np.abs(measured_loss - loss) <= TOLERANCE * loss + of_square).all()
+
+
+@every_dtype
+@given(PAIRS, ETAS)
+def test_away_from_the_target_a_millionth_is_kept(ratios, probabilities, pairs, eta):
+    r, p = columns(pairs)
+    r = np.copysign(r, 0.5 - p)  # on the other side of zero than its target: the two add up
+    loss, gradient, _ = by_hand(r, p, eta)
+    measured_loss, measured_gradient = ours(r, p, eta, ratios, probabilities)
+    tiny = float(torch.finfo(torch.float32).tiny)  # the square of a smaller number than its root is no longer normal
+    np.testing.assert_allclose(measured_gradient, gradient, rtol=TOLERANCE, atol=tiny)
+    np.testing.assert_allclose(measured_loss, loss, rtol=TOLERANCE, atol=tiny)
 
 
 @given(PAIRS, ETAS)
 def test_the_loss_at_the_start_has_a_closed_form(pairs, eta):
-    _, _, p_w, p_l = tensors(pairs)
-    expected = eta**2 / 2 * ((p_w - 0.5).square() + (p_l - 0.5).square()).mean()
-    assert loss_at_start(p_w, p_l, eta) == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
-
-
-@given(PAIRS, ETAS)
-def test_hard_labels_give_half_of_two_squares(pairs, eta):
-    """P_w = 1 and P_l = 0: half of (r_w - eta/2)^2 + (r_l + eta/2)^2."""
-    r_w, r_l, p_w, _ = tensors(pairs)
-    one = torch.ones_like(p_w)
-    loss = sppo_loss(r_w, r_l, one, 1 - one, eta)
-    torch.testing.assert_close(loss, ((r_w - eta / 2) ** 2 + (r_l + eta / 2) ** 2) / 2)
-
-
-@given(PAIRS, ETAS)
-def test_the_gradient_pulls_each_log_ratio_to_its_own_target(pairs, eta):
-    r_w, r_l, p_w, p_l = tensors(pairs)
-    r_w.requires_grad_(), r_l.requires_grad_()
-    sppo_loss(r_w, r_l, p_w, p_l, eta).sum().backward()
-    torch.testing.assert_close(r_w.grad, (r_w - eta * (p_w - 0.5)).detach())
-    torch.testing.assert_close(r_l.grad, (r_l - eta * (p_l - 0.5)).detach())
+    _, p = columns(pairs)
+    expected = eta**2 / 2 * ((p - 0.5) ** 2).sum(axis=0).mean()
+    assert loss_at_start(*torch.tensor(p), eta) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_the_loss_vanishes_at_the_targets():
