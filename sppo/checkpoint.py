@@ -1,19 +1,23 @@
-"""Training checkpoints: weights, optimizer state and position, committed like every other output of a run."""
+"""Training checkpoints: weights, optimizer state and position, committed like every other output of a run.
+
+Every worker writes its own part, with torch.distributed.checkpoint in safetensors files, so that a checkpoint can be
+resumed by another number of workers: https://docs.pytorch.org/docs/stable/distributed.checkpoint.html.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+import torch.distributed.checkpoint as dcp
 
 from sppo.errors import ConfigError
-from sppo.store import Store, run_once
+from sppo.parallel import Workers
+from sppo.store import Store, new_attempt, scratch
 
 _LATEST = "latest.json"
+_LOG = "log.json"
 
 
 class Checkpoints:
@@ -23,28 +27,31 @@ class Checkpoints:
     training can only be resumed with the reference that it began with.
     """
 
-    def __init__(self, store: Store, key: str, inputs: Mapping[str, str]) -> None:
-        self.store, self.key, self.inputs = store, key, dict(inputs)
+    def __init__(self, store: Store, key: str, inputs: Mapping[str, str], group: Workers) -> None:
+        self.store, self.key, self.inputs, self.group = store, key, dict(inputs), group
 
-    def save(
-        self, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer, log: list[dict[str, float]]
-    ) -> None:
+    def save(self, step: int, state: dict[str, torch.Tensor], log: list[dict[str, float]]) -> None:
         """Commit the state after `step` optimizer steps, then forget the one before."""
         before = self._latest()
+        key = self._step_key(step)
+        with scratch(self.store) as folder:
+            output = folder / "output"
+            output.mkdir()
+            writer = dcp.HuggingFaceStorageWriter(str(output), save_distributed=True)
+            dcp.save(state, storage_writer=writer, no_dist=self.group.size == 1)
+            if self.group.first:
+                (output / _LOG).write_text(json.dumps(log))
+            attempt = self.group.gather(new_attempt())[0]
+            files = [file for part in self.group.gather(self.store.upload(key, attempt, output)) for file in part]
+        if self.group.first:
+            self.store.seal(key, attempt, files, self.inputs, {"step": float(step)})
+            self.store.write(f"{self.key}/{_LATEST}", json.dumps({"step": step}).encode())
+            if before is not None and before != step:
+                self.store.delete(self._step_key(before))
+        self.group.gather(None)
 
-        def work(folder: Path) -> Mapping[str, float]:
-            save_file(_named_weights(model), folder / "weights.safetensors")
-            save_file(_named_state(model, optimizer), folder / "optimizer.safetensors")
-            (folder / "log.json").write_text(json.dumps(log))
-            return {"step": float(step)}
-
-        run_once(self.store, self._step_key(step), self.inputs, work)
-        self.store.write(f"{self.key}/{_LATEST}", json.dumps({"step": step}).encode())
-        if before is not None and before != step:
-            self.store.delete(self._step_key(before))
-
-    def restore(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, float]]]:
-        """Load the newest checkpoint, if there is one, into a model and its optimizer.
+    def restore(self, state: dict[str, torch.Tensor]) -> tuple[int, list[dict[str, float]]]:
+        """Load the newest checkpoint, if there is one, into the tensors of a state.
 
         Returns:
             The optimizer steps done, and the log so far; (0, []) where there is no checkpoint.
@@ -56,7 +63,8 @@ class Checkpoints:
         if step is None:
             return 0, []
         key = self._step_key(step)
-        folder = self.store.fetch(key)
+        with self.group.first_of_node_goes_ahead():
+            folder = self.store.fetch(key)
         manifest = self.store.manifest(key)
         assert manifest is not None
         changed = sorted(name for name in self.inputs if manifest.inputs.get(name) != self.inputs[name])
@@ -65,15 +73,14 @@ class Checkpoints:
                 f"{self.store.uri}/{key}: the checkpoint was made with another {', '.join(changed)}; "
                 f"delete {self.store.uri}/{self.key} to train anew"
             )
-        weights = load_file(folder / "weights.safetensors")
-        for name, parameter in model.named_parameters():
-            parameter.data.copy_(weights[name])
-        _load_state(model, optimizer, load_file(folder / "optimizer.safetensors"))
-        return step, json.loads((folder / "log.json").read_text())
+        reader = dcp.HuggingFaceStorageReader(str(folder))
+        dcp.load(state, storage_reader=reader, no_dist=self.group.size == 1)
+        return step, json.loads((folder / _LOG).read_text())
 
     def clear(self) -> None:
         """Remove all checkpoints: the model is committed."""
-        self.store.delete(self.key)
+        if self.group.first:
+            self.store.delete(self.key)
 
     def _latest(self) -> int | None:
         data = self.store.read(f"{self.key}/{_LATEST}")
@@ -81,30 +88,3 @@ class Checkpoints:
 
     def _step_key(self, step: int) -> str:
         return f"{self.key}/step-{step:06d}"
-
-
-def _named_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().contiguous() for name, parameter in model.named_parameters()}
-
-
-def _named_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}//{entry}": value.contiguous()
-        for name, parameter in model.named_parameters()
-        for entry, value in optimizer.state[parameter].items()
-    }
-
-
-def _load_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, torch.Tensor]) -> None:
-    by_parameter: dict[str, dict[str, Any]] = {}
-    for key, value in state.items():
-        name, _, entry = key.rpartition("//")
-        by_parameter.setdefault(name, {})[entry] = value
-    for name, parameter in model.named_parameters():
-        if name in by_parameter:
-            optimizer.state[parameter].update(
-                {
-                    entry: value.to(parameter.device) if value.dim() else value
-                    for entry, value in by_parameter[name].items()
-                }
-            )

@@ -18,7 +18,13 @@ from sppo.errors import ConfigError
 
 PresetName = Literal["cpu", "paper", "official"]
 PRESETS: tuple[str, ...] = get_args(PresetName)
-FREE = {"output_uri", "experiment", "shards"}
+FREE: dict[str, Any] = {
+    "output_uri": True,
+    "experiment": True,
+    "shards": True,
+    "generate": {"memory_fraction"},
+    "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
+}
 """Values of a run that do not change its results: another one resumes the same run."""
 
 
@@ -80,7 +86,9 @@ class TrainConfig(Section):
         1, ge=1, description="Passes that the linear schedule is laid out for; the paper stops an 18-pass one after 1."
     )
     global_batch: int = Field(64, ge=1, description="Pairs of one optimizer step.")
-    micro_batch: int = Field(4, ge=1, description="Pairs of one forward pass; does not change the update.")
+    micro_tokens: int = Field(
+        16384, ge=1, description="Tokens of one pass through the model, as memory allows; does not change the update."
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     dtype: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="Arithmetic of the forward pass; weights and optimizer state are always float32."

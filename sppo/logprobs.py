@@ -14,7 +14,9 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from sppo import attention
 from sppo.errors import ConfigError
+from sppo.packing import Group, Row, pack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,47 +25,39 @@ HEAD_POSITIONS = 2048
 """Positions whose logits exist at one time."""
 
 
-def response_logprobs(
-    model: PreTrainedModel, prompts: Sequence[list[int]], responses: Sequence[list[int]]
-) -> list[torch.Tensor]:
-    """log pi(token | prompt, earlier tokens) of every response token.
+class ResponseLogprobs(torch.nn.Module):
+    """A policy whose forward pass gives the log-probabilities of a row's response tokens."""
 
-    Args:
-        model: the policy; gradients flow where they are enabled.
-        prompts: token ids, one prompt a response.
-        responses: token ids, none empty.
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
 
-    Returns:
-        For each response a float32 tensor of shape (its tokens,), in nats.
-    """
-    rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-    width = max(len(row) for row in rows)
-    device = model.device
-    # Padding on the right: with causal attention no real position can see it, so it needs no special token.
-    inputs = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-    hidden = model.base_model(input_ids=inputs, attention_mask=mask, use_cache=False).last_hidden_state
-    predicting = torch.cat(
-        [
-            torch.arange(i * width + len(prompt) - 1, i * width + len(row) - 1)
-            for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True))
-        ]
-    ).to(device)
-    targets = torch.tensor([token for response in responses for token in response], device=device)
-    flat = hidden.reshape(-1, hidden.shape[-1])[predicting]
-    values = torch.cat(
-        [
-            checkpoint(
-                _head_logprobs,
-                model,
-                flat[i : i + HEAD_POSITIONS],
-                targets[i : i + HEAD_POSITIONS],
-                use_reentrant=False,
-            )
-            for i in range(0, len(targets), HEAD_POSITIONS)
-        ]
-    )
-    return list(values.split([len(response) for response in responses]))
+    @property
+    def device(self) -> torch.device:
+        """Where a row must be."""
+        return self.model.device
+
+    def of(self, groups: Sequence[Group]) -> list[list[torch.Tensor]]:
+        """For each group the log-probabilities of its responses, each of shape (its tokens,)."""
+        row = pack(groups, self.device)
+        values = iter(self(row).split(row.response_lengths))
+        return [[next(values) for _ in group.responses] for group in groups]
+
+    def forward(self, row: Row) -> torch.Tensor:
+        """log pi(token | prompt, earlier tokens) of every response token of a row.
+
+        Returns:
+            Float32, shape (R,), in nats; gradients flow where they are enabled.
+        """
+        hidden = self.model.base_model(
+            input_ids=row.ids, position_ids=row.positions, use_cache=False, row=row
+        ).last_hidden_state[0, row.predicting]
+        return torch.cat(
+            [
+                checkpoint(_head_logprobs, self.model, part, targets, use_reentrant=False)
+                for part, targets in zip(hidden.split(HEAD_POSITIONS), row.targets.split(HEAD_POSITIONS), strict=True)
+            ]
+        )
 
 
 def _head_logprobs(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -79,17 +73,24 @@ def _logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def check_head(model: PreTrainedModel) -> None:
-    """Make sure that this module's logits are those of the model's own forward pass.
+def check_model(model: PreTrainedModel) -> None:
+    """Make sure that a packed row gives this model's own log-probabilities.
 
     Raises:
-        ConfigError: for an architecture whose head does more than a matrix product and a soft cap.
+        ConfigError: for an architecture whose head or attention does what is not known here.
     """
-    ids = torch.tensor([[1, 2, 3, 4]], device=model.device)
-    own = model(input_ids=ids, use_cache=False).logits
-    ours = _logits(model, model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-    if not torch.allclose(own.float(), ours.float(), atol=1e-2, rtol=1e-2):
+    group = Group([1, 2, 3, 4], [[5, 6, 7], [8, 9]])
+    ours = torch.cat(ResponseLogprobs(model).of([group, group])[1])
+    own = torch.cat([_own_logprobs(model, group.prompt, response) for response in group.responses])
+    if not torch.allclose(own, ours, atol=2e-2, rtol=2e-2):
         raise ConfigError(
-            f"base_model: the output head of {type(model).__name__} is not supported; its logits are rescaled in a way "
-            "that sppo/logprobs.py does not know"
+            f"base_model: {type(model).__name__} computes its logits in a way that sppo/attention.py or "
+            "sppo/logprobs.py does not know; choose another architecture"
         )
+
+
+def _own_logprobs(model: PreTrainedModel, prompt: Sequence[int], response: Sequence[int]) -> torch.Tensor:
+    with attention.own(model):
+        logits = model(input_ids=torch.tensor([[*prompt, *response]], device=model.device), use_cache=False).logits
+    values = logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+    return values.gather(1, torch.tensor(response, device=model.device)[:, None])[:, 0]

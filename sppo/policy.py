@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sppo.models import check_safe
 from sppo.store import MANIFEST
@@ -22,34 +22,34 @@ def device_for() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def load_policy(folder: Path, dtype: str) -> PreTrainedModel:
+def load_policy(folder: Path, dtype: str, attention: str = "sdpa") -> PreTrainedModel:
     """The causal language model of a checked folder, with its weights in `dtype`."""
     import torch
     from transformers import AutoModelForCausalLM
 
     check_safe(folder, str(folder))
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation="sdpa"
+        folder, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation=attention
     )
     return model
 
 
-def autocast(model: PreTrainedModel, dtype: str) -> AbstractContextManager[Any]:
-    """The forward pass's arithmetic; the weights stay float32, because a step is smaller than bfloat16 can add."""
-    if dtype == "float32":
-        return nullcontext()
-    import torch
+def save_policy(
+    model: PreTrainedModel, source: Path, target: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write a model as a standard Hugging Face folder, with the tokenizer files of the folder that it came from.
 
-    return torch.autocast(model.device.type, dtype=getattr(torch, dtype))
-
-
-def save_policy(model: PreTrainedModel, source: Path, target: Path) -> None:
-    """Write a model as a standard Hugging Face folder, with the tokenizer files of the folder that it came from."""
+    Args:
+        model: what to write.
+        source: the folder that it came from.
+        target: where to write.
+        weights: by parameter name, in the place of the model's own.
+    """
     from transformers import GenerationConfig
 
     # The source's own generation settings are copied as they are: transformers refuses to save what many models hold.
     model.generation_config = GenerationConfig()
-    model.save_pretrained(target)
+    model.save_pretrained(target, state_dict=weights)
     (target / "generation_config.json").unlink()
     for path in source.iterdir():
         describes = path.suffix in {".json", ".jinja", ".model", ".txt"}

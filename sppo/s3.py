@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store import MANIFEST, Manifest, cache_folder, describe, verify
+from sppo.store import MANIFEST, Manifest, StoredFile, cache_folder, describe, new_attempt, verify
 
 
 class S3Store:
@@ -39,13 +38,29 @@ class S3Store:
 
     def commit(self, key: str, folder: Path, inputs: Mapping[str, str], figures: Mapping[str, float]) -> Manifest:
         """See `Store.commit`."""
-        attempt = uuid.uuid4().hex[:8]
-        manifest = Manifest(prefix=attempt, inputs=dict(inputs), figures=dict(figures), files=describe(folder))
+        attempt = new_attempt()
+        return self.seal(key, attempt, self.upload(key, attempt, folder), inputs, figures)
+
+    def upload(self, key: str, attempt: str, folder: Path) -> list[StoredFile]:
+        """See `Store.upload`."""
+        files = describe(folder)
         with _reported(f"{self.uri}/{key}"):
-            for entry in manifest.files:
-                self.client.upload_file(
-                    str(folder / entry.path), self.bucket, self._key(f"{key}/{attempt}/{entry.path}")
-                )
+            for entry in files:
+                name = self._key(f"{key}/{attempt}/{entry.path}")
+                self.client.upload_file(str(folder / entry.path), self.bucket, name)
+        return files
+
+    def seal(
+        self,
+        key: str,
+        attempt: str,
+        files: Iterable[StoredFile],
+        inputs: Mapping[str, str],
+        figures: Mapping[str, float],
+    ) -> Manifest:
+        """See `Store.seal`."""
+        manifest = Manifest(prefix=attempt, inputs=dict(inputs), figures=dict(figures), files=tuple(files))
+        with _reported(f"{self.uri}/{key}"):
             won = self._put_if_absent(f"{key}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
         winner = manifest if won else self.manifest(key)
         if winner is None:

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -64,6 +64,21 @@ class Store(Protocol):
         """Commit the files under `folder` as `key`; where another attempt won, its manifest is returned instead."""
         ...
 
+    def upload(self, key: str, attempt: str, folder: Path) -> list[StoredFile]:
+        """Bring one worker's files of `key` to where `seal` commits them; several workers share an attempt."""
+        ...
+
+    def seal(
+        self,
+        key: str,
+        attempt: str,
+        files: Iterable[StoredFile],
+        inputs: Mapping[str, str],
+        figures: Mapping[str, float],
+    ) -> Manifest:
+        """Commit the files that all workers of an attempt uploaded; see `commit`."""
+        ...
+
     def fetch(self, key: str) -> Path:
         """A local, verified folder with the committed files of `key`; treat it as read-only."""
         ...
@@ -93,12 +108,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe(folder: Path) -> tuple[StoredFile, ...]:
+def new_attempt() -> str:
+    """A name that no other attempt at a folder has."""
+    return uuid.uuid4().hex[:8]
+
+
+def describe(folder: Path) -> list[StoredFile]:
     """Every file under a folder with size and digest, in path order."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return tuple(
+    return [
         StoredFile(path=p.relative_to(folder).as_posix(), bytes=p.stat().st_size, sha256=file_sha256(p)) for p in paths
-    )
+    ]
 
 
 def verify(folder: Path, manifest: Manifest, uri: str) -> None:
@@ -131,11 +151,31 @@ class LocalStore:
 
     def commit(self, key: str, folder: Path, inputs: Mapping[str, str], figures: Mapping[str, float]) -> Manifest:
         """See `Store.commit`; the files are moved where `folder` is on the same file system, else copied."""
-        target = self.root / key
-        target.parent.mkdir(parents=True, exist_ok=True)
-        manifest = Manifest(inputs=dict(inputs), figures=dict(figures), files=describe(folder))
-        staging = target.parent / f".{target.name}.tmp-{uuid.uuid4().hex[:8]}"
-        shutil.move(folder, staging)
+        attempt = new_attempt()
+        return self.seal(key, attempt, self.upload(key, attempt, folder), inputs, figures)
+
+    def upload(self, key: str, attempt: str, folder: Path) -> list[StoredFile]:
+        """See `Store.upload`."""
+        staging = self._staging(key, attempt)
+        files = describe(folder)
+        for entry in files:
+            (staging / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(folder / entry.path, staging / entry.path)
+        _sync(staging)
+        return files
+
+    def seal(
+        self,
+        key: str,
+        attempt: str,
+        files: Iterable[StoredFile],
+        inputs: Mapping[str, str],
+        figures: Mapping[str, float],
+    ) -> Manifest:
+        """See `Store.seal`."""
+        target, staging = self.root / key, self._staging(key, attempt)
+        manifest = Manifest(inputs=dict(inputs), figures=dict(figures), files=tuple(files))
+        staging.mkdir(parents=True, exist_ok=True)  # nothing was uploaded into an empty folder
         (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1))
         _sync(staging)
         try:
@@ -149,6 +189,10 @@ class LocalStore:
                 ) from error
             return winner
         return manifest
+
+    def _staging(self, key: str, attempt: str) -> Path:
+        target = self.root / key
+        return target.parent / f".{target.name}.tmp-{attempt}"
 
     def fetch(self, key: str) -> Path:
         """See `Store.fetch`; the folder itself, not a copy."""

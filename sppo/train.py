@@ -6,38 +6,26 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sppo import layout, tables
+from sppo import attention, layout, tables
 from sppo.audit import audit_reference
 from sppo.checkpoint import Checkpoints
 from sppo.config import RunConfig, TrainConfig
-from sppo.errors import ConfigError, RunFailedError
-from sppo.logprobs import check_head, response_logprobs
+from sppo.errors import ConfigError
+from sppo.logprobs import ResponseLogprobs, check_model
 from sppo.models import fetch_model, model_digest
-from sppo.objective import loss_at_start, sppo_loss
-from sppo.policy import autocast, device_for, load_policy, save_policy
+from sppo.objective import loss_at_start
+from sppo.optimizer import RMSProp
+from sppo.parallel import Workers, shard, whole, workers
+from sppo.policy import load_policy, save_policy
 from sppo.schedule import learning_rate
 from sppo.seeds import derive_seed
-from sppo.store import Manifest, open_store, run_once
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-Pair = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The pairs of one optimizer step."""
-
-    step: int
-    pairs: list[Pair]
+from sppo.store import Manifest, Store, open_store, run_once, scratch
+from sppo.update import Batch, Pair, Updater, group_of
 
 
 def train(
@@ -56,22 +44,37 @@ def train(
         The URI of pi_{t+1} and its manifest, which holds the iteration's figures.
     """
     store = open_store(config.output_uri)
-    folder = fetch_model(model_uri)
     rows = read_pairs(pairs)
-    inputs = {
-        "config": config.digest(),
-        "reference": model_digest(folder),
-        "pairs": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest(),
-    }
-    checkpoints = Checkpoints(store, layout.checkpoints(iteration), inputs)
-    key = layout.model(iteration)
+    with workers() as group:
+        with group.first_of_node_goes_ahead():
+            folder = fetch_model(model_uri)
+        inputs = {
+            "config": config.digest(),
+            "reference": model_digest(folder),
+            "pairs": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest(),
+        }
+        checkpoints = Checkpoints(store, layout.checkpoints(iteration), inputs, group)
+        key = layout.model(iteration)
 
-    def work(output: Path) -> Mapping[str, float]:
-        return {**upstream, **_train(config, iteration, folder, rows, checkpoints, output)}
+        def work(output: Path) -> Mapping[str, float]:
+            return {**upstream, **_train(config, iteration, folder, rows, checkpoints, output)}
 
-    manifest = run_once(store, key, inputs, work)
-    checkpoints.clear()
+        if group.first:
+            manifest: Manifest | None = run_once(store, key, inputs, work)
+            checkpoints.clear()
+        else:
+            manifest = None
+            _help(store, key, work)
+        manifest = group.gather(manifest)[0]
+    assert manifest is not None
     return f"{store.uri}/{key}", manifest
+
+
+def _help(store: Store, key: str, work: Callable[[Path], object]) -> None:
+    """Take part in the work of the worker that commits it."""
+    if store.manifest(key) is None:
+        with scratch(store) as folder:
+            work(folder)
 
 
 def read_pairs(paths: Sequence[Path]) -> list[Pair]:
@@ -101,19 +104,18 @@ def plan(pairs: Sequence[Pair], config: TrainConfig, seed: int) -> list[Batch]:
 def _train(
     config: RunConfig, iteration: int, folder: Path, pairs: list[Pair], checkpoints: Checkpoints, output: Path
 ) -> Mapping[str, float]:
-    settings = config.train
-    model = load_policy(folder, "float32").to(device_for())
-    check_head(model)
-    figures = audit_reference(model, pairs, settings, derive_seed(config.seed, "audit", iteration))
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    model.train()
-    optimizer = torch.optim.RMSprop(model.parameters(), lr=settings.learning_rate)
+    settings, group = config.train, checkpoints.group
+    scorer = _load(folder, settings, group)
+    optimizer = RMSProp(scorer, getattr(torch, settings.dtype), group)
+    figures = audit_reference(scorer, pairs, settings, derive_seed(config.seed, "audit", iteration))
+    scorer.train()
+    updater = Updater(scorer, optimizer, group, settings)
     batches = plan(pairs, settings, derive_seed(config.seed, "train", iteration))
     steps_an_epoch = len(batches) // settings.epochs
-    done, log = checkpoints.restore(model, optimizer)
+    done, log = checkpoints.restore(optimizer.state())
     if done:
-        print(f"resuming after step {done} of {len(batches)}", flush=True)
+        optimizer.loaded()
+        _say(group, f"resuming after step {done} of {len(batches)}")
     start, tokens = time.monotonic(), 0
     for batch in batches[done:]:
         # Dropout, where a model has it, is a function of the step, so that a resumed training draws the same.
@@ -121,85 +123,41 @@ def _train(
         rate = learning_rate(
             batch.step, steps_an_epoch, settings.learning_rate, settings.warmup_ratio, settings.schedule_epochs
         )
-        log.append(optimizer_step(model, optimizer, batch, settings, rate))
-        tokens += sum(len(p["prompt_ids"]) + len(p["chosen_ids"]) + len(p["rejected_ids"]) for p in batch.pairs)
-        print(_line(log[-1], len(batches)), flush=True)
+        log.append(updater.step(batch, rate))
+        tokens += sum(group_of(pair).tokens for pair in batch.pairs)
+        _say(group, _line(log[-1], len(batches)))
         finished = batch.step + 1
         if finished % settings.checkpoint_every == 0 and finished < len(batches):
-            checkpoints.save(finished, model, optimizer, log)
+            checkpoints.save(finished, optimizer.state(), log)
     seconds = time.monotonic() - start
-    save_policy(model, folder, output)
+    _export(scorer, optimizer, folder, output, group)
     (output / layout.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in log))
-    return (
-        figures
-        | _figures(log, pairs, settings)
-        | {
-            "train/seconds": seconds,
-            "train/tokens_per_second": tokens / seconds,
-        }
-    )
+    speed = {"train/seconds": seconds, "train/tokens_per_second": tokens / seconds}
+    return figures | _figures(log, pairs, settings) | speed
 
 
-def optimizer_step(
-    model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: Batch, config: TrainConfig, rate: float
-) -> dict[str, float]:
-    """Accumulate the gradient of a batch's mean loss over micro-batches, and take one clipped RMSProp step.
-
-    Returns:
-        The step's log row.
-
-    Raises:
-        RunFailedError: if the loss or the gradient is not finite, naming the step and the prompts; no weight changed.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    losses: list[torch.Tensor] = []
-    ratios: list[torch.Tensor] = []
-    for start in range(0, len(batch.pairs), config.micro_batch):
-        micro = batch.pairs[start : start + config.micro_batch]
-        loss, ratio = pair_losses(model, micro, config)
-        (loss.sum() / len(batch.pairs)).backward()
-        losses.append(loss.detach())
-        ratios.append(ratio.detach())
-    loss = torch.cat(losses).mean()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-    if not (torch.isfinite(loss) and torch.isfinite(norm)):
-        ids = ", ".join(pair["prompt_id"] for pair in batch.pairs)
-        raise RunFailedError(f"step {batch.step}: the loss or its gradient is not finite for the prompts {ids}")
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    ratio = torch.cat(ratios)
-    return {
-        "step": batch.step,
-        "loss": float(loss),
-        "learning_rate": rate,
-        "grad_norm": float(norm),
-        "chosen_log_ratio": float(ratio[:, 0].mean()),
-        "rejected_log_ratio": float(ratio[:, 1].mean()),
-        "mean_abs_log_ratio": float(ratio.abs().mean()),
-    }
+def _load(folder: Path, config: TrainConfig, group: Workers) -> ResponseLogprobs:
+    """pi_t, ready to be trained: float32 weights, packed attention, on this worker's device or divided among all."""
+    attention.register()
+    model = load_policy(folder, "float32", attention.NAME)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    check_model(model)
+    scorer = ResponseLogprobs(model)
+    if group.size > 1:
+        shard(scorer, model._no_split_modules or [], group, getattr(torch, config.dtype))
+    return scorer.to(group.device)
 
 
-def pair_losses(
-    model: PreTrainedModel, pairs: Sequence[Pair], config: TrainConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses of shape (pairs,) and log-ratios (chosen, rejected) of shape (pairs, 2), in nats.
+def _export(scorer: ResponseLogprobs, optimizer: RMSProp, folder: Path, output: Path, group: Workers) -> None:
+    weights = {name.removeprefix("model."): whole(weight) for name, weight in optimizer.weights.items()}
+    if group.first:
+        save_policy(scorer.model, folder, output, weights)
 
-    The reference log-probabilities are those that the sampler stored: no reference model is needed.
-    """
-    with autocast(model, config.dtype):
-        logprobs = response_logprobs(
-            model,
-            [pair["prompt_ids"] for pair in pairs for _ in range(2)],
-            [pair[ids] for pair in pairs for ids in ("chosen_ids", "rejected_ids")],
-        )
-    reference = [sum(pair[name]) for pair in pairs for name in ("chosen_logprobs", "rejected_logprobs")]
-    policy = torch.stack([row.sum() for row in logprobs])
-    ratio = (policy - torch.tensor(reference, device=policy.device)).reshape(-1, 2)
-    p_chosen, p_rejected = (
-        torch.tensor([pair[name] for pair in pairs], device=policy.device) for name in ("p_chosen", "p_rejected")
-    )
-    return sppo_loss(ratio[:, 0], ratio[:, 1], p_chosen, p_rejected, config.eta), ratio
+
+def _say(group: Workers, line: str) -> None:
+    if group.first:
+        print(line, flush=True)
 
 
 def _figures(log: Sequence[Mapping[str, float]], pairs: Sequence[Pair], config: TrainConfig) -> dict[str, float]:

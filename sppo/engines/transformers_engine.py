@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sppo import attention
 from sppo.chat import load_tokenizer
 from sppo.config import GenerateConfig
 from sppo.engines.base import Response, Sampling
-from sppo.logprobs import response_logprobs
+from sppo.logprobs import ResponseLogprobs
+from sppo.packing import Group
 from sppo.policy import device_for, load_policy
 from sppo.seeds import derive_seed
 
@@ -62,8 +64,10 @@ class TransformersEngine:
                 **how,
             )[:, width:].tolist()
             responses = [self._until_end(ids) for ids in sequences]
-            repeated = [ids for ids in prompts for _ in range(sampling.responses)]
-            logprobs = response_logprobs(self.model, repeated, responses)
+            grouped = [responses[i : i + sampling.responses] for i in range(0, len(responses), sampling.responses)]
+            groups = [Group(prompt, own) for prompt, own in zip(prompts, grouped, strict=True)]
+            with attention.packed(self.model):
+                logprobs = [own for group in ResponseLogprobs(self.model).of(groups) for own in group]
         flat = [
             Response(
                 self.tokenizer.decode(ids, skip_special_tokens=True),

@@ -1,0 +1,232 @@
+"""Attention over a packed row (`sppo.packing`), in the place of a transformers model's own.
+
+transformers calls the attention that a model's configuration names, and hands on what its forward pass was given:
+https://huggingface.co/docs/transformers/attention_interface. Ours is given the row. On a CPU it takes one response at a
+time, each with its prompt, through the causal kernel, which skips what a mask would only hide; on a GPU the whole row
+goes through FlexAttention, whose block mask skips blocks that see nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+
+from sppo.errors import ConfigError
+from sppo.packing import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NAME = "sppo_packed"
+EXPLICIT_LENGTH = 512
+"""Sequences up to this length are attended to with plain matrix products on a CPU."""
+_KNOWN = {"position_ids", "use_cache", "output_attentions", "cache_position", "is_causal"}
+"""What models hand to every attention and that changes nothing here."""
+
+
+def register() -> None:
+    """Make the attention known to transformers by its name."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, packed_attention)
+
+
+@contextmanager
+def packed(model: PreTrainedModel) -> Iterator[None]:
+    """Have a model attend to packed rows for a while."""
+    register()
+    with _attending(model, NAME):
+        yield
+
+
+@contextmanager
+def own(model: PreTrainedModel) -> Iterator[None]:
+    """Have a model attend as transformers does for a while."""
+    with _attending(model, "sdpa"):
+        yield
+
+
+@contextmanager
+def _attending(model: PreTrainedModel, name: str) -> Iterator[None]:
+    before = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    row: Row | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of every token to what it may see.
+
+    Args:
+        module: the model's attention layer.
+        query: shape (1, heads, N, dimension).
+        key: shape (1, key heads, N, dimension).
+        value: the same.
+        attention_mask: none is made for this attention.
+        scaling: of the scores; 1 / sqrt(dimension) if None.
+        dropout: probability of dropping an attention weight.
+        sliding_window: how many positions a token sees, itself included.
+        softcap: bound of the scores, by a tanh (Gemma 2).
+        row: what the tokens are; a single sequence if None.
+        others: what this architecture adds.
+
+    Returns:
+        Shape (1, N, heads, dimension), and no attention weights.
+
+    Raises:
+        ConfigError: if the architecture asks its attention for something that is not known here.
+    """
+    unknown = sorted(name for name, given in others.items() if given is not None and name not in _KNOWN)
+    if unknown:
+        raise ConfigError(
+            f"base_model: the attention of {type(module).__name__} uses {', '.join(unknown)}, unknown here"
+        )
+    groups = ((query.shape[2], ()),) if row is None else row.groups
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if query.is_cuda:
+        output = _flex(query, key, value, groups, scaling, sliding_window, softcap)
+    else:
+        output = _by_response(query, key, value, groups, scaling, dropout, sliding_window, softcap)
+    return output.transpose(1, 2).contiguous(), None
+
+
+Groups = tuple[tuple[int, tuple[int, ...]], ...]
+
+
+def _by_response(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    groups: Groups,
+    scaling: float,
+    dropout: float,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    shared = query.shape[1] // key.shape[1]
+    if shared > 1:
+        key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+    # Split once: the gradient of a split is one concatenation, that of a slice a whole row of zeros.
+    sizes = [size for prompt, responses in groups for size in (prompt, *responses)]
+    parts = zip(*(tensor.split(sizes, dim=2) for tensor in (query, key, value)), strict=True)
+    outputs: list[torch.Tensor] = []
+    for prompt, responses in groups:
+        shared_part = next(parts)
+        for index in range(max(1, len(responses))):
+            whole = shared_part
+            if responses:
+                whole = tuple(torch.cat(pair, dim=2) for pair in zip(shared_part, next(parts), strict=True))
+            output = _causal(*whole, scaling, dropout, window, softcap)
+            # Every response brings its prompt along: only attention computes it again, and once is enough to keep.
+            outputs.append(output if index == 0 else output[:, :, prompt:])
+    return torch.cat(outputs, dim=2)
+
+
+def _causal(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float,
+    dropout: float,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    """One sequence.
+
+    The fused kernel needs no memory for the scores, but on a CPU its gradient costs several times that of plain matrix
+    products, which short sequences can afford.
+    """
+    length = query.shape[2]
+    if softcap is None and (window is None or length <= window) and length > EXPLICIT_LENGTH:
+        return functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scaling, dropout_p=dropout
+        )
+    mask = _mask(length, window, query.dtype)
+    if softcap is None:
+        scores = torch.baddbmm(mask, query[0], key[0].transpose(1, 2), alpha=scaling)
+    else:
+        scores = torch.tanh(query[0] @ key[0].transpose(1, 2) * (scaling / softcap)) * softcap + mask
+    return (functional.dropout(scores.softmax(dim=-1), dropout) @ value[0])[None]
+
+
+@functools.lru_cache(maxsize=4096)
+def _mask(length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    """What to add to the scores: 0 where a position sees another, else minus infinity; shape (length, length)."""
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    hidden = (distance < 0) | (distance >= (length if window is None else window))
+    return torch.zeros(length, length, dtype=dtype).masked_fill(hidden, float("-inf"))
+
+
+def _flex(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    groups: Groups,
+    scaling: float,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    def cap(score: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return score if softcap is None else torch.tanh(score / softcap) * softcap
+
+    output: torch.Tensor = _compiled_flex()(
+        query,
+        key,
+        value,
+        score_mod=None if softcap is None else cap,
+        block_mask=block_mask(groups, window, query.device),
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return output
+
+
+@functools.cache
+def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True)
+
+
+@functools.lru_cache(maxsize=8)
+def block_mask(groups: Groups, window: int | None, device: torch.device) -> Any:
+    """FlexAttention's mask of a row; the layers of a model share it."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    group, segment, position = (torch.tensor(column, device=device) for column in zip(*_places(groups), strict=True))
+
+    def sees(_batch: Any, _head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        same = (group[query] == group[key]) & ((segment[key] == 0) | (segment[key] == segment[query]))
+        near = position[query] - position[key] < (len(position) if window is None else window)
+        return same & (query >= key) & near
+
+    return create_block_mask(sees, None, None, len(group), len(group), device=device)
+
+
+def _places(groups: Groups) -> list[tuple[int, int, int]]:
+    """Group, segment (0 is the prompt) and position of every token of a row."""
+    places: list[tuple[int, int, int]] = []
+    for index, (prompt, responses) in enumerate(groups):
+        places += [(index, 0, position) for position in range(prompt)]
+        for number, length in enumerate(responses, start=1):
+            places += [(index, number, prompt + position) for position in range(length)]
+    return places

@@ -1,0 +1,109 @@
+"""RMSProp on float32 weights behind a model that may compute in bfloat16.
+
+A step of alignment is smaller than the spacing of bfloat16 numbers around a weight, so the weights that the optimizer
+moves, its state and accumulated gradients are float32 whatever the model computes in. The update is that of
+`torch.optim.RMSprop` with its defaults (alpha 0.99, epsilon 1e-8), which the released SPPO code uses; here it reads and
+writes every weight once, in blocks that stay in a CPU's cache, with clipping and the cast for the model in the same pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from sppo.parallel import Workers, local
+
+ALPHA, EPSILON = 0.99, 1e-8
+_BLOCK = 1 << 18
+"""Weights of one block on a CPU: some MB with gradient and state, which a core's cache holds."""
+
+
+class RMSProp:
+    """The optimizer of a model's trainable weights.
+
+    Attributes:
+        weights: the float32 weights by name; the model's own parameters where those are float32.
+        squares: running mean of the squared gradient, by name.
+    """
+
+    def __init__(self, model: torch.nn.Module, dtype: torch.dtype, group: Workers) -> None:
+        """Take over a float32 model, which computes in `dtype` from now on unless it is sharded and does so anyway."""
+        self.group = group
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.weights = {name: p.detach() for name, p in self.parameters.items()}
+        self.squares = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
+        self.gradients: dict[str, torch.Tensor] = {}
+        if group.size == 1:
+            model.to(dtype)
+
+    @torch.no_grad()
+    def accumulate(self) -> None:
+        """Keep the gradients of a backward pass in float32, added to those of the passes before."""
+        for name, parameter in self.parameters.items():
+            if parameter.grad is None:
+                continue
+            gradient = local(parameter.grad)
+            self.gradients[name] = self.gradients[name].add_(gradient) if name in self.gradients else gradient.float()
+            parameter.grad = None
+
+    def forget(self) -> None:
+        """Drop all gradients."""
+        self.gradients.clear()
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def gradient_norm(self) -> float:
+        """The norm of the gradient of all passes since the last step, over all workers."""
+        norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for _, gradient in self._gradients()]
+        squares = torch.stack(norms).double().square() if norms else torch.zeros(1)
+        return math.sqrt(self.group.sum([float(squares.sum())])[0])
+
+    @torch.no_grad()
+    def step(self, rate: float, norm: float, max_norm: float) -> None:
+        """Move the weights against the gradient, clipped from `norm` to `max_norm`, and forget it."""
+        scale = min(1.0, max_norm / (norm + 1e-6))
+        for name, gradient in self._gradients():
+            tensors = (self.parameters[name].detach(), self.weights[name], self.squares[name])
+            flat = [local(tensor).view(-1) for tensor in tensors] + [gradient.view(-1)]
+            size = _BLOCK if gradient.device.type == "cpu" else max(1, gradient.numel())
+            for start in range(0, gradient.numel(), size):
+                _move(*(tensor[start : start + size] for tensor in flat), rate=rate, scale=scale)
+        self.forget()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds, by name; loading into these tensors restores it (see `loaded`)."""
+        weights = {f"weights/{name}": weight for name, weight in self.weights.items()}
+        return weights | {f"squares/{name}": square for name, square in self.squares.items()}
+
+    @torch.no_grad()
+    def loaded(self) -> None:
+        """Give the model the weights that were loaded into the state."""
+        for name, parameter in self.parameters.items():
+            parameter.copy_(self.weights[name])
+
+    def _gradients(self) -> Iterator[tuple[str, torch.Tensor]]:
+        # A single pass leaves its gradients in the parameters: no float32 copy of them is needed.
+        for name, parameter in self.parameters.items():
+            if name in self.gradients:
+                yield name, self.gradients[name]
+            elif parameter.grad is not None:
+                yield name, local(parameter.grad)
+
+
+def _move(
+    parameter: torch.Tensor,
+    weight: torch.Tensor,
+    square: torch.Tensor,
+    gradient: torch.Tensor,
+    *,
+    rate: float,
+    scale: float,
+) -> None:
+    gradient = gradient.float() * scale
+    square.mul_(ALPHA).addcmul_(gradient, gradient, value=1 - ALPHA)
+    weight.addcdiv_(gradient, square.sqrt().add_(EPSILON), value=-rate)
+    if parameter.data_ptr() != weight.data_ptr():
+        parameter.copy_(weight)
