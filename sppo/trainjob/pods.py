@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,14 +15,17 @@ from sppo.errors import ConfigError, InfrastructureError, RunFailedError, SppoEr
 from sppo.trainjob.client import Cluster, Expired, Missing
 from sppo.trainjob.spec import NODE, Json
 
-TAIL = 40
-"""Lines of a failed pod that are kept: torchrun's summary has about 25."""
+TAIL = 100
+"""Lines of a failed pod that are read: torchrun ends it with a traceback of its own, and a summary."""
+SHOWN = 20
+"""Lines of them that are shown: the last before torchrun's."""
 PAUSE = 2.0
 """Seconds before a log or a watch that ended is begun again."""
 DRAIN = 10.0
 """Seconds that the last lines of a log are waited for."""
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _ROOT_CAUSE = re.compile(r"Root Cause.*?exitcode\s*: (-?\d+)", re.DOTALL)
+_TORCHRUN = "torch/distributed/elastic/multiprocessing/api.py"
 _KINDS: dict[int, type[SppoError]] = {2: ConfigError, 3: InfrastructureError}
 
 
@@ -39,6 +43,11 @@ class Failure(NamedTuple):
         """The exit code of the process that failed first: torchrun ends with 1 whatever its processes end with."""
         told = _ROOT_CAUSE.search("\n".join(self.tail))
         return int(told[1]) if told else self.exit_code
+
+    def lines(self) -> str:
+        """The last lines of what torchrun ran, indented."""
+        own = next((i for i, line in enumerate(self.tail) if _TORCHRUN in line), 0)
+        return "".join(f"\n  {line}" for line in (self.tail[:own] or self.tail)[-SHOWN:])
 
     def weight(self) -> tuple[int, str]:
         """The least is the failure that the others follow from: peers of a pod that is gone end with other errors."""
@@ -77,19 +86,19 @@ class PodFollower:
         Args:
             why: what the job's own condition says.
         """
+        with suppress(SppoError):  # a pod may have failed since the last event
+            for pod in self.cluster.pods(self.name)[0]:
+                self._see(pod)
         if not self.failures:
-            lines = "".join(f"\n  {line}" for line in self.tail)
+            lines = "".join(f"\n  {line}" for line in list(self.tail)[-SHOWN:])
             return RunFailedError(
                 f"TrainJob {self.name} failed: {why}" + (f"; the last lines:{lines}" if lines else "")
             )
         first = min(self.failures.values(), key=Failure.weight)
         code = f"exit code {first.cause}" if first.cause >= 0 else f"signal {-first.cause}"
-        lines = "".join(f"\n  {line}" for line in first.tail)
+        told = f"TrainJob {self.name} failed: pod {first.pod}: {first.reason or 'ended'}, {code} ({why})"
         kind = _KINDS.get(first.cause, RunFailedError)
-        return kind(
-            f"TrainJob {self.name} failed: pod {first.pod}: {first.reason or 'ended'}, {code} ({why})"
-            + (f"; its last lines:{lines}" if lines else "")
-        )
+        return kind(told + (f"; its last lines:{first.lines()}" if first.tail else ""))
 
     def _guard(self, work: object) -> None:
         """A right that is missing costs the log, not the training."""
