@@ -221,7 +221,9 @@ class Cluster:
             raise Exists from None
         if status == 404 and resource == "trainjobs":
             raise ConfigError(f"{what}: the API is not there; install Kubeflow Trainer 2.2 or newer") from None
-        if status in {401, 403}:
+        if status == 401:
+            raise InfrastructureError(f"{what}: the token is not accepted ({_told(error)})") from None
+        if status == 403:
             who = f"ServiceAccount {self.service_account}" if self.service_account else "this user"
             raise InfrastructureError(
                 f"{what}: {who} may not ({_told(error)}); give it a Role with verb {verb} on {resource}: "

@@ -161,7 +161,8 @@ class Handler(BaseHTTPRequestHandler):
             fault = next((f for f in api.faults if line.startswith(f["where"]) and f["times"]), None)
             if fault is not None:
                 fault["times"] -= 1
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        if (scheme.lower(), token) != ("bearer", TOKEN):
             return self._json(401, status(401, "Unauthorized"))
         if fault is not None and fault["late"]:
             self._act(method, url.path, content, {})

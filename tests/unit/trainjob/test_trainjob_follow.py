@@ -454,6 +454,12 @@ def test_rights_to_the_pods_that_are_missing_cost_the_log_and_not_the_training(a
     assert "the training goes on" in out and out.endswith("complete\n")
 
 
+def test_a_token_that_is_not_accepted_is_told(api):
+    api.fail(f"POST {JOBS}", 401)
+    with pytest.raises(InfrastructureError, match=r"the token is not accepted \(401 injected 401\)"):
+        follow.run(Cluster(), wanted())
+
+
 def test_a_cluster_without_kubeflow_trainer_is_told(api):
     api.installed = False
     with pytest.raises(ConfigError, match=r"create trainjobs.*install Kubeflow Trainer"):
