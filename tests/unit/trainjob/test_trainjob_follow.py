@@ -177,12 +177,16 @@ def test_a_request_that_fails_is_repeated(api, where, code):
     assert len(api.sent(where)) > 3
 
 
-def test_retry_after_is_followed(api, monkeypatch):
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_retry_after_is_followed_within_limits(api, monkeypatch, method):
     monkeypatch.setattr(client, "LONGEST_RETRY_AFTER", 0.4)
     api.on_create = complete(api)
-    api.fail(f"POST {JOBS}", 429, headers={"Retry-After": "77"})
+    if method == "GET":
+        api.put(JOBS, wanted())
+        once(lambda: len(api.sent(f"GET {JOBS}")) > 1, api.end, NAME, "Complete")
+    api.fail(f"{method} {JOBS}", 429, headers={"Retry-After": "77"})
     follow.run(Cluster(), wanted())
-    first, second = (request.at for request in api.sent(f"POST {JOBS}"))
+    first, second = (request.at for request in api.sent(f"{method} {JOBS}")[:2])
     assert 0.4 <= second - first < 3
 
 
