@@ -166,6 +166,17 @@ def play(iteration: Callable[..., Any], number: int, last: int, model_uri: Any, 
     return dsl.OneOf(later.output, now.output)
 
 
+def make_start(max_iterations: int, profile: Profile) -> Callable[..., Any]:
+    """The start of the pipeline: from the run's parameters to the task that prepared."""
+
+    def start(**inputs: Any) -> Any:
+        prepared = prepare(**inputs, max_iterations=max_iterations, several_nodes=profile.training.nodes > 1)
+        harden(prepared, "prepare", profile)
+        return prepared
+
+    return start
+
+
 def make_ending(name: str, profile: Profile) -> Any:
     """A sub-pipeline that a run ends in: which of two it is says whether the gate is passed.
 
@@ -204,7 +215,7 @@ NO_HARDWARE = Profile()
 
 def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
     """The whole pipeline, for up to `max_iterations` iterations, with a profile's defaults for the hardware."""
-    self_play, end = make_iteration(profile), make_end(profile)
+    start, self_play, end = make_start(max_iterations, profile), make_iteration(profile), make_end(profile)
 
     @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")
     def sppo(
@@ -249,25 +260,20 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
             training_gpus: GPUs of each pod that trains.
             training_nodes: Pods that train together; more than one needs a profile for it, and Kubeflow Trainer.
         """
-        prepared = prepare(
+        prepared = start(
             base_model=base_model,
             prompts=prompts,
             preference_model=preference_model,
             output_uri=output_uri,
             experiment=experiment,
             iterations=iterations,
-            max_iterations=max_iterations,
             shards=shards,
             config=config,
             training_nodes=training_nodes,
-            several_nodes=profile.training.nodes > 1,
         )
-        harden(prepared, "prepare", profile)
         iteration = functools.partial(
             self_play,
-            run_config=prepared.outputs["run_config"],
-            prompt_tables=prepared.outputs["prompt_tables"],
-            shards=prepared.outputs["shards"],
+            **{name: prepared.outputs[name] for name in ("run_config", "prompt_tables", "shards")},
             generation_node_selector=generation_node_selector,
             generation_tolerations=generation_tolerations,
             generation_gpus=generation_gpus,
