@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
+from components.images import image
 from pipelines.profile import Profile, Resources
 
 USER = 10001
@@ -33,13 +34,22 @@ class Placement(NamedTuple):
     gpus: Any
 
 
-def place(task: PipelineTask, placement: Placement, profile: Profile) -> None:
+def place(task: PipelineTask, placement: Placement) -> None:
     """Put a task on a pool's nodes, chosen when the run is submitted."""
     kubernetes.add_node_selector_json(task, placement.node_selector)
     kubernetes.add_toleration_json(task, placement.tolerations)
     task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(placement.gpus)
+
+
+def enqueue(task: PipelineTask, profile: Profile) -> None:
+    """Let Kueue admit the task's pod, if the profile names a queue."""
     if profile.queue:
         kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
+
+
+def image_of(stage: str, profile: Profile) -> str:
+    """The image of a stage: the profile's, or else the released one."""
+    return profile.images.get(stage, image(stage))
 
 
 def harden(task: PipelineTask, stage: str, profile: Profile) -> None:

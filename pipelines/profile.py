@@ -31,6 +31,12 @@ class Pool(Section):
     gpus: int = Field(0, ge=0)
 
 
+class TrainingPool(Pool):
+    """Where training runs."""
+
+    nodes: int = Field(1, ge=1, description="Nodes that train together, each with that many GPUs.")
+
+
 class Stages(Section):
     """The resources of each stage."""
 
@@ -48,7 +54,7 @@ class Profile(Section):
 
     generation: Pool = Pool()
     ranking: Pool = Pool()
-    training: Pool = Pool()
+    training: TrainingPool = TrainingPool()
     stages: Stages = Stages()
     retries: int = Field(2, ge=0, description="Further attempts at a failed task; each finds what is committed.")
     queue: str = Field("", description="Kueue's local queue, as a label on the pods that ask for GPUs.")

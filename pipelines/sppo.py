@@ -14,11 +14,12 @@ from kfp import dsl
 from components.evaluate import evaluate
 from components.generate import generate
 from components.keep import keep
+from components.launch import launch
 from components.prepare import prepare
 from components.publish import publish
 from components.rank import rank
 from components.train import train
-from pipelines.placement import Placement, harden, place
+from pipelines.placement import Placement, enqueue, harden, image_of, place
 from pipelines.profile import Profile
 
 
@@ -54,8 +55,10 @@ def make_shard(profile: Profile) -> Any:
         inputs = {"run_config": run_config, "iteration": iteration, "shard": shard, "shards": shards}
         answered = generate(**inputs, prompt_tables=prompt_tables, model_uri=model_uri)
         ranked = rank(**inputs, responses=answered.outputs["responses"])
-        place(answered, Placement(generation_node_selector, generation_tolerations, generation_gpus), profile)
-        place(ranked, Placement(ranking_node_selector, ranking_tolerations, ranking_gpus), profile)
+        place(answered, Placement(generation_node_selector, generation_tolerations, generation_gpus))
+        place(ranked, Placement(ranking_node_selector, ranking_tolerations, ranking_gpus))
+        enqueue(answered, profile)
+        enqueue(ranked, profile)
         harden(answered, "generate", profile)
         harden(ranked, "rank", profile)
         return ranked.outputs["pairs"]
@@ -63,12 +66,37 @@ def make_shard(profile: Profile) -> Any:
     return play_shard
 
 
+def make_training(profile: Profile) -> Callable[..., Any]:
+    """What makes the task that trains: in its own pod, or with a profile of several nodes in those of a TrainJob.
+
+    The profile decides, because whether a task asks for GPUs itself or hands that over is fixed when the pipeline is
+    compiled; prepare refuses a run that asks for more nodes than its package can play.
+    """
+
+    def on_one_node(nodes: Any, **inputs: Any) -> Any:
+        trained = train(**inputs)
+        enqueue(trained, profile)
+        return trained
+
+    def on_several_nodes(nodes: Any, **inputs: Any) -> Any:
+        return launch(
+            **inputs,
+            nodes=nodes,
+            trainer_image=image_of("train", profile),
+            queue=profile.queue,
+            shared_memory=profile.stages.train.shared_memory,
+            hours=profile.stages.train.hours,
+        ).set_display_name("train")
+
+    return on_several_nodes if profile.training.nodes > 1 else on_one_node
+
+
 def make_iteration(profile: Profile) -> Any:
     """The sub-pipeline of one iteration.
 
     Its name must not hold "-iteration-": the local runner takes that for an item of a loop.
     """
-    play_shard = make_shard(profile)
+    play_shard, training = make_shard(profile), make_training(profile)
 
     @dsl.pipeline(name="self-play", description="One iteration: generate and rank by shards, train, evaluate.")
     def self_play(
@@ -86,6 +114,7 @@ def make_iteration(profile: Profile) -> Any:
         training_node_selector: dict,
         training_tolerations: list,
         training_gpus: int,
+        training_nodes: int,
     ) -> Iteration:
         inputs = {"run_config": run_config, "prompt_tables": prompt_tables, "iteration": iteration}
         with dsl.ParallelFor(shards, name="shards") as shard:
@@ -102,11 +131,12 @@ def make_iteration(profile: Profile) -> Any:
                 ranking_gpus=ranking_gpus,
             )
         played.set_caching_options(False)
-        trained = train(**inputs, pairs=dsl.Collected(played.output), model_uri=model_uri)
+        trained = training(**inputs, pairs=dsl.Collected(played.output), model_uri=model_uri, nodes=training_nodes)
         verdict = evaluate(**inputs, model_uri=trained.outputs["Output"], previous_uri=model_uri)
-        place(trained, Placement(training_node_selector, training_tolerations, training_gpus), profile)
-        place(verdict, Placement(generation_node_selector, generation_tolerations, generation_gpus), profile)
+        place(trained, Placement(training_node_selector, training_tolerations, training_gpus))
+        place(verdict, Placement(generation_node_selector, generation_tolerations, generation_gpus))
         harden(trained, "train", profile)
+        enqueue(verdict, profile)
         harden(verdict, "evaluate", profile)
         return Iteration(best_uri=verdict.outputs["best_uri"], decision=verdict.outputs["decision"])
 
@@ -134,6 +164,17 @@ def play(iteration: Callable[..., Any], number: int, last: int, model_uri: Any, 
     harden(later, "keep", profile)
     harden(now, "keep", profile)
     return dsl.OneOf(later.output, now.output)
+
+
+def make_start(max_iterations: int, profile: Profile) -> Callable[..., Any]:
+    """The start of the pipeline: from the run's parameters to the task that prepared."""
+
+    def start(**inputs: Any) -> Any:
+        prepared = prepare(**inputs, max_iterations=max_iterations, several_nodes=profile.training.nodes > 1)
+        harden(prepared, "prepare", profile)
+        return prepared
+
+    return start
 
 
 def make_ending(name: str, profile: Profile) -> Any:
@@ -174,7 +215,7 @@ NO_HARDWARE = Profile()
 
 def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
     """The whole pipeline, for up to `max_iterations` iterations, with a profile's defaults for the hardware."""
-    self_play, end = make_iteration(profile), make_end(profile)
+    start, self_play, end = make_start(max_iterations, profile), make_iteration(profile), make_end(profile)
 
     @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")
     def sppo(
@@ -195,6 +236,7 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
         training_node_selector: dict = profile.training.node_selector,
         training_tolerations: list = profile.training.tolerations,
         training_gpus: int = profile.training.gpus,
+        training_nodes: int = profile.training.nodes,
     ) -> str:
         """Align a chat model to a preference model by self-play.
 
@@ -213,27 +255,25 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
             ranking_node_selector: Node labels of the pods that rank.
             ranking_tolerations: Tolerations of the pods that rank.
             ranking_gpus: GPUs of each pod that ranks.
-            training_node_selector: Node labels of the pod that trains.
-            training_tolerations: Tolerations of the pod that trains.
-            training_gpus: GPUs of the pod that trains.
+            training_node_selector: Node labels of the pods that train.
+            training_tolerations: Tolerations of the pods that train.
+            training_gpus: GPUs of each pod that trains.
+            training_nodes: Pods that train together; more than one needs a profile for it, and Kubeflow Trainer.
         """
-        prepared = prepare(
+        prepared = start(
             base_model=base_model,
             prompts=prompts,
             preference_model=preference_model,
             output_uri=output_uri,
             experiment=experiment,
             iterations=iterations,
-            max_iterations=max_iterations,
             shards=shards,
             config=config,
+            training_nodes=training_nodes,
         )
-        harden(prepared, "prepare", profile)
         iteration = functools.partial(
             self_play,
-            run_config=prepared.outputs["run_config"],
-            prompt_tables=prepared.outputs["prompt_tables"],
-            shards=prepared.outputs["shards"],
+            **{name: prepared.outputs[name] for name in ("run_config", "prompt_tables", "shards")},
             generation_node_selector=generation_node_selector,
             generation_tolerations=generation_tolerations,
             generation_gpus=generation_gpus,
@@ -243,6 +283,7 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
             training_node_selector=training_node_selector,
             training_tolerations=training_tolerations,
             training_gpus=training_gpus,
+            training_nodes=training_nodes,
         )
 
         best_uri = play(iteration, 1, max_iterations, prepared.outputs["base_uri"], profile)

@@ -20,6 +20,8 @@ def prepare(
     config: dict,
     run_config: dsl.Output[dsl.Artifact],
     prompt_tables: dsl.Output[dsl.Dataset],
+    training_nodes: int = 1,
+    several_nodes: bool = False,
 ) -> NamedTuple("Outputs", [("shards", List[int]), ("base_uri", str)]):  # type: ignore[valid-type]  # noqa: UP006
     """Resolve and validate the configuration; clean the prompts and divide them into disjoint parts.
 
@@ -35,14 +37,17 @@ def prepare(
         config: Overrides of the configuration; dotted keys are allowed.
         run_config: The resolved configuration.
         prompt_tables: One prompts table an iteration, and the held-out one.
+        training_nodes: Pods that train together.
+        several_nodes: Whether this package can train on more than one.
 
     Returns:
         The shards of each iteration, and the URI of the model to align.
     """
     from collections import namedtuple
 
-    from sppo import stages
+    from sppo import stages, trainjob
 
+    trainjob.check_nodes(int(training_nodes), several_nodes)
     named = {
         "base_model": base_model,
         "prompts": prompts,

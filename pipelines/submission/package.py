@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from pipelines.compiling import compile_pipeline
-from pipelines.profile import Pool
+from pipelines.profile import Pool, TrainingPool
 from pipelines.submission.client import Client, Json
 from sppo.config import RunConfig, resolve
 from sppo.errors import ConfigError
@@ -21,7 +21,7 @@ PIPELINE = "sppo"
 """Name of the pipeline on the server; every package is a version of it."""
 FIELDS = ("base_model", "prompts", "preference_model", "output_uri", "experiment", "iterations", "shards")
 """Values of the configuration that have a field of their own in the form of the UI."""
-POOLS = ("generation", "ranking", "training")
+POOLS = {"generation": Pool, "ranking": Pool, "training": TrainingPool}
 
 
 class Package(NamedTuple):
@@ -78,12 +78,12 @@ def parameters(values: Mapping[str, Any], max_iterations: int) -> tuple[Json, Ru
 
 def hardware_keys() -> dict[str, str]:
     """The pipeline's parameters for the hardware, each with the setting of a pool that it is."""
-    return {f"{pool}_{setting}": setting for pool in POOLS for setting in Pool.model_fields}
+    return {f"{pool}_{setting}": setting for pool, kind in POOLS.items() for setting in kind.model_fields}
 
 
 def _of_pool(name: str, setting: str, value: Any) -> Any:
     try:
-        return getattr(Pool.model_validate({setting: value}), setting)
+        return getattr(TrainingPool.model_validate({setting: value}), setting)
     except ValidationError as error:
         raise ConfigError(f"{name}: {error.errors()[0]['msg']} (got {value!r})") from None
 

@@ -10,7 +10,7 @@ import pytest
 from kfp import components, local
 
 from pipelines.compiling import compile_pipeline
-from pipelines.profile import SHIPPED
+from pipelines.profile import SHIPPED, load_profile
 from pipelines.sppo import make_pipeline
 
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -55,6 +55,10 @@ def test_a_compiled_package_plays_what_the_pipeline_plays(play, profile, tmp_pat
     compile_pipeline(tmp_path / "sppo.yaml", 3, profile)
     package = components.load_component_from_file(str(tmp_path / "sppo.yaml"))
     outputs, called = play(package, ["continue", "keep-previous"], shards=2)
+    launched = [call for call in called if call[0] == "launch"]
+    called = [call for call in called if call[0] != "launch"]
+    nodes = load_profile(profile).training.nodes
+    assert [pods["nodes"] for _, _, pods in launched] == ([nodes, nodes] if nodes > 1 else [])
     check(called, ["continue", "keep-previous"], 2, "pi_2")
     assert outputs == {"Output": "published"}
 

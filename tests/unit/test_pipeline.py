@@ -61,7 +61,8 @@ class Package:
 
 
 def stage(label: str) -> str:
-    return re.fullmatch(r"exec-([a-z]+)(-\d+)?", label)[1]
+    component = re.fullmatch(r"exec-([a-z]+)(-\d+)?", label)[1]
+    return "train" if component == "launch" else component
 
 
 @pytest.fixture(scope="module", params=[*PROFILES, "custom"])
@@ -201,7 +202,8 @@ def test_queue_and_model_cache_are_those_of_the_profile(package, profile):
     wanted = load_profile(profile)
     for label, executor in package.on_kubernetes.items():
         labels = executor.get("podMetadata", {}).get("labels", {})
-        queued = {"kueue.x-k8s.io/queue-name": wanted.queue} if wanted.queue and stage(label) in POOLS else {}
+        waits = wanted.queue and stage(label) in POOLS and "launch" not in label
+        queued = {"kueue.x-k8s.io/queue-name": wanted.queue} if waits else {}
         assert labels == {"app.kubernetes.io/name": "sppo-run", **queued}
         claims = [mount["constant"] for mount in executor.get("pvcMount", [])]
         assert claims == [claim for claim in [wanted.model_cache] if claim]

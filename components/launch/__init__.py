@@ -1,0 +1,5 @@
+"""The launch component."""
+
+from components.launch.component import launch
+
+__all__ = ["launch"]

@@ -1,0 +1,195 @@
+"""A TrainJob from its making to its end: made or adopted, followed, and deleted where the step is cancelled."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sppo.errors import ConfigError, InfrastructureError, RunFailedError
+from sppo.trainjob.client import Cluster, Exists, Expired, Missing
+from sppo.trainjob.pods import PodFollower
+from sppo.trainjob.spec import DIGEST, Json
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds before a watch that ended is begun again: doubling as long as it tells nothing."""
+INTERVAL = 3.0
+"""Seconds between looks at a job that is being deleted."""
+DELETION = 600.0
+"""Seconds that a deletion may take."""
+CANCELLATION = 20.0
+"""Seconds that a cancelled step may take to delete its job: Kubernetes kills a pod 30 s after SIGTERM."""
+
+
+class _Cancelled(BaseException):
+    """The step got a signal."""
+
+
+def run(cluster: Cluster, wanted: Json) -> None:
+    """Have a TrainJob run to its end.
+
+    A job of the same name and input digest is adopted, unless it failed; then it is replaced. Where this process is
+    told to end by SIGTERM or SIGINT, the job is deleted, and the process exits with 143 or 130.
+
+    Raises:
+        ConfigError: if there is a job of that name from other inputs, or a pod says that its input is wrong.
+        RunFailedError: if the job failed, or somebody deleted it.
+        InfrastructureError: if the API server does not answer or refuses; the job goes on.
+    """
+    with _deleted_if_cancelled(cluster, wanted):
+        job = make(cluster, wanted)
+        follow(cluster, job)
+
+
+def make(cluster: Cluster, wanted: Json) -> Json:
+    """The TrainJob: a new one, or the one that an earlier attempt at this step made.
+
+    Raises:
+        ConfigError: if the one of that name is from other inputs.
+    """
+    name = wanted["metadata"]["name"]
+    while True:
+        try:
+            made = cluster.create(wanted)
+            print(f"TrainJob {name}: created in namespace {cluster.namespace}", flush=True)
+            return made
+        except Exists:
+            pass
+        try:
+            found = cluster.get(name)
+        except Missing:
+            continue
+        _check_digest(cluster, found, wanted)
+        end = ending(found)
+        if not found["metadata"].get("deletionTimestamp"):
+            if end is None or end["type"] == "Complete":
+                print(f"TrainJob {name}: adopted from an earlier attempt", flush=True)
+                return found
+            print(f"TrainJob {name}: failed in an earlier attempt ({_words(end)}); it is replaced", flush=True)
+            cluster.delete(found)
+        _wait_until_gone(cluster, found)
+
+
+def ending(job: Json) -> Json | None:
+    """The condition that a job ended with; None as long as it goes on."""
+    conditions = (job.get("status") or {}).get("conditions") or []
+    ended = [c for c in conditions if c["type"] in {"Complete", "Failed"} and c["status"] == "True"]
+    return ended[0] if ended else None
+
+
+def follow(cluster: Cluster, job: Json) -> None:
+    """Print what a job does until it is complete.
+
+    Raises:
+        RunFailedError, ConfigError, InfrastructureError: as `run`.
+    """
+    name = job["metadata"]["name"]
+    end = ending(job)
+    if end is None:
+        pods = PodFollower(cluster, name)
+        try:
+            end = _wait(cluster, job)
+        finally:
+            pods.stop()
+        if end["type"] == "Failed":
+            raise pods.error(_words(end))
+    print(f"TrainJob {name}: complete", flush=True)
+
+
+def _wait(cluster: Cluster, job: Json) -> Json:
+    shown = ""
+    for state in _states(cluster, job):
+        end = ending(state)
+        if end is not None:
+            return end
+        conditions = (state.get("status") or {}).get("conditions") or []
+        told = "; ".join(f"{c['type']}: {_words(c)}" for c in conditions if c["status"] == "True")
+        if told != shown:
+            print(f"TrainJob {job['metadata']['name']}: {told or 'goes on'}", flush=True)
+            shown = told
+    raise AssertionError("states do not end")
+
+
+def _states(cluster: Cluster, job: Json) -> Iterator[Json]:
+    """A job's states, without end; a watch that is cut off or too old is begun again from the state at that time."""
+    name, uid, pause = job["metadata"]["name"], job["metadata"]["uid"], FIRST_PAUSE
+    deleted = RunFailedError(f"TrainJob {name}: somebody deleted it while it ran")
+    while True:
+        try:
+            job = cluster.get(name)
+        except Missing:
+            raise deleted from None
+        if job["metadata"]["uid"] != uid:
+            raise deleted
+        yield job
+        try:
+            for kind, state in cluster.watch_job(job):
+                pause = FIRST_PAUSE
+                if kind == "DELETED":
+                    raise deleted
+                yield state
+        except Expired:
+            time.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
+
+
+def _check_digest(cluster: Cluster, found: Json, wanted: Json) -> None:
+    theirs = (found["metadata"].get("annotations") or {}).get(DIGEST, "none")
+    ours = wanted["metadata"]["annotations"][DIGEST]
+    if theirs != ours:
+        name = found["metadata"]["name"]
+        raise ConfigError(
+            f"TrainJob {name} in namespace {cluster.namespace}: made from other inputs (digest {theirs[:12]}, here "
+            f"{ours[:12]}); choose another output_uri, or kubectl delete trainjob {name} -n {cluster.namespace}"
+        )
+
+
+def _wait_until_gone(cluster: Cluster, job: Json) -> None:
+    name, end = job["metadata"]["name"], time.monotonic() + DELETION
+    while time.monotonic() < end:
+        try:
+            if cluster.get(name)["metadata"]["uid"] != job["metadata"]["uid"]:
+                return
+        except Missing:
+            return
+        time.sleep(INTERVAL)
+    raise InfrastructureError(f"TrainJob {name}: still being deleted after {DELETION:g} s; look at its finalizers")
+
+
+@contextmanager
+def _deleted_if_cancelled(cluster: Cluster, wanted: Json) -> Iterator[None]:
+    def stop(number: int, _: Any) -> None:
+        raise _Cancelled(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    except _Cancelled as cancelled:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        _delete_ours(cluster, wanted)
+        raise SystemExit(128 + cancelled.args[0]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _delete_ours(cluster: Cluster, wanted: Json) -> None:
+    """Delete the job, also one whose creation was not answered yet; never one from other inputs."""
+    name = wanted["metadata"]["name"]
+    try:
+        found = cluster.get(name, patience=CANCELLATION / 2)
+        _check_digest(cluster, found, wanted)
+        cluster.delete(found, patience=CANCELLATION / 2)
+    except Missing:
+        return
+    except (ConfigError, InfrastructureError) as error:
+        print(f"warning: TrainJob {name} is not deleted: {error}", flush=True)
+        return
+    print(f"TrainJob {name}: the step is cancelled, so it is deleted", flush=True)
+
+
+def _words(condition: Json) -> str:
+    return ": ".join(filter(None, (condition.get("reason"), condition.get("message"))))

@@ -1,0 +1,206 @@
+"""The pods of a TrainJob while it runs: the log of rank 0 as it grows, and what ended a pod."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from datetime import datetime
+from typing import NamedTuple
+
+from sppo.errors import ConfigError, InfrastructureError, RunFailedError, SppoError
+from sppo.trainjob.client import Cluster, Expired, Missing
+from sppo.trainjob.spec import NODE, Json
+
+TAIL = 100
+"""Lines of a failed pod that are read: torchrun ends it with a traceback of its own, and a summary."""
+SHOWN = 20
+"""Lines of them that are shown: the last before torchrun's."""
+PAUSE = 2.0
+"""Seconds before a log or a watch that ended is begun again."""
+DRAIN = 10.0
+"""Seconds that the last lines of a log are waited for."""
+_INDEX = "batch.kubernetes.io/job-completion-index"
+_ROOT_CAUSE = re.compile(r"Root Cause.*?exitcode\s*: (-?\d+)", re.DOTALL)
+_TORCHRUN = "torch/distributed/elastic/multiprocessing/api.py"
+_KINDS: dict[int, type[SppoError]] = {2: ConfigError, 3: InfrastructureError}
+
+
+class Failure(NamedTuple):
+    """How a pod ended."""
+
+    pod: str
+    reason: str
+    exit_code: int
+    ended: str
+    tail: list[str]
+
+    @property
+    def cause(self) -> int:
+        """The exit code of the process that failed first: torchrun ends with 1 whatever its processes end with."""
+        told = _ROOT_CAUSE.search("\n".join(self.tail))
+        return int(told[1]) if told else self.exit_code
+
+    def lines(self) -> str:
+        """The last lines of what torchrun ran, indented."""
+        own = next((i for i, line in enumerate(self.tail) if _TORCHRUN in line), 0)
+        return "".join(f"\n  {line}" for line in (self.tail[:own] or self.tail)[-SHOWN:])
+
+    def weight(self) -> tuple[int, str]:
+        """The least is the failure that the others follow from: peers of a pod that is gone end with other errors."""
+        if self.cause == ConfigError.exit_code:
+            return 0, self.ended
+        if self.reason not in {"Error", ""}:
+            return 1, self.ended
+        return (3 if self.exit_code in {137, 143} else 2), self.ended
+
+
+class PodFollower:
+    """Two threads that watch the pods of a TrainJob and print the log of rank 0."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster, self.name = cluster, name
+        self.failures: dict[str, Failure] = {}
+        self.tail: deque[str] = deque(maxlen=TAIL)
+        self._said: dict[str, str] = {}
+        self._ended: set[str] = set()
+        self._started: set[str] = set()
+        self._rank_0: queue.Queue[tuple[str, str] | None] = queue.Queue()
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._guard, args=(f,), daemon=True) for f in (self._watch, self._log)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Print what is left of the log, and end."""
+        self._stopping.set()
+        self._rank_0.put(None)
+        self._threads[1].join(DRAIN)
+
+    def error(self, why: str) -> SppoError:
+        """The error of a job that failed: why it did, as the pods tell it.
+
+        Args:
+            why: what the job's own condition says.
+        """
+        with suppress(SppoError):  # a pod may have failed since the last event
+            for pod in self.cluster.pods(self.name)[0]:
+                self._see(pod)
+        if not self.failures:
+            lines = "".join(f"\n  {line}" for line in list(self.tail)[-SHOWN:])
+            return RunFailedError(
+                f"TrainJob {self.name} failed: {why}" + (f"; the last lines:{lines}" if lines else "")
+            )
+        first = min(self.failures.values(), key=Failure.weight)
+        code = f"exit code {first.cause}" if first.cause >= 0 else f"signal {-first.cause}"
+        told = f"TrainJob {self.name} failed: pod {first.pod}: {first.reason or 'ended'}, {code} ({why})"
+        kind = _KINDS.get(first.cause, RunFailedError)
+        return kind(told + (f"; its last lines:{first.lines()}" if first.tail else ""))
+
+    def _guard(self, work: object) -> None:
+        """A right that is missing costs the log, not the training."""
+        try:
+            assert callable(work)
+            work()
+        except SppoError as error:
+            self._say("", f"warning: {error}; the training goes on")
+
+    def _say(self, pod: str, text: str) -> None:
+        if text and self._said.get(pod) != text:
+            print(f"{pod}: {text}" if pod else text, flush=True)
+        self._said[pod] = text
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            pods, version = self.cluster.pods(self.name)
+            self._ended |= self._started - {_container(pod).get("containerID", "") for pod in pods}
+            for pod in pods:
+                self._see(pod)
+            try:
+                for kind, pod in self.cluster.watch_pods(self.name, version):
+                    self._see(pod, gone=kind == "DELETED")
+            except Expired:
+                self._stopping.wait(PAUSE)
+
+    def _see(self, pod: Json, gone: bool = False) -> None:
+        name, container = pod["metadata"]["name"], _container(pod)
+        state, before = container.get("state") or {}, container.get("lastState") or {}
+        self._say(name, _waiting(pod, state))
+        identity = container.get("containerID", "")
+        if "terminated" in before:
+            self._ended.add(before["terminated"].get("containerID", ""))
+        if "terminated" in state or gone:
+            self._ended.add(identity)
+        self._record(pod, before.get("terminated"), previous=True)
+        self._record(pod, state.get("terminated"), previous=False)
+        labels = pod["metadata"].get("labels") or {}
+        if identity and labels.get(_INDEX) == "0" and identity not in self._started and "waiting" not in state:
+            self._started.add(identity)
+            self._rank_0.put((name, identity))
+
+    def _record(self, pod: Json, terminated: Json | None, previous: bool) -> None:
+        name, status = pod["metadata"]["name"], pod.get("status") or {}
+        if terminated and terminated.get("exitCode"):
+            reason, code, ended = terminated.get("reason", ""), terminated["exitCode"], terminated.get("finishedAt", "")
+        elif not previous and not terminated and status.get("phase") == "Failed":
+            reason, code, ended = f"{status.get('reason', '')}: {status.get('message', '')}".strip(": "), 137, ""
+        else:
+            return
+        known = self.failures.get(name)
+        if known is None or (known.reason, known.exit_code, known.ended) != (reason, code, ended):
+            tail = self.cluster.log_tail(name, NODE, TAIL, previous)
+            self.failures[name] = Failure(name, reason, code, ended, tail)
+
+    def _log(self) -> None:
+        while (target := self._rank_0.get()) is not None:
+            try:
+                self._print_log(*target)
+            except Missing:
+                continue
+
+    def _print_log(self, pod: str, identity: str) -> None:
+        last, heard = datetime.min, None
+        while True:
+            # Asked before the log is read: what is read after the container's end is all that there is.
+            ended = identity in self._ended or self._stopping.is_set()
+            try:
+                since = None if heard is None else int(time.monotonic() - heard) + 2
+                for line in self.cluster.log(pod, NODE, since):
+                    heard, (at, text) = time.monotonic(), _timed(line)
+                    if at is None or at > last:
+                        last = at or last
+                        self.tail.append(text)
+                        print(text, flush=True)
+            except Expired:
+                pass
+            if ended:
+                return
+            self._stopping.wait(PAUSE)
+
+
+def _container(pod: Json) -> Json:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return next((status for status in statuses if status.get("name") == NODE), {})
+
+
+def _waiting(pod: Json, state: Json) -> str:
+    """What keeps a pod from starting, if something does: no node for it, or no image."""
+    waiting = state.get("waiting") or {}
+    if waiting.get("reason") not in {None, "ContainerCreating", "PodInitializing"}:
+        return f"{waiting['reason']}: {waiting.get('message', '')}"
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"{condition.get('reason', '')}: {condition.get('message', '')}"
+    return ""
+
+
+def _timed(line: str) -> tuple[datetime | None, str]:
+    """The time that the server put before a line, and the line."""
+    stamp, _, text = line.partition(" ")
+    try:
+        return datetime.fromisoformat(stamp).replace(tzinfo=None), text
+    except ValueError:
+        return None, line

@@ -1,0 +1,171 @@
+"""The launch step as a pod runs it: component, TrainJob, real training by its command, and what that commits."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from kfp import dsl
+
+from components.launch import launch
+from components.prepare import prepare
+from sppo import layout, tables
+from sppo.config import resolve
+from sppo.models import model_digest
+from sppo.store import open_store, run_once
+from sppo.trainjob.spec import job_name
+from tests.unit.trainjob.conftest import JOBS, terminated
+
+SHARDS = 2
+COUNTED = (
+    "seconds", "comparisons", "squared_margin", "entries", "duplicates", "responses", "cycles", "triads", "pairs",
+    "prompts", "p_chosen", "p_rejected", "length_gap",
+)  # fmt: skip
+"""What rank counts in a shard."""
+
+
+@pytest.fixture
+def run(s3, tiny_llama, tmp_path, monkeypatch):
+    """A run in S3 that has come to its first training: the inputs of the component."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    values = {"output_uri": s3.uri, "base_model": str(tiny_llama), "iterations": 1, "train.checkpoint_every": 1,
+              "train.global_batch": 2, "train.micro_batch": 2, "train.dtype": "float32"}  # fmt: skip
+    config = resolve(values)
+    store = open_store(s3.uri)
+    config = config.model_copy(update={"output_uri": store.uri})
+
+    def prepared(folder: Path) -> dict:
+        (folder / layout.CONFIG_FILE).write_text(config.model_dump_json())
+        rows = [{"prompt_id": f"p{i}", "prompt": "?", "prompt_ids": [63]} for i in range(2 * SHARDS)]
+        tables.write(folder / layout.prompts_file(1), tables.PROMPTS, rows)
+        return {}
+
+    run_once(store, layout.PREPARED, {"config": config.digest()}, prepared)
+    pairs = []
+    for shard in range(SHARDS):
+        rows = [pair(2 * shard + i) for i in range(2)]
+        path = tmp_path / f"pairs-{shard}.parquet"
+        tables.write(path, tables.PAIRS, rows)
+        pairs.append(SimpleNamespace(path=str(path)))
+
+        def ranked(folder: Path, rows=rows) -> dict:
+            tables.write(folder / layout.PAIRS_FILE, tables.PAIRS, rows)
+            return dict.fromkeys(COUNTED, 1.0)
+
+        run_once(store, layout.preferences(1, shard, SHARDS), {"model": model_digest(tiny_llama)}, ranked)
+    folder = store.fetch(layout.PREPARED)
+    inputs = {
+        "run_config": SimpleNamespace(path=str(folder / layout.CONFIG_FILE)),
+        "prompt_tables": SimpleNamespace(path=str(folder)),
+        "pairs": pairs,
+        "model_uri": str(tiny_llama),
+        "iteration": 1,
+    }
+    return SimpleNamespace(store=store, inputs=inputs, name=job_name(store.uri, 1))
+
+
+def pair(number: int) -> dict:
+    generator = torch.Generator().manual_seed(number)
+    ids = {side: torch.randint(0, 256, (4,), generator=generator).tolist() for side in ("chosen", "rejected")}
+    return {
+        "prompt_id": f"p{number}", "prompt": "?", "prompt_ids": [63], "chosen": "", "rejected": "",
+        "chosen_index": 0, "rejected_index": 1, "p_chosen": 0.9, "p_rejected": 0.2,
+        **{f"{side}_ids": tokens for side, tokens in ids.items()},
+        **{f"{side}_logprobs": [-5.0] * 4 for side in ids},
+    }  # fmt: skip
+
+
+def step(run, nodes=2.0):
+    """What the pod of the step does; it gets whole numbers as floats."""
+    figures = {}
+    metrics = SimpleNamespace(log_metric=lambda name, value: figures.update({name: value}))
+    config = dsl.TaskConfig(resources={"limits": {"nvidia.com/gpu": "1"}}, env=[{"name": "A", "value": "b"}])
+    more = {"trainer_image": "train:1", "queue": "", "shared_memory": "", "hours": 24.0}
+    uri = launch.python_func(**run.inputs, nodes=nodes, **more, task_config=config, metrics=metrics)
+    return uri, figures
+
+
+def play(api, job):
+    """What a cluster does with a job, as one node: it runs the command with the variables of Kubeflow Trainer."""
+    trainer, name = job["spec"]["trainer"], job["metadata"]["name"]
+    pod = api.pod(name, 0)
+    bin_folder = Path(sys.executable).parent
+    peers = {"PET_NNODES": "1", "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]), "PET_NODE_RANK": "0",
+             "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": "29511"}  # fmt: skip
+    environment = {**os.environ, **peers, "PATH": f"{bin_folder}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[3])
+    done = subprocess.run(trainer["command"], env=environment, text=True, stdout=-1, stderr=subprocess.STDOUT)
+    api.write(pod, *done.stdout.splitlines(), end=True)
+    # torchrun ends with 1 whatever its processes end with.
+    api.pod(name, 0, state=terminated(done.returncode, "Error" if done.returncode else "Completed"))
+    api.end(name, "Failed" if done.returncode else "Complete")
+
+
+def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, run, capsys):
+    api.on_create = lambda job: play(api, job)
+    uri, figures = step(run)
+    assert uri == f"{run.store.uri}/{layout.model(1)}"
+    manifest = run.store.manifest(layout.model(1))
+    assert manifest is not None and figures == manifest.figures
+    assert "train/loss" in figures
+    out = capsys.readouterr().out
+    assert "loss" in out, "the log of rank 0"
+    assert "already done, nothing to do" in out, "nothing is trained in the step's own pod"
+    made = api.objects[JOBS][run.name]["spec"]["trainer"]
+    assert (made["numNodes"], made["numProcPerNode"], made["env"]) == (2, 1, [{"name": "A", "value": "b"}])
+
+    requests = len(api.requests)
+    assert step(run) == (uri, figures), "a retry of a step that is done"
+    assert len(api.requests) == requests, "asks nothing of the cluster"
+
+
+def test_an_error_of_the_pods_is_the_error_of_the_step(api, run, capsys):
+    """The real torchrun, whose summary tells the exit code of what it ran."""
+    run.store.delete(layout.preferences(1, 1, SHARDS))
+    api.on_create = lambda job: play(api, job)
+    with pytest.raises(SystemExit) as ended:
+        step(run)
+    assert ended.value.code == 3, "the pairs of a shard are not in the store"
+    assert f"{layout.preferences(1, 1, SHARDS)}: nothing is committed there" in capsys.readouterr().err
+
+
+def test_a_job_that_commits_nothing_is_not_taken_for_a_success(api, run, capsys):
+    api.on_create = lambda job: api.end(run.name, "Complete")
+    with pytest.raises(SystemExit) as ended:
+        step(run)
+    assert ended.value.code == 4
+    assert f"complete, but {run.store.uri}/{layout.model(1)} is not committed" in capsys.readouterr().err
+    assert run.name not in api.objects[JOBS], "so that a retry makes a new one"
+
+
+def test_other_pairs_are_another_training(api, run, capsys):
+    api.on_create = lambda job: api.end(run.name, "Failed")
+    with pytest.raises(SystemExit):
+        step(run)
+    rows = tables.read(Path(run.inputs["pairs"][0].path), tables.PAIRS)
+    rows[0]["p_chosen"] = 0.5
+    tables.write(Path(run.inputs["pairs"][0].path), tables.PAIRS, rows)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        step(run)
+    assert ended.value.code == 2
+    assert "made from other inputs" in capsys.readouterr().err
+
+
+def test_on_this_machine_it_says_that_there_is_no_cluster(run, monkeypatch, tmp_path, capsys):
+    """Under the local runner, where TaskConfig is empty."""
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(SystemExit) as ended:
+        step(run)
+    assert ended.value.code == 2
+    assert "training_nodes: more than one needs a cluster" in capsys.readouterr().err
+
+
+def test_prepare_refuses_nodes_that_the_package_cannot_play(capsys):
+    with pytest.raises(SystemExit) as ended:
+        prepare.python_func("", "", "", "", "", 0, 3, 0, {}, None, None, training_nodes=2.0, several_nodes=False)
+    assert ended.value.code == 2
+    assert "training_nodes: 2, but this pipeline was compiled to train in one pod" in capsys.readouterr().err
