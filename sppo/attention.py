@@ -46,8 +46,8 @@ def packed(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def own(model: PreTrainedModel) -> Iterator[None]:
-    """Have a model attend as transformers does for a while."""
-    with _attending(model, "sdpa"):
+    """Have a model attend as transformers spells it out for a while: the other kernels leave out soft caps."""
+    with _attending(model, "eager"):
         yield
 
 
@@ -130,13 +130,11 @@ def _by_response(
     parts = zip(*(tensor.split(sizes, dim=2) for tensor in (query, key, value)), strict=True)
     outputs: list[torch.Tensor] = []
     for prompt, responses in groups:
-        shared_part = next(parts)
+        own = next(parts)
         for index in range(max(1, len(responses))):
-            whole = shared_part
-            if responses:
-                whole = tuple(torch.cat(pair, dim=2) for pair in zip(shared_part, next(parts), strict=True))
-            output = _causal(*whole, scaling, dropout, window, softcap)
-            # Every response brings its prompt along: only attention computes it again, and once is enough to keep.
+            # Every response brings its prompt along: only attention computes it again, and keeps it once.
+            whole = [torch.cat(pair, dim=2) for pair in zip(own, next(parts), strict=True)] if responses else own
+            output = _causal(whole[0], whole[1], whole[2], scaling, dropout, window, softcap)
             outputs.append(output if index == 0 else output[:, :, prompt:])
     return torch.cat(outputs, dim=2)
 

@@ -2,8 +2,9 @@
 
 A step of alignment is smaller than the spacing of bfloat16 numbers around a weight, so the weights that the optimizer
 moves, its state and accumulated gradients are float32 whatever the model computes in. The update is that of
-`torch.optim.RMSprop` with its defaults (alpha 0.99, epsilon 1e-8), which the released SPPO code uses; here it reads and
-writes every weight once, in blocks that stay in a CPU's cache, with clipping and the cast for the model in the same pass.
+`torch.optim.RMSprop` with its defaults (alpha 0.99, epsilon 1e-8), which the released SPPO code uses; here it reads
+and writes every weight once, in blocks that stay in a CPU's cache, with clipping and the cast for the model in the same
+pass.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class RMSProp:
         self.squares = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.gradients: dict[str, torch.Tensor] = {}
         if group.size == 1:
-            model.to(dtype)
+            for parameter in model.parameters():  # not the buffers: a rotary embedding's frequencies stay float32
+                parameter.data = parameter.data.to(dtype)
 
     @torch.no_grad()
     def accumulate(self) -> None:

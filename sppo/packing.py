@@ -1,8 +1,8 @@
 """Packing: prompts with their responses in one row of tokens, without padding and with each prompt once.
 
-A row is prompt, responses, next prompt, its responses, and so on. A response sees its prompt and itself, never a sibling
-and never another prompt (`sppo.attention`); its positions go on from the prompt's end. So the row computes what as many
-separate sequences would, and every token of it is needed.
+A row is prompt, responses, next prompt, its responses, and so on. A response sees its prompt and itself, never a
+sibling and never another prompt (`sppo.attention`); its positions go on from the prompt's end. So the row computes what
+as many separate sequences would, and every token of it is needed.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class S3Store:
         attempt = new_attempt()
         return self.seal(key, attempt, self.upload(key, attempt, folder), inputs, figures)
 
-    def upload(self, key: str, attempt: str, folder: Path) -> list[StoredFile]:
+    def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
         """See `Store.upload`."""
         files = describe(folder)
         with _reported(f"{self.uri}/{key}"):

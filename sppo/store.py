@@ -64,7 +64,7 @@ class Store(Protocol):
         """Commit the files under `folder` as `key`; where another attempt won, its manifest is returned instead."""
         ...
 
-    def upload(self, key: str, attempt: str, folder: Path) -> list[StoredFile]:
+    def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
         """Bring one worker's files of `key` to where `seal` commits them; several workers share an attempt."""
         ...
 
@@ -113,12 +113,12 @@ def new_attempt() -> str:
     return uuid.uuid4().hex[:8]
 
 
-def describe(folder: Path) -> list[StoredFile]:
+def describe(folder: Path) -> tuple[StoredFile, ...]:
     """Every file under a folder with size and digest, in path order."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return [
+    return tuple(
         StoredFile(path=p.relative_to(folder).as_posix(), bytes=p.stat().st_size, sha256=file_sha256(p)) for p in paths
-    ]
+    )
 
 
 def verify(folder: Path, manifest: Manifest, uri: str) -> None:
@@ -154,7 +154,7 @@ class LocalStore:
         attempt = new_attempt()
         return self.seal(key, attempt, self.upload(key, attempt, folder), inputs, figures)
 
-    def upload(self, key: str, attempt: str, folder: Path) -> list[StoredFile]:
+    def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
         """See `Store.upload`."""
         staging = self._staging(key, attempt)
         files = describe(folder)

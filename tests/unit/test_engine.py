@@ -4,10 +4,12 @@ import shutil
 import pytest
 import torch
 
+from sppo import attention
 from sppo.chat import encode_prompt, load_tokenizer
 from sppo.config import GenerateConfig
 from sppo.engines import Sampling, load_engine
-from sppo.logprobs import response_logprobs
+from sppo.logprobs import ResponseLogprobs
+from sppo.packing import Group
 from sppo.policy import load_policy
 
 CONFIG = GenerateConfig(engine="transformers", dtype="float32")
@@ -45,11 +47,12 @@ def test_each_prompt_gets_its_responses_and_the_same_seeds_give_the_same(engine,
 def test_log_probabilities_are_the_policys_own(engine, tiny_llama, prompts):
     """Those before temperature and top-p: what the trainer computes."""
     groups = engine.sample(prompts, Sampling(2, 0.7, 0.9, 10), [1, 2, 3])
-    model = load_policy(tiny_llama, "float32")
+    attention.register()
+    scorer = ResponseLogprobs(load_policy(tiny_llama, "float32", attention.NAME))
     for prompt, group in zip(prompts, groups, strict=True):
         for response in group:
             with torch.no_grad():
-                (own,) = response_logprobs(model, [prompt], [response.token_ids])
+                ((own,),) = scorer.of([Group(prompt, [response.token_ids])])
             assert response.logprobs == pytest.approx(own.tolist(), abs=1e-4)
 
 

@@ -5,31 +5,42 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo import layout, tables
-from sppo import train as training
+from sppo import attention, layout, tables
 from sppo.audit import audit_reference
 from sppo.config import TrainConfig, resolve
-from sppo.errors import ConfigError, RunFailedError
-from sppo.logprobs import response_logprobs
+from sppo.errors import ConfigError, InfrastructureError, RunFailedError
+from sppo.logprobs import ResponseLogprobs
 from sppo.objective import loss_at_start
+from sppo.optimizer import RMSProp
+from sppo.packing import Group
+from sppo.parallel import Workers
 from sppo.policy import load_policy, save_policy
 from sppo.store import open_store
-from sppo.train import Batch, optimizer_step, plan, read_pairs, train
+from sppo.train import plan, read_pairs, train
+from sppo.update import Batch, Updater, divide, group_of
 
 SETTINGS = {
     "train.dtype": "float32",
     "train.learning_rate": 1e-3,
     "train.global_batch": 3,
-    "train.micro_batch": 2,
+    "train.micro_tokens": 40,
     "train.checkpoint_every": 1,
     "train.audit_fraction": 1.0,
 }
 
 
+ALONE = Workers(0, 1, torch.device("cpu"))
+
+
+def scorer_of(folder) -> ResponseLogprobs:
+    attention.register()
+    return ResponseLogprobs(load_policy(folder, "float32", attention.NAME))
+
+
 @pytest.fixture(scope="module")
 def sampled(tiny_llama):
     """Eight pairs of random responses with the model's own log-probabilities."""
-    model, generator = load_policy(tiny_llama, "float32"), torch.Generator().manual_seed(0)
+    scorer, generator = scorer_of(tiny_llama), torch.Generator().manual_seed(0)
 
     def tokens(count: int) -> list[int]:
         return torch.randint(0, 256, (count,), generator=generator).tolist()
@@ -38,8 +49,8 @@ def sampled(tiny_llama):
     for i in range(8):
         ids = {"prompt_ids": tokens(5), "chosen_ids": tokens(3 + i), "rejected_ids": tokens(9 - i)}
         with torch.no_grad():
-            responses = [ids["chosen_ids"], ids["rejected_ids"]]
-            chosen, rejected = response_logprobs(model, [ids["prompt_ids"]] * 2, responses)
+            group = Group(ids["prompt_ids"], [ids["chosen_ids"], ids["rejected_ids"]])
+            ((chosen, rejected),) = scorer.of([group])
         pairs.append(
             {
                 "prompt_id": f"prompt-{i}",
@@ -79,16 +90,16 @@ def weights(folder):
 
 
 def interrupt_after(steps: int, monkeypatch):
-    """The power fails after some steps; it comes back when the context ends."""
-    step = training.optimizer_step
+    """The power fails after some steps; it comes back when the returned function is called."""
+    step = Updater.step
 
-    def failing(model, optimizer, batch, config, rate):
+    def failing(updater, batch, rate):
         if batch.step == steps:
             raise KeyboardInterrupt
-        return step(model, optimizer, batch, config, rate)
+        return step(updater, batch, rate)
 
-    monkeypatch.setattr(training, "optimizer_step", failing)
-    return lambda: monkeypatch.setattr(training, "optimizer_step", step)
+    monkeypatch.setattr(Updater, "step", failing)
+    return lambda: monkeypatch.setattr(Updater, "step", step)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
@@ -157,43 +168,115 @@ def test_gradient_checkpointing_changes_no_result(tmp_path, tiny_llama, table):
         torch.testing.assert_close(models[0][name], models[1][name], rtol=1e-4, atol=1e-5)
 
 
-def step(folder, pairs, micro: int):
+def updater_of(folder, **changes) -> Updater:
+    scorer = scorer_of(folder)
+    settings = configure(folder, **changes).train
+    return Updater(scorer, RMSProp(scorer, getattr(torch, settings.dtype), ALONE), ALONE, settings)
+
+
+def step(folder, pairs, budget: int):
     """The gradient of one optimizer step, its log row, and the weights after it."""
-    settings = configure(folder, **{"train.micro_batch": micro}).train
-    model = load_policy(folder, "float32")
-    optimizer = torch.optim.RMSprop(model.parameters(), lr=1.0)
-    row = optimizer_step(model, optimizer, Batch(0, pairs), settings, 1e-3)
-    return [parameter.grad for parameter in model.parameters()], row, model.state_dict()
+    updater, gradients = updater_of(folder, **{"train.micro_tokens": budget}), {}
+    move = updater.optimizer.step
+
+    def keeping(*arguments):
+        gradients.update((name, gradient.clone()) for name, gradient in updater.optimizer._gradients())
+        move(*arguments)
+
+    updater.optimizer.step = keeping
+    row = updater.step(Batch(0, pairs), 1e-3)
+    return gradients, row, dict(updater.optimizer.weights)
 
 
-@pytest.mark.parametrize("micro", [1, 3, 5])
-def test_the_size_of_micro_batches_does_not_change_the_update(tiny_llama, pairs, micro):
-    whole, row, after = step(tiny_llama, pairs, 8)
-    parts, other, moved = step(tiny_llama, pairs, micro)
-    assert other == pytest.approx(row, rel=1e-4, abs=1e-4)
-    for ours, own in zip(parts, whole, strict=True):
-        torch.testing.assert_close(ours, own, rtol=1e-3, atol=1e-6)
+@pytest.mark.parametrize("budget", [1, 40, 60])
+def test_the_tokens_of_a_pass_do_not_change_the_update(tiny_llama, pairs, budget):
+    whole, row, after = step(tiny_llama, pairs, 10_000)
+    parts, other, moved = step(tiny_llama, pairs, budget)
+    assert other == pytest.approx(row, rel=1e-5, abs=1e-4)
+    for name, own in whole.items():
+        torch.testing.assert_close(parts[name], own, rtol=1e-4, atol=1e-5 * float(own.abs().max()))
     # RMSProp's first step is as large for a gradient of 1e-9 as for one of 1: compare it where rounding cannot turn it.
     differing = sum((~torch.isclose(moved[n], after[n], rtol=1e-3, atol=1e-5)).sum().item() for n in after)
     assert differing < 0.001 * sum(weight.numel() for weight in after.values())
 
 
+def test_out_of_memory_halves_the_passes_and_keeps_the_update(tiny_llama, pairs, monkeypatch, capsys):
+    _, row, _ = step(tiny_llama, pairs, 10_000)
+    forward = ResponseLogprobs.forward
+
+    def limited(scorer, packed):
+        if packed.ids.shape[1] > 70:
+            raise torch.OutOfMemoryError("no room")
+        return forward(scorer, packed)
+
+    monkeypatch.setattr(ResponseLogprobs, "forward", limited)
+    updater = updater_of(tiny_llama, **{"train.micro_tokens": 400})
+    assert updater.step(Batch(0, pairs), 1e-3) == pytest.approx(row, rel=1e-5, abs=1e-4)
+    assert updater.budget == 50
+    assert capsys.readouterr().out.count("out of memory") == 3
+    monkeypatch.setattr(ResponseLogprobs, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
+    before = {name: weight.clone() for name, weight in updater.optimizer.weights.items()}
+    with pytest.raises(InfrastructureError, match=r"step 1: out of memory with passes of \d+ tokens; set a smaller"):
+        updater.step(Batch(1, pairs), 1e-3)
+    for name, weight in updater.optimizer.weights.items():
+        assert torch.equal(weight, before[name])
+
+
 @pytest.mark.parametrize("spoiled", ["p_chosen", "rejected_logprobs"])
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_names_its_prompts_and_changes_nothing(tiny_llama, pairs, spoiled, wrong):
+@pytest.mark.parametrize("budget", [1, 10_000])
+def test_a_loss_that_is_not_finite_names_its_prompt_and_changes_nothing(tiny_llama, pairs, spoiled, wrong, budget):
     pairs[1][spoiled] = wrong if spoiled == "p_chosen" else [wrong]
-    model = load_policy(tiny_llama, "float32")
-    optimizer = torch.optim.RMSprop(model.parameters(), lr=1.0)
-    with pytest.raises(
-        RunFailedError, match=r"step 7: the loss or its gradient is not finite for .* prompt-0, prompt-1"
-    ):
-        optimizer_step(model, optimizer, Batch(7, pairs[:2]), TrainConfig(dtype="float32"), 1.0)
+    updater = updater_of(tiny_llama, **{"train.micro_tokens": budget})
+    with pytest.raises(RunFailedError, match=r"step 7: the loss is not finite for the prompts prompt-1$"):
+        updater.step(Batch(7, pairs), 1.0)
     for name, weight in weights(tiny_llama).items():
-        torch.testing.assert_close(model.state_dict()[name], weight, rtol=0, atol=0)
+        if f"model.{name}" in updater.optimizer.weights:
+            torch.testing.assert_close(updater.optimizer.weights[f"model.{name}"], weight, rtol=0, atol=0)
+
+
+def test_a_gradient_that_is_not_finite_names_the_prompts(tiny_llama, pairs):
+    updater = updater_of(tiny_llama)
+    next(iter(updater.optimizer.parameters.values())).register_hook(lambda grad: grad * float("inf"))
+    with pytest.raises(RunFailedError, match=r"step 0: the gradient is not finite for the prompts prompt-0, prompt-1$"):
+        updater.step(Batch(0, pairs[:2]), 1.0)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 5), st.integers(1, 60))
+def test_workers_share_a_batch(sizes, workers, budget):
+    pairs = [
+        {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3] * size, "id": i} for i, size in enumerate(sizes)
+    ]
+    shares = divide(pairs, workers, budget)
+    assert sorted(pair["id"] for share in shares for run in share for pair in run) == list(range(len(pairs)))
+    assert len({len(share) for share in shares}) == 1, "as many passes for each"
+    loads = [sum(group_of(pair).tokens for run in share for pair in run) for share in shares]
+    assert max(loads) - min(loads) <= max(group_of(pair).tokens for pair in pairs)
+    assert shares == divide(pairs, workers, budget)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_optimizer_is_pytorchs(dtype, monkeypatch):
+    monkeypatch.setattr("sppo.optimizer._BLOCK", 7)
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Linear(5, 4), torch.nn.Linear(5, 4)
+    theirs.load_state_dict(ours.state_dict())
+    optimizer, reference = RMSProp(ours, dtype, ALONE), torch.optim.RMSprop(theirs.parameters(), lr=1e-2)
+    for _ in range(4):
+        for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            own.grad = torch.randn(own.shape).to(dtype)
+            other.grad = own.grad.float().clone()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.5)
+        assert optimizer.gradient_norm() == pytest.approx(float(norm), rel=1e-5)
+        optimizer.step(1e-2, optimizer.gradient_norm(), 1.5)
+        reference.step()
+    for name, other in theirs.named_parameters():
+        torch.testing.assert_close(optimizer.weights[name], other.detach(), rtol=1e-5, atol=1e-6)
+        assert torch.equal(ours.get_parameter(name), optimizer.weights[name].to(dtype))
 
 
 def test_the_first_loss_is_the_closed_form(tiny_llama, pairs):
-    _, row, _ = step(tiny_llama, pairs, 4)
+    _, row, _ = step(tiny_llama, pairs, 100)
     chosen, rejected = (torch.tensor([pair[name] for pair in pairs]) for name in ("p_chosen", "p_rejected"))
     assert row["loss"] == pytest.approx(loss_at_start(chosen, rejected, 1000.0), rel=1e-4)
     assert row["mean_abs_log_ratio"] == pytest.approx(0, abs=1e-4)
@@ -203,8 +286,7 @@ def test_the_first_loss_is_the_closed_form(tiny_llama, pairs):
 def test_the_audit_replaces_log_probabilities_that_are_not_the_models(tiny_llama, pairs, sampled):
     for pair in pairs:
         pair["chosen_logprobs"] = [value - 0.5 for value in pair["chosen_logprobs"]]
-    model = load_policy(tiny_llama, "float32")
-    figures = audit_reference(model, pairs, TrainConfig(dtype="float32", audit_fraction=0.1), seed=0)
+    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=0.1), seed=0)
     assert figures["train/reference_recomputed"] == 1
     assert figures["train/reference_audit_max_abs"] == pytest.approx(0.5, abs=1e-3)
     for pair, true in zip(pairs, sampled, strict=True):
@@ -216,9 +298,7 @@ def test_the_audit_leaves_small_differences_alone(tiny_llama, pairs):
     for pair in pairs:
         pair["chosen_logprobs"] = [value - 0.05 for value in pair["chosen_logprobs"]]
     before = [dict(pair) for pair in pairs]
-    figures = audit_reference(
-        load_policy(tiny_llama, "float32"), pairs, TrainConfig(dtype="float32", audit_fraction=1.0), seed=0
-    )
+    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=1.0), seed=0)
     assert figures["train/reference_recomputed"] == 0
     assert 0.02 < figures["train/reference_audit_mean_abs"] < 0.05
     assert pairs == before
