@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def s3(s3_server: tuple[FaultyS3, str], tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
     import boto3
 
-    bucket = f"bucket-{len(faulty.requests)}"
+    bucket = f"bucket-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     faulty.faults.clear()
     faulty.uri = f"s3://{bucket}/some/run"
