@@ -12,6 +12,9 @@ LOCK := .cache/lock
 UV_VERSION := 0.13.9
 UV_COMPILE = $(LOCK)/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	--custom-compile-command "make lock"
+TOOLS := .cache/tools
+CYCLONEDX_VERSION := 7.5.0
+PIP_AUDIT_VERSION := 2.10.1
 IMAGES := $(patsubst images/%/Dockerfile,%,$(wildcard images/*/Dockerfile))
 
 ##@ Use
@@ -72,6 +75,24 @@ images: ## Build the container images; IMAGES="prepare train", REGISTRY=, PYTHON
 .PHONY: test-images
 test-images: venv ## Build images with buildah on a base of its own, and run components in them
 	$(BIN)/pytest tests/images
+
+.PHONY: sbom
+sbom: ## Write what each image holds into build/sbom, as CycloneDX
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet cyclonedx-bom==$(CYCLONEDX_VERSION)
+	mkdir -p build/sbom
+	for image in $(IMAGES); do \
+		PYTHONWARNINGS=ignore $(TOOLS)/bin/cyclonedx-py requirements images/$$image/requirements.txt \
+			--pyproject pyproject.toml --mc-type application --output-reproducible \
+			--output-format JSON --output-file build/sbom/$$image.json; \
+	done
+
+.PHONY: audit
+audit: ## Look the images' packages up among PyPI's known vulnerabilities; one that cannot be looked up is a failure
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet pip-audit==$(PIP_AUDIT_VERSION)
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+		$(IMAGES:%=--requirement images/%/requirements.txt)
 
 .PHONY: clean
 clean: ## Remove the environment and every cache (not runs/)
