@@ -1,5 +1,6 @@
 """Images built with buildah on a base image of the tests' own, and components run in them as Kubeflow runs them."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from pipelines.placement import USER
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sppo-images"
-"""Keeps the base system; what is built on it is removed at the end, because it takes many gigabytes."""
+"""Keeps the base image and the layers built on it, so that a second run builds only what changed."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PROGRAMS = ("buildah", "debootstrap", "docker-registry")
 PORT = 5057
@@ -39,12 +40,10 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     reason = why_not()
     if reason:
         pytest.skip(reason)
-    folder = CACHE / "storage"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     settings = tmp_path_factory.mktemp("buildah")
     (settings / "storage.conf").write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{CACHE}/graph"\nrunroot = "{CACHE}/run"\n'
     )
     (settings / "registries.conf").write_text(f'[[registry]]\nlocation = "localhost:{PORT}"\ninsecure = true\n')
     environment = {
@@ -54,30 +53,30 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         "CONTAINERS_REGISTRIES_CONF": str(settings / "registries.conf"),
         "TMPDIR": str(settings),
     }
-    yield environment
-    subprocess.run(["buildah", "rm", "--all"], env=environment, capture_output=True)
-    shutil.rmtree(folder)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time: they share a port and the names of images
+        yield environment
+        buildah(environment, "rm", "--all")
+        buildah(environment, "rmi", "--prune")  # what a newer image of the same name has replaced
 
 
 @pytest.fixture(scope="session")
 def base(storage: dict[str, str]) -> str:
     """A base image with Debian's Python 3.11, as the Dockerfiles' `PYTHON_IMAGE`."""
+    if BASE in buildah(storage, "images", "--format", "{{.Name}}:{{.Tag}}").splitlines():
+        return BASE
     system = CACHE / "bookworm"
-    if not system.exists():
-        staging = CACHE / "bookworm.incomplete"
-        shutil.rmtree(staging, ignore_errors=True)
-        packages = "python3,python3-venv,ca-certificates"
-        subprocess.run(
-            ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(staging)], check=True
-        )
-        shutil.rmtree(staging / "var/cache/apt", ignore_errors=True)
-        staging.rename(system)
+    shutil.rmtree(system, ignore_errors=True)
+    packages = "python3,python3-venv,ca-certificates"
+    subprocess.run(["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(system)], check=True)
+    shutil.rmtree(system / "var/cache/apt", ignore_errors=True)
     # Where an organisation's proxy answers in a registry's name, its certificate is among the machine's own.
     shutil.copyfile(CERTIFICATES, system / CERTIFICATES.relative_to("/"))
     container = buildah(storage, "from", "scratch")
     buildah(storage, "add", "--quiet", container, str(system), "/")
     buildah(storage, "commit", "--quiet", container, BASE)
     buildah(storage, "rm", container)
+    shutil.rmtree(system)
     return BASE
 
 
