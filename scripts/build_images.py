@@ -37,7 +37,9 @@ def find_engine() -> str:
 
 
 def source_revision() -> str:
-    """The commit that is checked out; marked where the working tree differs from it."""
+    """The commit that is checked out, marked where the working tree differs from it; "unknown" outside a checkout."""
+    if shutil.which("git") is None:
+        return "unknown"
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     return found.stdout.strip() or "unknown"

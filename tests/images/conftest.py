@@ -148,8 +148,10 @@ class Cluster:
         arguments = [argument.replace("{{$}}", json.dumps(wanted)) for argument in container["args"]]
         name = buildah(self.environment, "from", container["image"])
         mounts = [f"--volume={self.artifacts}:/minio", f"--volume={self.store}:{self.store}"]
-        print(buildah(self.environment, "run", *mounts, name, "--", *container["command"], *arguments))
-        buildah(self.environment, "rm", name)
+        try:
+            print(buildah(self.environment, "run", *mounts, name, "--", *container["command"], *arguments))
+        finally:
+            buildah(self.environment, "rm", name)
         written = json.loads(self.path(wanted["outputs"]["outputFile"]).read_text())
         uris = {name: found["artifacts"][0]["uri"] for name, found in wanted["outputs"]["artifacts"].items()}
         return {**written.get("parameterValues", {}), **uris}

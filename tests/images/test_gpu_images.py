@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,13 @@ PROMPTS = [f"What is {i} + {i}?" for i in range(20)]
 
 
 @pytest.fixture(scope="module")
-def pushed(build, registry, tmp_path_factory) -> dict[str, str]:
+def pushed(build, registry, storage, tmp_path_factory) -> Iterator[dict[str, str]]:
     """The images file that pushing the image of prepare left."""
     folder = tmp_path_factory.mktemp("pushed")
     build("prepare", "--revision", "0123abcd", "--push", "--output", str(folder))
-    return yaml.safe_load((folder / "images.yaml").read_text())
+    images = yaml.safe_load((folder / "images.yaml").read_text())
+    yield images
+    subprocess.run(["buildah", "rmi", images["prepare"]], env=storage, check=True)  # as pulled to run it
 
 
 @pytest.fixture(scope="module")
