@@ -73,8 +73,8 @@ images: ## Build the container images; IMAGES="prepare train", REGISTRY=, PYTHON
 		$(if $(PYTHON_IMAGE),--base $(PYTHON_IMAGE)) $(if $(REVISION),--revision $(REVISION)) $(if $(PUSH),--push)
 
 .PHONY: test-images
-test-images: venv ## Build images with buildah on a base of its own, and run components in them
-	$(BIN)/pytest tests/images
+test-images: venv ## Build images with buildah on a base of its own, and run components in them; TESTS=FILE for some
+	$(BIN)/pytest $(or $(TESTS),tests/images)
 
 .PHONY: sbom
 sbom: ## Write what each image holds into build/sbom, as CycloneDX
