@@ -10,6 +10,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := .cache/lock
 UV_VERSION := 0.13.9
+UV_COMPILE = $(LOCK)/bin/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	--custom-compile-command "make lock"
+TOOLS := .cache/tools
+CYCLONEDX_VERSION := 7.5.0
+PIP_AUDIT_VERSION := 2.10.1
+IMAGES := $(patsubst images/%/Dockerfile,%,$(wildcard images/*/Dockerfile))
 
 ##@ Use
 
@@ -17,7 +23,7 @@ UV_VERSION := 0.13.9
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z][a-z-]*:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: venv ## Play the whole alignment loop on this machine (three iterations, no GPU needed)
@@ -58,12 +64,44 @@ golden: venv ## Write the golden packages of the tests anew
 	done
 
 .PHONY: lock
-lock: ## Write requirements.txt anew from requirements.in
+lock: ## Write requirements.txt anew from requirements.in, and the images' own from pyproject.toml
 	$(PYTHON) -m venv $(LOCK)
 	$(LOCK)/bin/pip install --quiet uv==$(UV_VERSION)
-	$(LOCK)/bin/uv pip compile requirements.in --upgrade --quiet \
-		--python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-		--custom-compile-command "make lock" --output-file requirements.txt
+	$(UV_COMPILE) requirements.in --upgrade --output-file requirements.txt
+	@# uv keeps the versions that it finds in its output, where it can: those of requirements.txt, which the tests run.
+	for image in $(IMAGES); do \
+		config=images/$$image/uv.toml; [ -f $$config ] || config=images/uv.toml; \
+		cp requirements.txt images/$$image/requirements.txt; \
+		$(UV_COMPILE) pyproject.toml images/requirements.in --extra $$image --constraints requirements.in \
+			--config-file $$config --generate-hashes --output-file images/$$image/requirements.txt; \
+	done
+
+.PHONY: images
+images: ## Build the container images; IMAGES="prepare train", REGISTRY=, PYTHON_IMAGE=, REVISION= and PUSH=1 are optional
+	$(PYTHON) scripts/build_images.py $(IMAGES) $(if $(REGISTRY),--registry $(REGISTRY)) \
+		$(if $(PYTHON_IMAGE),--base $(PYTHON_IMAGE)) $(if $(REVISION),--revision $(REVISION)) $(if $(PUSH),--push)
+
+.PHONY: test-images
+test-images: venv ## Build images with buildah on a base of its own, and run components in them; TESTS=FILE for some
+	$(BIN)/pytest $(or $(TESTS),tests/images)
+
+.PHONY: sbom
+sbom: ## Write what each image holds into build/sbom, as CycloneDX
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet cyclonedx-bom==$(CYCLONEDX_VERSION)
+	mkdir -p build/sbom
+	for image in $(IMAGES); do \
+		PYTHONWARNINGS=ignore $(TOOLS)/bin/cyclonedx-py requirements images/$$image/requirements.txt \
+			--pyproject pyproject.toml --mc-type application --output-reproducible \
+			--output-format JSON --output-file build/sbom/$$image.json; \
+	done
+
+.PHONY: audit
+audit: ## Look the images' packages up among PyPI's known vulnerabilities; one that cannot be looked up is a failure
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet pip-audit==$(PIP_AUDIT_VERSION)
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+		$(IMAGES:%=--requirement images/%/requirements.txt)
 
 MANIFESTS := build/manifests
 

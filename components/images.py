@@ -6,6 +6,6 @@ REGISTRY = "ghcr.io/sppo-kubeflow"
 VERSION = "0.1.0"
 
 
-def image(stage: str) -> str:
-    """The image of a stage."""
-    return f"{REGISTRY}/sppo-{stage}:{VERSION}"
+def image(name: str, registry: str = REGISTRY) -> str:
+    """The image of a stage; `cpu` is the one that plays every stage without a GPU."""
+    return f"{registry}/sppo-{name}:{VERSION}"

@@ -1,0 +1,168 @@
+"""The images of prepare and train, with the packages that a GPU cluster gets: built, pushed, and running components."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.images import image
+from pipelines.placement import USER
+from sppo import layout, stages, tables
+from sppo.policy import load_policy
+from sppo.store import open_store
+
+pytestmark = pytest.mark.timeout(3000)  # the first run downloads and installs gigabytes
+
+SETTINGS = {
+    "prepare.prompts_per_iteration": 8,
+    "prepare.held_out": 4,
+    "prepare.max_prompt_tokens": 128,
+    "generate.engine": "transformers",
+    "generate.dtype": "float32",
+    "generate.max_tokens": 16,
+    "generate.chunk_size": 4,
+    "train.dtype": "float32",
+    "train.learning_rate": 1e-3,
+    "train.global_batch": 8,
+    "evaluate.max_tokens": 16,
+}
+PROMPTS = [f"What is {i} + {i}?" for i in range(20)]
+
+
+@pytest.fixture(scope="module")
+def pushed(build, registry, storage, tmp_path_factory) -> Iterator[dict[str, str]]:
+    """The images file that pushing the image of prepare left."""
+    folder = tmp_path_factory.mktemp("pushed")
+    build("prepare", "--revision", "0123abcd", "--push", "--output", str(folder))
+    images = yaml.safe_load((folder / "images.yaml").read_text())
+    yield images
+    subprocess.run(["buildah", "rmi", images["prepare"]], env=storage, check=True)  # as pulled to run it
+
+
+@pytest.fixture(scope="module")
+def images(pushed, build, registry) -> dict[str, str]:
+    """Those of prepare and train. The second has gigabytes of CUDA libraries and is not pushed."""
+    build("train")
+    return {**pushed, "train": image("train", registry)}
+
+
+def from_registry(registry: str, kind: str, digest: str) -> dict:
+    host, _, organisation = registry.partition("/")
+    request = urllib.request.Request(
+        f"http://{host}/v2/{organisation}/sppo-prepare/{kind}/{digest}",
+        headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_the_pushed_image_is_labelled_and_unprivileged(pushed, registry):
+    assert set(pushed) == {"prepare", "keep"} and pushed["keep"] == pushed["prepare"]
+    digest = re.fullmatch(rf"{registry}/sppo-prepare@(sha256:[0-9a-f]{{64}})", pushed["prepare"])[1]
+    settings = from_registry(registry, "blobs", from_registry(registry, "manifests", digest)["config"]["digest"])[
+        "config"
+    ]
+    assert settings["User"] == str(USER)
+    assert settings["Labels"]["org.opencontainers.image.revision"] == "0123abcd"
+    assert settings["Labels"]["org.opencontainers.image.title"] == "sppo-prepare"
+    assert not [entry for entry in settings["Env"] if re.search("token|secret|password", entry, re.IGNORECASE)]
+
+
+@pytest.fixture
+def prepared(images, cluster, tiny_llama):
+    """A run whose prepare ran in its image: the cluster and the task's outputs."""
+    here = cluster(images)
+    shutil.copytree(tiny_llama, here.store / "model")
+    (here.store / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    give_away(here.store)
+    parameters = {
+        "base_model": f"{here.store}/model",
+        "prompts": f"{here.store}/prompts.jsonl",
+        "preference_model": "package:sppo",
+        "output_uri": f"{here.store}/run",
+        "experiment": "images",
+        "iterations": 1,
+        "max_iterations": 1,
+        "shards": 2,
+        "config": SETTINGS,
+    }
+    return here, here.run("prepare", parameters, {})
+
+
+def test_prepare_and_train_in_their_images(prepared):
+    here, outputs = prepared
+    assert outputs["shards"] == [0, 1]
+    assert outputs["base_uri"] == f"{here.store}/model"
+    config_path, prompt_tables = here.path(outputs["run_config"]), here.path(outputs["prompt_tables"])
+    assert config_path.stat().st_uid == USER
+    assert json.loads(config_path.read_text())["output_uri"] == f"{here.store}/run"
+    played = tables.read(prompt_tables / layout.prompts_file(1), tables.PROMPTS)
+    held_out = tables.read(prompt_tables / layout.HELD_OUT_FILE, tables.PROMPTS)
+    assert (len(played), len(held_out)) == (8, 4)
+    assert {row["prompt"] for row in played + held_out} < set(PROMPTS)
+
+    pairs = play_shards(here, outputs)
+    parameters = {"iteration": 1, "model_uri": outputs["base_uri"]}
+    artifacts = {name: [outputs[name]] for name in ("run_config", "prompt_tables")}
+    trained = here.run("train", parameters, {**artifacts, "pairs": pairs})
+    store = open_store(f"{here.store}/run")
+    manifest = store.manifest(layout.model(1))
+    assert trained["Output"] == f"{store.uri}/{layout.model(1)}"
+    assert manifest.figures["train/steps"] == 1
+    assert manifest.figures["train/reference_recomputed"] == 0, (
+        "sampled here, trained there: the same log-probabilities"
+    )
+    assert manifest.figures["train/first_loss"] == pytest.approx(manifest.figures["train/loss_at_start"], rel=1e-3)
+    before, after = (load_policy(Path(uri), "float32").state_dict() for uri in (outputs["base_uri"], trained["Output"]))
+    assert any(not before[name].equal(after[name]) for name in before)
+    assert (here.store / "run" / layout.model(1)).stat().st_uid == USER
+
+
+def play_shards(here, outputs) -> list[str]:
+    """Generate and rank with the environment of the tests; the URIs of the pairs."""
+    config = str(here.path(outputs["run_config"]))
+    prompt_tables = str(here.path(outputs["prompt_tables"]))
+    count = len(outputs["shards"])
+    uris = []
+    for shard in outputs["shards"]:
+        responses, preferences, pairs = (
+            here.artifacts / "host" / f"{name}-{shard}" for name in ("responses", "preferences", "pairs")
+        )
+        stages.generate(config, 1, shard, count, outputs["base_uri"], prompt_tables, str(responses))
+        stages.rank(config, 1, shard, count, str(responses), str(preferences), str(pairs))
+        uris.append(f"minio://host/{pairs.name}")
+    give_away(here.store)
+    return uris
+
+
+def give_away(folder: Path) -> None:
+    """Let the images' user own a folder and what is in it."""
+    subprocess.run(["chown", "--recursive", f"{USER}:{USER}", str(folder)], check=True)
+
+
+def test_a_mistake_ends_the_task_with_its_one_line(images, cluster):
+    here = cluster(images)
+    with pytest.raises(AssertionError, match=r"error: .*/nowhere"):
+        here.run(
+            "prepare",
+            {
+                "base_model": "/nowhere",
+                "prompts": "/nowhere.jsonl",
+                "preference_model": "",
+                "output_uri": f"{here.store}/run",
+                "experiment": "",
+                "iterations": 1,
+                "max_iterations": 1,
+                "shards": 1,
+                "config": {},
+            },
+            {},
+        )
+    assert os.listdir(here.store) == []
