@@ -21,7 +21,7 @@ from sppo.packing import Group, Row, pack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-HEAD_POSITIONS = 2048
+HEAD_POSITIONS = 512
 """Positions whose logits exist at one time."""
 
 

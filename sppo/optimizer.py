@@ -9,6 +9,7 @@ pass.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -27,6 +28,7 @@ class RMSProp:
     Attributes:
         weights: the float32 weights by name; the model's own parameters where those are float32.
         squares: running mean of the squared gradient, by name.
+        several: whether a step takes several passes through the model, whose gradients are added up.
     """
 
     def __init__(self, model: torch.nn.Module, dtype: torch.dtype, group: Workers) -> None:
@@ -36,19 +38,31 @@ class RMSProp:
         self.weights = {name: p.detach() for name, p in self.parameters.items()}
         self.squares = {name: torch.zeros_like(weight) for name, weight in self.weights.items()}
         self.gradients: dict[str, torch.Tensor] = {}
+        self.several = False
+        for name, parameter in self.parameters.items():
+            parameter.register_post_accumulate_grad_hook(functools.partial(self._arrived, name))
         if group.size == 1:
             for parameter in model.parameters():  # not the buffers: a rotary embedding's frequencies stay float32
                 parameter.data = parameter.data.to(dtype)
 
-    @torch.no_grad()
     def accumulate(self) -> None:
         """Keep the gradients of a backward pass in float32, added to those of the passes before."""
-        for name, parameter in self.parameters.items():
-            if parameter.grad is None:
-                continue
-            gradient = local(parameter.grad)
-            self.gradients[name] = self.gradients[name].add_(gradient) if name in self.gradients else gradient.float()
-            parameter.grad = None
+        for name in self.parameters:
+            self._keep(name)
+
+    @torch.no_grad()
+    def _keep(self, name: str) -> None:
+        gradient = self.parameters[name].grad
+        if gradient is not None:
+            sum_so_far = self.gradients.get(name)
+            mine = local(gradient)
+            self.gradients[name] = mine.float() if sum_so_far is None else sum_so_far.add_(mine)
+            self.parameters[name].grad = None
+
+    def _arrived(self, name: str, _: torch.Tensor) -> None:
+        # While the pass still goes on: so the gradients of all weights never exist twice.
+        if self.several:
+            self._keep(name)
 
     def forget(self) -> None:
         """Drop all gradients."""

@@ -96,6 +96,7 @@ class Updater:
 
     def _step(self, batch: Batch, rate: float) -> dict[str, float]:
         passes = divide(batch.pairs, self.group.size, self.budget)[self.group.rank]
+        self.optimizer.several = len(passes) > 1
         sums = [0.0] * 4
         bad: list[str] = []
         for pairs in passes:
@@ -108,7 +109,7 @@ class Updater:
             # Sharded gradients are averaged over the workers, and each worker has a part of the batch.
             scale = self.group.size / len(batch.pairs) if pairs else 0.0
             (losses.sum() * scale).backward()
-            if len(passes) > 1:
+            if len(passes) > 1:  # sharded gradients arrive without a word
                 self.optimizer.accumulate()
         loss, chosen, rejected, size = (total / len(batch.pairs) for total in self.group.sum(sums))
         norm = self.optimizer.gradient_norm()

@@ -1,0 +1,132 @@
+"""How fast training is: against TRL's DPOTrainer(loss_type="sppo_hard"), against the machine, and in its growth.
+
+    python benchmarks/train.py runs/default
+
+takes the pairs of a run's first iteration (`make run` makes such a run) and its first policy. Every side is a process
+of its own, so that its peak memory is its own; they work in turns, never at once, and a ratio is the median of the
+ratios of turns that follow one another. Prints Markdown. Needs trl (`pip install --no-deps trl==1.16.0`).
+
+With a GPU the policy may be a randomly initialised Llama of 7B shape instead: `--shape 7b --no-trl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+SIDES = Path(__file__).parent / "train_sides.py"
+BATCH = 8
+"""Pairs of one optimizer step."""
+
+
+class Side:
+    """A process that takes an optimizer step when it is told to."""
+
+    def __init__(self, name: str, arguments: list[str], **options: Any) -> None:
+        self.name = name
+        command = [sys.executable, str(SIDES), name, *arguments, json.dumps(options)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.facts = self.ask()
+
+    def ask(self) -> dict[str, float]:
+        """Wait for what the process tells next."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                answer: dict[str, float] = json.loads(line)
+                return answer
+        raise SystemExit(f"{self.name} ended: {self.process.wait()}")
+
+    def step(self) -> dict[str, float]:
+        """Have it take a step; seconds and tokens."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("step\n")
+        self.process.stdin.flush()
+        return self.ask()
+
+    def end(self) -> dict[str, float]:
+        """Stop it; its peak memory."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        answer = self.ask()
+        self.process.wait()
+        return answer
+
+
+def against_trl(arguments: list[str], rounds: int) -> None:
+    """Steps of both trainers on the same batches, in turns."""
+    sides = [Side("ours", arguments, batch=BATCH), Side("trl", arguments, batch=BATCH)]
+    turns = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]  # the first warms up
+    peaks = [side.end()["peak_gib"] for side in sides]
+    ratios = [theirs["seconds"] / ours["seconds"] for ours, theirs in turns]
+    print("| trainer | seconds a step | pairs a second | peak memory, GiB |\n|---|---|---|---|")
+    for index, name in enumerate(("this one", f"TRL {version('trl')} DPOTrainer, sppo_hard")):
+        seconds = statistics.median(turn[index]["seconds"] for turn in turns)
+        print(f"| {name} | {seconds:.2f} | {BATCH / seconds:.2f} | {peaks[index]:.2f} |")
+    print(
+        f"\nPairs a second, median of {rounds} ratios: **{statistics.median(ratios):.1f} times** TRL's "
+        f"({min(ratios):.1f} to {max(ratios):.1f}); peak memory **{peaks[0] / peaks[1]:.2f} times** TRL's.\n"
+    )
+
+
+def against_the_machine(arguments: list[str], rounds: int) -> None:
+    """The share of the matrix-product rate that is measured before and after each step."""
+    side = Side("ours", arguments, batch=BATCH, rate=True)
+    turns = [side.step() for _ in range(rounds + 1)][1:]
+    side.end()
+    rates = [turn["flops"] / turn["seconds"] for turn in turns]
+    shares = [rate / turn["rate"] for rate, turn in zip(rates, turns, strict=True)]
+    print(
+        f"{side.facts['parameters'] / 1e6:.1f} M parameters (N), {statistics.median(t['tokens'] for t in turns):.0f} tokens "
+        f"a step, prompts counted once: 6 N tokens a second are {statistics.median(rates) / 1e12:.2f} TFLOP/s. The product "
+        f"of two 4096 × 4096 matrices, measured in between: {statistics.median(t['rate'] for t in turns) / 1e12:.2f} "
+        f"TFLOP/s. Share, median of {rounds}: **{statistics.median(shares):.0%}** ({min(shares):.0%} to "
+        f"{max(shares):.0%}).\n"
+    )
+
+
+def growth(arguments: list[str], rounds: int) -> None:
+    """Seconds by tokens of a step, and peak memory by its pairs."""
+    sizes = [BATCH // 2, BATCH, BATCH * 2, BATCH * 4]
+    sides = [Side("ours", arguments, batch=size) for size in sizes]
+    turns = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]
+    peaks = [side.end()["peak_gib"] for side in sides]
+    print("| pairs a step | tokens | seconds | ms a token | peak memory, GiB |\n|---|---|---|---|---|")
+    for index, size in enumerate(sizes):
+        tokens = statistics.median(turn[index]["tokens"] for turn in turns)
+        seconds = statistics.median(turn[index]["seconds"] for turn in turns)
+        per_token = statistics.median(turn[index]["seconds"] / turn[index]["tokens"] for turn in turns)
+        print(f"| {size} | {tokens:.0f} | {seconds:.2f} | {per_token * 1e3:.2f} | {peaks[index]:.2f} |")
+    print()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="output_uri of a run whose first iteration has pairs")
+    parser.add_argument("--rounds", type=int, default=7, help="steps of each side that count")
+    parser.add_argument("--shape", choices=["run", "7b"], default="run", help="the policy: the run's, or a random 7B")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    parser.add_argument("--no-trl", action="store_true", help="leave TRL out")
+    wanted = parser.parse_args()
+    arguments = [wanted.run, wanted.shape, wanted.dtype]
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    print(f"{device}, {platform.machine()}, Python {platform.python_version()}, {packages}; {wanted.dtype}.\n")
+    if not wanted.no_trl:
+        against_trl(arguments, wanted.rounds)
+    against_the_machine(arguments, wanted.rounds)
+    growth(arguments, wanted.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The processes of `train.py`: each loads a policy and pairs, then takes one optimizer step a line of its input."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sppo import attention, layout, tables
+from sppo.config import TrainConfig
+from sppo.logprobs import ResponseLogprobs
+from sppo.models import fetch_model
+from sppo.optimizer import RMSProp
+from sppo.parallel import Workers
+from sppo.policy import device_for, load_policy
+from sppo.update import Batch, Pair, Updater, group_of
+
+SEVEN_B = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+}
+
+
+def tell(**facts: float) -> None:
+    """One line to whoever measures."""
+    print(json.dumps(facts), flush=True)
+
+
+def read_pairs(run: str) -> list[Pair]:
+    """The pairs of a run's first iteration."""
+    paths = sorted(Path(run).glob("iteration-1/preferences/*/pairs.parquet"))
+    if not paths:
+        raise SystemExit(f"{run}: no pairs of a first iteration; play one with `sppo run output_uri={run}`")
+    return [row for path in paths for row in tables.read(path, tables.PAIRS)]
+
+
+def base_folder(run: str) -> Path:
+    """The folder of a run's first policy."""
+    return fetch_model(json.loads((Path(run) / layout.PREPARED / layout.CONFIG_FILE).read_text())["base_model"])
+
+
+def read_policy(run: str, shape: str, how: str) -> Any:
+    """The run's first policy, or a random one of 7B shape with its vocabulary."""
+    folder = base_folder(run)
+    if shape == "run":
+        return load_policy(folder, "float32", how)
+    from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
+
+    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
+    config = LlamaConfig(vocab_size=vocabulary, **SEVEN_B)
+    with torch.device(device_for()):
+        return AutoModelForCausalLM.from_config(config, attn_implementation=how)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the product of two matrices of 4096 × 4096, the best of three."""
+    one, other = (torch.randn(4096, 4096, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(3):
+        wait(device)
+        start = time.perf_counter()
+        one @ other
+        wait(device)
+        best = max(best, 2 * 4096**3 / (time.perf_counter() - start))
+    return best
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def peak_gib(device: torch.device) -> float:
+    """Peak memory of this process: the GPU's, or all of it on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def ours(pairs: list[Pair], policy: Any, dtype: str, batch: int, rate: bool = False) -> None:
+    """This project's step."""
+    device = device_for()
+    group = Workers(0, 1, device)
+    scorer = ResponseLogprobs(policy).to(device).train()
+    config = TrainConfig(dtype=dtype, global_batch=batch, micro_tokens=16384 if device.type == "cuda" else 2048)
+    updater = Updater(scorer, RMSProp(scorer, getattr(torch, dtype), group), group, config)
+    parameters = sum(parameter.numel() for parameter in policy.parameters())
+    tell(parameters=parameters)
+    for step, taken in enumerate(batches(pairs, batch)):
+        before = matrix_rate(device, getattr(torch, dtype)) if rate else 0.0
+        start = time.perf_counter()
+        updater.step(Batch(step, taken), 1e-6)
+        wait(device)
+        seconds = time.perf_counter() - start
+        after = matrix_rate(device, getattr(torch, dtype)) if rate else 0.0
+        tokens = sum(group_of(pair).tokens for pair in taken)
+        tell(seconds=seconds, tokens=tokens, flops=6.0 * parameters * tokens, rate=(before + after) / 2)
+    tell(peak_gib=peak_gib(device))
+
+
+def batches(pairs: list[Pair], size: int) -> Iterator[list[Pair]]:
+    """Endless batches, one a line of the input."""
+    pool = itertools.cycle(pairs)
+    for _ in sys.stdin:
+        yield list(itertools.islice(pool, size))
+
+
+def trl(pairs: list[Pair], policy: Any, dtype: str, batch: int) -> None:
+    """TRL's own training loop, held before each of its steps until it is told to go on."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl import DPOConfig, DPOTrainer
+
+    class Turns(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            if not sys.stdin.readline():
+                tell(peak_gib=peak_gib(device_for()))
+                sys.exit()
+            self.start = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            wait(device_for())
+            tell(seconds=time.perf_counter() - self.start)
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = DPOTrainer(
+            model=policy,
+            args=DPOConfig(
+                output_dir=folder,
+                loss_type="sppo_hard",
+                beta=1e-3,
+                per_device_train_batch_size=batch // 2,
+                gradient_accumulation_steps=2,
+                max_steps=10_000,
+                optim="rmsprop",
+                learning_rate=1e-6,
+                bf16=dtype == "bfloat16",
+                gradient_checkpointing=False,
+                use_cpu=not torch.cuda.is_available(),
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                dataloader_num_workers=0,
+            ),
+            train_dataset=Dataset.from_list([{"prompt": "?", "chosen": " yes", "rejected": " no"}] * 2),
+            processing_class=AutoTokenizer.from_pretrained(base_folder(sys.argv[2])),
+            callbacks=[Turns()],
+        )
+        # The same tokens as ours, in the columns that TRL's own tokenization makes.
+        names = ("prompt_ids", "chosen_ids", "rejected_ids")
+        trainer.train_dataset = Dataset.from_list([{name: pair[name] for name in names} for pair in pairs])
+        tell(parameters=sum(parameter.numel() for parameter in policy.parameters()))
+        trainer.train()
+
+
+def main() -> None:
+    """Play the side that is named: SIDE RUN SHAPE DTYPE OPTIONS."""
+    side, run, shape, dtype, options = sys.argv[1:]
+    attention.register()
+    sides: dict[str, Callable[..., None]] = {"ours": ours, "trl": trl}
+    policy = read_policy(run, shape, attention.NAME if side == "ours" else "sdpa")
+    sides[side](read_pairs(run), policy, dtype, **json.loads(options))
+
+
+if __name__ == "__main__":
+    main()
