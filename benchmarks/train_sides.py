@@ -94,7 +94,7 @@ def ours(pairs: list[Pair], policy: Any, dtype: str, batch: int, rate: bool = Fa
     device = device_for()
     group = Workers(0, 1, device)
     scorer = ResponseLogprobs(policy).to(device).train()
-    config = TrainConfig(dtype=dtype, global_batch=batch, micro_tokens=16384 if device.type == "cuda" else 2048)
+    config = TrainConfig(dtype=dtype, global_batch=batch, micro_tokens=16384 if device.type == "cuda" else 1024)
     updater = Updater(scorer, RMSProp(scorer, getattr(torch, dtype), group), group, config)
     parameters = sum(parameter.numel() for parameter in policy.parameters())
     tell(parameters=parameters)
