@@ -74,7 +74,8 @@ def test_what_task_config_does_not_hand_over_is_given_by_the_profile(several):
 
 def test_the_pod_that_waits_is_not_queued_and_shows_as_train(several):
     for _, task in launches(several):
-        assert "podMetadata" not in several.on_kubernetes[several.label(task)]
+        labels = several.on_kubernetes[several.label(task)]["podMetadata"]["labels"]
+        assert labels == {"app.kubernetes.io/name": "sppo-run"}
         assert task["taskInfo"]["name"] == "train"
 
 
