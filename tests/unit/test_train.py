@@ -286,7 +286,7 @@ def test_the_first_loss_is_the_closed_form(tiny_llama, pairs):
 def test_the_audit_replaces_log_probabilities_that_are_not_the_models(tiny_llama, pairs, sampled):
     for pair in pairs:
         pair["chosen_logprobs"] = [value - 0.5 for value in pair["chosen_logprobs"]]
-    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=0.1), seed=0)
+    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=0.1), 0, ALONE)
     assert figures["train/reference_recomputed"] == 1
     assert figures["train/reference_audit_max_abs"] == pytest.approx(0.5, abs=1e-3)
     for pair, true in zip(pairs, sampled, strict=True):
@@ -298,7 +298,7 @@ def test_the_audit_leaves_small_differences_alone(tiny_llama, pairs):
     for pair in pairs:
         pair["chosen_logprobs"] = [value - 0.05 for value in pair["chosen_logprobs"]]
     before = [dict(pair) for pair in pairs]
-    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=1.0), seed=0)
+    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=1.0), 0, ALONE)
     assert figures["train/reference_recomputed"] == 0
     assert 0.02 < figures["train/reference_audit_mean_abs"] < 0.05
     assert pairs == before
