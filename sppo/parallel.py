@@ -145,6 +145,15 @@ def spread(scorer: ResponseLogprobs, blocks: Sequence[str], group: Workers, dtyp
     set_model_state_dict(scorer, weights, options=options)
 
 
+def forget_gathered(scorer: torch.nn.Module) -> None:
+    """Have the blocks of a divided model gathered anew, after the weights were changed but by a backward pass."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in scorer.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This worker's part of a tensor."""
     from torch.distributed.tensor import DTensor

@@ -20,7 +20,7 @@ from sppo.logprobs import ResponseLogprobs, check_model
 from sppo.models import fetch_model, model_digest
 from sppo.objective import loss_at_start
 from sppo.optimizer import RMSProp
-from sppo.parallel import Workers, spread, whole, workers
+from sppo.parallel import Workers, forget_gathered, spread, whole, workers
 from sppo.policy import empty_policy, load_policy, save_policy
 from sppo.schedule import learning_rate
 from sppo.seeds import derive_seed
@@ -117,6 +117,7 @@ def _train(
     done, log = checkpoints.restore(optimizer.state())
     if done:
         optimizer.loaded()
+        forget_gathered(scorer)  # those of pi_t, which the audit needed
         group.say(f"resuming after step {done} of {len(batches)}")
     start, tokens = time.monotonic(), 0
     with finishing_steps() as told:
