@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import mlflow  # noqa: F401 - so that forked processes need not load it again
+import torch
 import transformers.models.llama.modeling_llama  # noqa: F401 - as well
 
 import sppo.train  # noqa: F401 - as well
@@ -155,3 +155,14 @@ def wait_for(reached: Callable[[], object], process: subprocess.Popen[str]) -> N
         assert process.poll() is None, end(process)[1][-6000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Read what a process prints until some text comes."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+    raise AssertionError("".join(lines)[-6000:])
