@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -343,3 +344,32 @@ def test_an_interrupted_checkpoint_is_not_half_read(tmp_path, tiny_llama, table,
     (checkpoints / ".step-000003.tmp-0" / "weights.safetensors").write_bytes(b"half")
     _, manifest = train(config, 1, str(tiny_llama), [table], {})
     assert manifest.digest() == train(configure(tmp_path / "whole"), 1, str(tiny_llama), [table], {})[1].digest()
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, tiny_llama, table, recwarn):
+    """A file system with room for one checkpoint, and no more."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", place], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a file system of its own cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        config = configure(place / "run", **{"train.global_batch": 2})
+        with pytest.raises(
+            InfrastructureError,
+            match=r"step-000002: the checkpoint cannot be written \(.*No space left on device.*\); "
+            "that of step 1 is intact: free or mend that place and resume$",
+        ):
+            train(config, 1, str(tiny_llama), [table], {})
+        checkpoints = place / "run" / layout.checkpoints(1)
+        assert {path.name for path in checkpoints.iterdir()} == {"latest.json", "step-000001"}
+        assert [path.name for path in (place / "run").iterdir()] == ["iteration-1"]
+        subprocess.run(["mount", "-o", "remount,size=10m", place], check=True)
+        _, manifest = train(config, 1, str(tiny_llama), [table], {})
+    finally:
+        subprocess.run(["umount", place], check=True)
+    whole = configure(tmp_path / "whole", **{"train.global_batch": 2})
+    assert manifest.digest() == train(whole, 1, str(tiny_llama), [table], {})[1].digest()
+    assert not [str(warning.message) for warning in recwarn if "torch.distributed" in str(warning.message)]
