@@ -10,11 +10,14 @@ import torch
 from sppo.config import TrainConfig
 from sppo.logprobs import ResponseLogprobs
 from sppo.packing import within_budget
+from sppo.parallel import Workers
 from sppo.update import Pair, group_of
 
 
 @torch.no_grad()
-def audit_reference(scorer: ResponseLogprobs, pairs: list[Pair], config: TrainConfig, seed: int) -> dict[str, float]:
+def audit_reference(
+    scorer: ResponseLogprobs, pairs: list[Pair], config: TrainConfig, seed: int, group: Workers
+) -> dict[str, float]:
     """Compare the sampler's log-probabilities with the trainer's own, before the first step.
 
     A share of the pairs is drawn and recomputed. Where the mean absolute difference of a token exceeds the tolerance,
@@ -25,6 +28,7 @@ def audit_reference(scorer: ResponseLogprobs, pairs: list[Pair], config: TrainCo
         pairs: rows of `tables.PAIRS`; changed in place only where the audit fails.
         config: fraction, tolerance and arithmetic.
         seed: draws the pairs.
+        group: the workers, which share the pairs.
 
     Returns:
         Mean and largest |difference| a token, mean |difference| a response, and whether the sampler's were replaced.
@@ -33,7 +37,7 @@ def audit_reference(scorer: ResponseLogprobs, pairs: list[Pair], config: TrainCo
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
     drawn = [pairs[i] for i in order[:count]]
     differences = [
-        own - torch.tensor(pair[f"{role}_logprobs"]) for pair, role, own in _recompute(scorer, drawn, config)
+        own - torch.tensor(pair[f"{role}_logprobs"]) for pair, role, own in _recompute(scorer, drawn, config, group)
     ]
     tokens = torch.cat(differences).abs()
     figures = {
@@ -42,24 +46,31 @@ def audit_reference(scorer: ResponseLogprobs, pairs: list[Pair], config: TrainCo
         "train/reference_audit_response_abs": float(torch.stack([d.sum().abs() for d in differences]).mean()),
         "train/reference_recomputed": float(tokens.mean() > config.audit_tolerance),
     }
-    print(
+    group.say(
         f"reference audit: {count} of {len(pairs)} pairs, |difference| a token: mean "
-        f"{figures['train/reference_audit_mean_abs']:.4f}, largest {figures['train/reference_audit_max_abs']:.4f} nats",
-        flush=True,
+        f"{figures['train/reference_audit_mean_abs']:.4f}, largest {figures['train/reference_audit_max_abs']:.4f} nats"
     )
     if figures["train/reference_recomputed"]:
-        print(f"the mean exceeds {config.audit_tolerance}: recomputing all reference log-probabilities", flush=True)
-        for pair, role, own in _recompute(scorer, pairs, config):
+        group.say(f"the mean exceeds {config.audit_tolerance}: recomputing all reference log-probabilities")
+        for pair, role, own in _recompute(scorer, pairs, config, group):
             pair[f"{role}_logprobs"] = own.tolist()
     return figures
 
 
 def _recompute(
-    scorer: ResponseLogprobs, pairs: Sequence[Pair], config: TrainConfig
+    scorer: ResponseLogprobs, pairs: Sequence[Pair], config: TrainConfig, group: Workers
 ) -> list[tuple[Pair, str, torch.Tensor]]:
     """Each response of the pairs with its token log-probabilities under the model, on the CPU."""
-    results: list[tuple[Pair, str, torch.Tensor]] = []
-    for part in within_budget(pairs, lambda pair: group_of(pair).tokens, config.micro_tokens):
-        for pair, values in zip(part, scorer.of([group_of(pair) for pair in part]), strict=True):
-            results += [(pair, role, own.cpu()) for role, own in zip(("chosen", "rejected"), values, strict=True)]
-    return results
+    parts = list(within_budget(pairs, lambda pair: group_of(pair).tokens, config.micro_tokens))
+    computed: dict[int, list[list[list[float]]]] = {}
+    for first in range(0, len(parts), group.size):
+        mine = min(first + group.rank, len(parts) - 1)  # sharded weights need everybody in every pass
+        values = scorer.of([group_of(pair) for pair in parts[mine]])
+        computed[mine] = [[own.tolist() for own in of_pair] for of_pair in values]
+    everyone = {index: values for part in group.gather(computed) for index, values in part.items()}
+    return [
+        (pair, role, torch.tensor(own))
+        for index, part in enumerate(parts)
+        for pair, of_pair in zip(part, everyone[index], strict=True)
+        for role, own in zip(("chosen", "rejected"), of_pair, strict=True)
+    ]

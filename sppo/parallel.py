@@ -7,14 +7,28 @@ process is the same program without anybody to talk to.
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from sppo.errors import InfrastructureError
+
+if TYPE_CHECKING:
+    from sppo.logprobs import ResponseLogprobs
+
 Item = TypeVar("Item")
+PATIENCE = timedelta(hours=2)
+"""For a worker that the others wait for, as it downloads or uploads a model."""
+GRACE = 30.0
+"""Seconds that a worker whose peer is gone waits to be ended."""
+_PEER_GONE = re.compile("closed by peer|reset by peer|Broken pipe|[Tt]imed out|[Tt]imeout|remote process exited")
+"""What gloo and NCCL say; they have no exception class for it."""
 
 
 class Workers:
@@ -28,6 +42,11 @@ class Workers:
         """Whether this is the one that speaks and commits."""
         return self.rank == 0
 
+    def say(self, line: str) -> None:
+        """Print a line, once for all."""
+        if self.first:
+            print(line, flush=True)
+
     def sum(self, values: Sequence[float]) -> list[float]:
         """Sums over all workers, place by place."""
         if self.size == 1:
@@ -36,9 +55,13 @@ class Workers:
         dist.all_reduce(total)
         return total.tolist()
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is so for any worker."""
-        return self.sum([float(flag)])[0] > 0
+    def most(self, value: int) -> int:
+        """The largest value of any worker."""
+        if self.size == 1:
+            return value
+        largest = torch.tensor(value, device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def gather(self, item: Item) -> list[Item]:
         """The items of all workers, in the order of their ranks."""
@@ -59,9 +82,18 @@ class Workers:
             self.gather(None)
 
 
+def first_of_all() -> bool:
+    """Whether this process, of those that torchrun started or alone, is the one that speaks for all."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ["RANK"] == "0"
+
+
 @contextmanager
 def workers() -> Iterator[Workers]:
-    """Join the workers that torchrun started, or be alone."""
+    """Join the workers that torchrun started, or be alone.
+
+    Raises:
+        InfrastructureError: if a peer is gone and nobody ends this worker because of that.
+    """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Workers(0, 1, accelerator or torch.device("cpu"))
@@ -70,31 +102,56 @@ def workers() -> Iterator[Workers]:
     if accelerator is not None:
         device = torch.device(accelerator.type, int(os.environ["LOCAL_RANK"]))
         torch.accelerator.set_device_index(device.index)
-    dist.init_process_group()
+    dist.init_process_group(timeout=PATIENCE)
+    group = Workers(dist.get_rank(), dist.get_world_size(), device)
     try:
-        yield Workers(dist.get_rank(), dist.get_world_size(), device)
-    finally:
-        dist.destroy_process_group()
+        yield group
+    except RuntimeError as error:
+        if not _PEER_GONE.search(str(error)):
+            raise
+        # What ended the peer is the cause that torchrun must see first; then it ends this process too.
+        time.sleep(GRACE)
+        raise InfrastructureError(f"worker {group.rank}: {str(error).splitlines()[0]}; resume") from error
+    dist.destroy_process_group()  # not after a failure: it would wait for peers that are gone
 
 
-def shard(scorer: torch.nn.Module, blocks: Sequence[str], group: Workers, dtype: torch.dtype) -> None:
-    """Divide a float32 model among the workers (FSDP2): each keeps a part and gathers a block while it computes it.
+def spread(scorer: ResponseLogprobs, blocks: Sequence[str], group: Workers, dtype: torch.dtype) -> None:
+    """Divide a model among the workers (FSDP2): each keeps a part and gathers a block while it computes it.
 
     Args:
-        scorer: the whole model; divided in place.
+        scorer: the first worker's whole float32 model; the others' on the meta device, without weights. It is divided
+            in place, and each worker gets its part on its device.
         blocks: class names of its repeated blocks.
         group: the workers.
         dtype: of the computation; weights and summed gradients stay float32.
     """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+    weights = dict(scorer.state_dict()) if group.first else {}
     mesh = init_device_mesh(group.device.type, (group.size,))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for module in scorer.modules():
         if type(module).__name__ in blocks:
             fully_shard(module, mesh=mesh, mp_policy=policy)
     fully_shard(scorer, mesh=mesh, mp_policy=policy)
+    if not group.first:
+        scorer.to_empty(device=group.device)
+        scorer.model.tie_weights()
+    for buffer in scorer.buffers():  # such as the frequencies of rotary embeddings, which no file of weights holds
+        dist.broadcast(buffer, src=0)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(scorer, weights, options=options)
+
+
+def forget_gathered(scorer: torch.nn.Module) -> None:
+    """Have the blocks of a divided model gathered anew, after the weights were changed but by a backward pass."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in scorer.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

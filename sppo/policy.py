@@ -34,6 +34,18 @@ def load_policy(folder: Path, dtype: str, attention: str = "sdpa") -> PreTrained
     return model
 
 
+def empty_policy(folder: Path, dtype: str, attention: str = "sdpa") -> PreTrainedModel:
+    """The causal language model of a checked folder without its weights, on the meta device."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(folder), dtype=getattr(torch, dtype), attn_implementation=attention
+        )
+    return model
+
+
 def save_policy(
     model: PreTrainedModel, source: Path, target: Path, weights: Mapping[str, torch.Tensor] | None = None
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from sppo import layout, tables
 from sppo.config import RunConfig, read_config, resolve
 from sppo.errors import ConfigError, SppoError, storage_errors
-from sppo.store import open_store, read_committed
+from sppo.store import Store, open_store, read_committed
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -154,16 +154,19 @@ def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, p
     import json
 
     from sppo import train as work
+    from sppo.parallel import first_of_all
     from sppo.tracking import Record, track
 
     config = read_config(Path(config_path))
     store = open_store(config.output_uri)
     prompts = tables.read(Path(prompts_path) / layout.prompts_file(iteration), tables.PROMPTS)
     upstream = _upstream(config, iteration, len(prompts), len(pairs_paths))
+    _train_with_workers(store, iteration, len(pairs_paths))
     uri, manifest = work.train(config, iteration, model_uri, [Path(path) for path in pairs_paths], upstream)
     log = read_committed(store, layout.model(iteration), layout.TRAINING_LOG_FILE)
     steps = [json.loads(line) for line in log.splitlines()]
-    track(config, store, Record(stage="train", iteration=iteration, figures=manifest.figures, steps=steps))
+    if first_of_all():
+        track(config, store, Record(stage="train", iteration=iteration, figures=manifest.figures, steps=steps))
     return Trained(uri, dict(manifest.figures))
 
 
@@ -226,6 +229,14 @@ def publish(config_path: str, best_uri: str, html_path: str, markdown_path: str)
     track(config, store, record)
     print(f"published {result.model_uri}; the gate is {'passed' if result.passed else 'NOT passed'}", flush=True)
     return Published(result.model_uri, result.passed, result.figures)
+
+
+def _train_with_workers(store: Store, iteration: int, shards: int) -> None:
+    """Have the model trained by a worker on each accelerator of this machine, if there are several."""
+    from sppo.launch import run_workers, workers_wanted
+
+    if store.manifest(layout.model(iteration)) is None and (count := workers_wanted()):
+        run_workers(count, store.uri, iteration, shards)
 
 
 def _upstream(config: RunConfig, iteration: int, prompts: int, shards: int) -> dict[str, float]:

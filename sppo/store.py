@@ -158,10 +158,14 @@ class LocalStore:
         """See `Store.upload`."""
         staging = self._staging(key, attempt)
         files = describe(folder)
-        for entry in files:
-            (staging / entry.path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(folder / entry.path, staging / entry.path)
-        _sync(staging)
+        try:
+            for entry in files:
+                (staging / entry.path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(folder / entry.path, staging / entry.path)
+            _sync(staging)
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)  # on a full disk, what is left would stand in the next one's way
+            raise
         return files
 
     def seal(
@@ -176,8 +180,12 @@ class LocalStore:
         target, staging = self.root / key, self._staging(key, attempt)
         manifest = Manifest(inputs=dict(inputs), figures=dict(figures), files=tuple(files))
         staging.mkdir(parents=True, exist_ok=True)  # nothing was uploaded into an empty folder
-        (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1))
-        _sync(staging)
+        try:
+            (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+            _sync(staging)
+        except OSError:
+            shutil.rmtree(staging)
+            raise
         try:
             staging.rename(target)
         except OSError as error:
@@ -212,8 +220,11 @@ class LocalStore:
         path = self.root / key
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
-        staging.write_bytes(data)
-        staging.replace(path)
+        try:
+            staging.write_bytes(data)
+            staging.replace(path)
+        finally:
+            staging.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""

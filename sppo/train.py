@@ -15,15 +15,16 @@ from sppo import attention, layout, tables
 from sppo.audit import audit_reference
 from sppo.checkpoint import Checkpoints
 from sppo.config import RunConfig, TrainConfig
-from sppo.errors import ConfigError
+from sppo.errors import ConfigError, InfrastructureError
 from sppo.logprobs import ResponseLogprobs, check_model
 from sppo.models import fetch_model, model_digest
 from sppo.objective import loss_at_start
 from sppo.optimizer import RMSProp
-from sppo.parallel import Workers, shard, whole, workers
-from sppo.policy import load_policy, save_policy
+from sppo.parallel import Workers, forget_gathered, spread, whole, workers
+from sppo.policy import empty_policy, load_policy, save_policy
 from sppo.schedule import learning_rate
 from sppo.seeds import derive_seed
+from sppo.stopping import finishing_steps
 from sppo.store import Manifest, Store, open_store, run_once, scratch
 from sppo.update import Batch, Pair, Updater, group_of
 
@@ -107,28 +108,38 @@ def _train(
     settings, group = config.train, checkpoints.group
     scorer = _load(folder, settings, group)
     optimizer = RMSProp(scorer, getattr(torch, settings.dtype), group)
-    figures = audit_reference(scorer, pairs, settings, derive_seed(config.seed, "audit", iteration))
+    figures = audit_reference(scorer, pairs, settings, derive_seed(config.seed, "audit", iteration), group)
     scorer.train()
     updater = Updater(scorer, optimizer, group, settings)
+    updater.budget = checkpoints.budget(settings)
     batches = plan(pairs, settings, derive_seed(config.seed, "train", iteration))
     steps_an_epoch = len(batches) // settings.epochs
     done, log = checkpoints.restore(optimizer.state())
     if done:
         optimizer.loaded()
-        _say(group, f"resuming after step {done} of {len(batches)}")
+        forget_gathered(scorer)  # those of pi_t, which the audit needed
+        group.say(f"resuming after step {done} of {len(batches)}")
     start, tokens = time.monotonic(), 0
-    for batch in batches[done:]:
-        # Dropout, where a model has it, is a function of the step, so that a resumed training draws the same.
-        torch.manual_seed(derive_seed(config.seed, "step", iteration, batch.step))
-        rate = learning_rate(
-            batch.step, steps_an_epoch, settings.learning_rate, settings.warmup_ratio, settings.schedule_epochs
-        )
-        log.append(updater.step(batch, rate))
-        tokens += sum(group_of(pair).tokens for pair in batch.pairs)
-        _say(group, _line(log[-1], len(batches)))
-        finished = batch.step + 1
-        if finished % settings.checkpoint_every == 0 and finished < len(batches):
-            checkpoints.save(finished, optimizer.state(), log)
+    with finishing_steps() as told:
+        for batch in batches[done:]:
+            # Dropout, where a model has it, is a function of the step, so that a resumed training draws the same.
+            torch.manual_seed(derive_seed(config.seed, "step", iteration, batch.step))
+            rate = learning_rate(
+                batch.step, steps_an_epoch, settings.learning_rate, settings.warmup_ratio, settings.schedule_epochs
+            )
+            try:
+                log.append(updater.step(batch, rate))
+            except InfrastructureError:
+                checkpoints.keep_budget(settings, updater.budget)
+                raise
+            tokens += sum(group_of(pair).tokens for pair in batch.pairs)
+            group.say(_line(log[-1], len(batches)))
+            finished, signal = batch.step + 1, group.most(told())
+            if signal or (finished % settings.checkpoint_every == 0 and finished < len(batches)):
+                checkpoints.save(finished, optimizer.state(), log)
+            if signal:
+                group.say(f"told to stop: step {finished} of {len(batches)} is kept, resume to go on")
+                raise SystemExit(128 + signal)
     seconds = time.monotonic() - start
     _export(scorer, optimizer, folder, output, group)
     (output / layout.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in log))
@@ -139,13 +150,14 @@ def _train(
 def _load(folder: Path, config: TrainConfig, group: Workers) -> ResponseLogprobs:
     """pi_t, ready to be trained: float32 weights, packed attention, on this worker's device or divided among all."""
     attention.register()
-    model = load_policy(folder, "float32", attention.NAME)
+    model = (load_policy if group.first else empty_policy)(folder, "float32", attention.NAME)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    check_model(model)
+    if group.first:
+        check_model(model)
     scorer = ResponseLogprobs(model)
     if group.size > 1:
-        shard(scorer, model._no_split_modules or [], group, getattr(torch, config.dtype))
+        spread(scorer, model._no_split_modules or [], group, getattr(torch, config.dtype))
     return scorer.to(group.device)
 
 
@@ -153,11 +165,6 @@ def _export(scorer: ResponseLogprobs, optimizer: RMSProp, folder: Path, output: 
     weights = {name.removeprefix("model."): whole(weight) for name, weight in optimizer.weights.items()}
     if group.first:
         save_policy(scorer.model, folder, output, weights)
-
-
-def _say(group: Workers, line: str) -> None:
-    if group.first:
-        print(line, flush=True)
 
 
 def _figures(log: Sequence[Mapping[str, float]], pairs: Sequence[Pair], config: TrainConfig) -> dict[str, float]:

@@ -69,7 +69,8 @@ class Updater:
 
         Raises:
             RunFailedError: if the loss or the gradient is not finite, naming the step and the prompts.
-            InfrastructureError: if there is not enough memory for a single pair.
+            InfrastructureError: if there is not enough memory for a single pair, or, with several workers, for a pass
+                of `budget` tokens; the next attempt can begin with the budget that is left here.
             No weight has changed then.
         """
         while True:
@@ -83,13 +84,18 @@ class Updater:
 
     def _make_room(self, batch: Batch, error: RuntimeError) -> None:
         longest = max(group_of(pair).tokens for pair in batch.pairs)
-        # Workers that share weights cannot repeat a pass that one of them has left.
-        if self.group.size > 1 or self.budget <= longest:
+        if self.budget <= longest:
             raise InfrastructureError(
                 f"step {batch.step}: out of memory with passes of {self.budget} tokens; set a smaller "
                 "train.micro_tokens or train.gradient_checkpointing=true, or give more memory, and resume"
             ) from error
         self.budget = max(self.budget // 2, longest)
+        if self.group.size > 1:
+            # Workers that share weights cannot repeat a pass that one of them has left.
+            raise InfrastructureError(
+                f"step {batch.step}: worker {self.group.rank} is out of memory; resume, and the training goes on with "
+                f"passes of {self.budget} tokens"
+            ) from error
         if self.group.device.type != "cpu":
             torch.accelerator.empty_cache()
         print(f"out of memory: going on with passes of {self.budget} tokens", flush=True)

@@ -69,10 +69,14 @@ def check_nodes(nodes: int, several: bool) -> None:
         )
 
 
+def stage_command(output_uri: str, iteration: int, shards: int) -> list[str]:
+    """What every worker of a training runs; it takes everything else from the store."""
+    return ["sppo", "train", output_uri, "--iteration", str(iteration), "--shards", str(shards)]
+
+
 def command(output_uri: str, iteration: int, shards: int) -> list[str]:
     """What every node runs: torchrun, which finds its peers in the PET_ variables that Kubeflow Trainer sets."""
-    stage = ["sppo", "train", output_uri, "--iteration", str(iteration), "--shards", str(shards)]
-    return ["torchrun", "--no-python", *stage]
+    return ["torchrun", "--no-python", *stage_command(output_uri, iteration, shards)]
 
 
 def job_name(output_uri: str, iteration: int) -> str:

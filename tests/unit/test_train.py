@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -286,7 +287,7 @@ def test_the_first_loss_is_the_closed_form(tiny_llama, pairs):
 def test_the_audit_replaces_log_probabilities_that_are_not_the_models(tiny_llama, pairs, sampled):
     for pair in pairs:
         pair["chosen_logprobs"] = [value - 0.5 for value in pair["chosen_logprobs"]]
-    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=0.1), seed=0)
+    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=0.1), 0, ALONE)
     assert figures["train/reference_recomputed"] == 1
     assert figures["train/reference_audit_max_abs"] == pytest.approx(0.5, abs=1e-3)
     for pair, true in zip(pairs, sampled, strict=True):
@@ -298,7 +299,7 @@ def test_the_audit_leaves_small_differences_alone(tiny_llama, pairs):
     for pair in pairs:
         pair["chosen_logprobs"] = [value - 0.05 for value in pair["chosen_logprobs"]]
     before = [dict(pair) for pair in pairs]
-    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=1.0), seed=0)
+    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=1.0), 0, ALONE)
     assert figures["train/reference_recomputed"] == 0
     assert 0.02 < figures["train/reference_audit_mean_abs"] < 0.05
     assert pairs == before
@@ -343,3 +344,32 @@ def test_an_interrupted_checkpoint_is_not_half_read(tmp_path, tiny_llama, table,
     (checkpoints / ".step-000003.tmp-0" / "weights.safetensors").write_bytes(b"half")
     _, manifest = train(config, 1, str(tiny_llama), [table], {})
     assert manifest.digest() == train(configure(tmp_path / "whole"), 1, str(tiny_llama), [table], {})[1].digest()
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, tiny_llama, table, recwarn):
+    """A file system with room for one checkpoint, and no more."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=350k", "tmpfs", place], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a file system of its own cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        config = configure(place / "run", **{"train.global_batch": 2})
+        with pytest.raises(
+            InfrastructureError,
+            match=r"step-000002: the checkpoint cannot be written \(.*No space left on device.*\); "
+            "that of step 1 is intact: free or mend that place and resume$",
+        ):
+            train(config, 1, str(tiny_llama), [table], {})
+        checkpoints = place / "run" / layout.checkpoints(1)
+        assert {path.name for path in checkpoints.iterdir()} == {"latest.json", "step-000001"}
+        assert [path.name for path in (place / "run").iterdir()] == ["iteration-1"]
+        subprocess.run(["mount", "-o", "remount,size=10m", place], check=True)
+        _, manifest = train(config, 1, str(tiny_llama), [table], {})
+    finally:
+        subprocess.run(["umount", place], check=True)
+    whole = configure(tmp_path / "whole", **{"train.global_batch": 2})
+    assert manifest.digest() == train(whole, 1, str(tiny_llama), [table], {})[1].digest()
+    assert not [str(warning.message) for warning in recwarn if "torch.distributed" in str(warning.message)]

@@ -32,7 +32,7 @@ def run(s3, tiny_llama, tmp_path, monkeypatch):
     """A run in S3 that has come to its first training: the inputs of the component."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     values = {"output_uri": s3.uri, "base_model": str(tiny_llama), "iterations": 1, "train.checkpoint_every": 1,
-              "train.global_batch": 2, "train.micro_batch": 2, "train.dtype": "float32"}  # fmt: skip
+              "train.global_batch": 2, "train.micro_tokens": 64, "train.dtype": "float32"}  # fmt: skip
     config = resolve(values)
     store = open_store(s3.uri)
     config = config.model_copy(update={"output_uri": store.uri})
