@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sppo import attention, layout, tables
+from sppo import attention, layout, lora, tables
 from sppo.audit import audit_reference
 from sppo.checkpoint import Checkpoints
 from sppo.config import RunConfig, TrainConfig
@@ -105,7 +105,7 @@ def _train(
     config: RunConfig, iteration: int, folder: Path, pairs: list[Pair], checkpoints: Checkpoints, output: Path
 ) -> Mapping[str, float]:
     settings, group = config.train, checkpoints.group
-    scorer = _load(folder, settings, group)
+    scorer = _load(folder, settings, group, derive_seed(config.seed, "adapters", iteration))
     optimizer = RMSProp(scorer, getattr(torch, settings.dtype), group)
     figures = audit_reference(scorer, pairs, settings, derive_seed(config.seed, "audit", iteration))
     scorer.train()
@@ -130,28 +130,33 @@ def _train(
         if finished % settings.checkpoint_every == 0 and finished < len(batches):
             checkpoints.save(finished, optimizer.state(), log)
     seconds = time.monotonic() - start
-    _export(scorer, optimizer, folder, output, group)
+    _export(scorer, optimizer, folder, output)
     (output / layout.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in log))
     speed = {"train/seconds": seconds, "train/tokens_per_second": tokens / seconds}
     return figures | _figures(log, pairs, settings) | speed
 
 
-def _load(folder: Path, config: TrainConfig, group: Workers) -> ResponseLogprobs:
+def _load(folder: Path, config: TrainConfig, group: Workers, seed: int) -> ResponseLogprobs:
     """pi_t, ready to be trained: float32 weights, packed attention, on this worker's device or divided among all."""
     attention.register()
     model = load_policy(folder, "float32", attention.NAME)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     check_model(model)
+    dtype = getattr(torch, config.dtype)
+    if config.lora.rank:
+        lora.adapt(model, config.lora, dtype, seed)
     scorer = ResponseLogprobs(model)
     if group.size > 1:
-        shard(scorer, model._no_split_modules or [], group, getattr(torch, config.dtype))
+        shard(scorer, model._no_split_modules or [], group, dtype)
     return scorer.to(group.device)
 
 
-def _export(scorer: ResponseLogprobs, optimizer: RMSProp, folder: Path, output: Path, group: Workers) -> None:
+def _export(scorer: ResponseLogprobs, optimizer: RMSProp, folder: Path, output: Path) -> None:
     weights = {name.removeprefix("model."): whole(weight) for name, weight in optimizer.weights.items()}
-    if group.first:
+    if optimizer.group.first and lora.is_adapted(scorer.model):
+        lora.save_merged(scorer.model, weights, folder, output)
+    elif optimizer.group.first:
         save_policy(scorer.model, folder, output, weights)
 
 
