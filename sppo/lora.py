@@ -83,9 +83,7 @@ def is_adapted(model: PreTrainedModel) -> bool:
     return hasattr(model, "peft_config")
 
 
-def save_merged(
-    model: PreTrainedModel, adapters: Mapping[str, torch.Tensor], source: Path, target: Path
-) -> None:
+def save_merged(model: PreTrainedModel, adapters: Mapping[str, torch.Tensor], source: Path, target: Path) -> None:
     """Write pi_{t+1} as any policy is written, and beside it, in a folder of its own, the adapters in peft's format.
 
     Args:

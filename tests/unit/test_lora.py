@@ -9,7 +9,7 @@ from sppo import attention, layout, lora, tables
 from sppo.config import resolve
 from sppo.errors import ConfigError
 from sppo.logprobs import ResponseLogprobs
-from sppo.models import check_safe
+from sppo.models import check_safe, fetch_model, model_digest
 from sppo.optimizer import RMSProp
 from sppo.packing import Group
 from sppo.parallel import Workers
@@ -125,18 +125,22 @@ def test_the_merged_model_is_the_trained_one(tmp_path, tiny_llama, pairs):
     before = ResponseLogprobs(load_policy(tiny_llama, "float32", attention.NAME))
     groups = [group_of(pair) for pair in pairs]
     with torch.no_grad():
-        ours, theirs, old = (torch.cat(sum(s.of(groups), [])) for s in (updater.scorer, merged, before))
+        ours, theirs, old = (
+            torch.cat([values for responses in scorer.of(groups) for values in responses])
+            for scorer in (updater.scorer, merged, before)
+        )
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
     assert float((ours - old).abs().mean()) > 0.1
 
 
 @pytest.mark.parametrize("targets", [["all-linear"], "down_proj", ["q_proj", "v_proj"]])
 def test_a_training_gives_a_merged_model_and_its_adapters(tmp_path, tiny_llama, table, targets):
-    changes = {"train.epochs": 4, "train.schedule_epochs": 4, "train.lora.target_modules": targets}
+    changes = {"train.epochs": 10, "train.schedule_epochs": 10, "train.eta": 10, "train.lora.target_modules": targets}
     config = configure(tmp_path / "run", **changes)
-    _, manifest = train(config, 1, str(tiny_llama), [table], {})
-    assert manifest.figures["train/loss"] < 0.8 * manifest.figures["train/first_loss"]
+    train(config, 1, str(tiny_llama), [table], {})
     folder = open_store(config.output_uri).fetch(layout.model(1))
+    losses = [json.loads(row)["loss"] for row in (folder / layout.TRAINING_LOG_FILE).read_text().splitlines()]
+    assert min(losses[-2:]) < 0.5 * losses[0]
     check_safe(folder, str(folder))
     merged, base = load_policy(folder, "float32"), load_policy(tiny_llama, "float32")
     assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
@@ -197,7 +201,7 @@ def test_the_next_iteration_and_publishing_take_the_merged_model(tmp_path, tiny_
     uri, first = train(config, 1, str(tiny_llama), [table], {})
     assert any(file.path == "adapter/adapter_model.safetensors" for file in first.files)
     _, second = train(config, 2, uri, [table], {})
-    assert second.inputs["reference"] == first.digest()
+    assert second.inputs["reference"] == model_digest(fetch_model(uri))
     store = open_store(config.output_uri)
     one, two = (load_file(store.fetch(layout.model(t)) / layout.ADAPTER / "adapter_model.safetensors") for t in (1, 2))
     assert one.keys() == two.keys() and not any(torch.equal(one[name], two[name]) for name in one)
