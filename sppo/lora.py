@@ -83,14 +83,14 @@ def is_adapted(model: PreTrainedModel) -> bool:
     return hasattr(model, "peft_config")
 
 
-def save_merged(model: PreTrainedModel, adapters: Mapping[str, torch.Tensor], source: Path, target: Path) -> None:
+def save_merged(model: PreTrainedModel, source: Path, target: Path, adapters: Mapping[str, torch.Tensor]) -> None:
     """Write pi_{t+1} as any policy is written, and beside it, in a folder of its own, the adapters in peft's format.
 
     Args:
         model: the model that was trained.
-        adapters: its adapters' float32 weights, by parameter name, on the CPU.
         source: the folder of pi_t.
         target: where to write.
+        adapters: its adapters' float32 weights, by parameter name, on the CPU.
     """
     import peft
 

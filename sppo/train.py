@@ -130,7 +130,7 @@ def _train(
         if finished % settings.checkpoint_every == 0 and finished < len(batches):
             checkpoints.save(finished, optimizer.state(), log)
     seconds = time.monotonic() - start
-    _export(scorer, optimizer, folder, output)
+    _export(scorer, optimizer, folder, output, group)
     (output / layout.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in log))
     speed = {"train/seconds": seconds, "train/tokens_per_second": tokens / seconds}
     return figures | _figures(log, pairs, settings) | speed
@@ -143,21 +143,19 @@ def _load(folder: Path, config: TrainConfig, group: Workers, seed: int) -> Respo
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     check_model(model)
-    dtype = getattr(torch, config.dtype)
     if config.lora.rank:
-        lora.adapt(model, config.lora, dtype, seed)
+        lora.adapt(model, config.lora, getattr(torch, config.dtype), seed)
     scorer = ResponseLogprobs(model)
     if group.size > 1:
-        shard(scorer, model._no_split_modules or [], group, dtype)
+        shard(scorer, model._no_split_modules or [], group, getattr(torch, config.dtype))
     return scorer.to(group.device)
 
 
-def _export(scorer: ResponseLogprobs, optimizer: RMSProp, folder: Path, output: Path) -> None:
+def _export(scorer: ResponseLogprobs, optimizer: RMSProp, folder: Path, output: Path, group: Workers) -> None:
     weights = {name.removeprefix("model."): whole(weight) for name, weight in optimizer.weights.items()}
-    if optimizer.group.first and lora.is_adapted(scorer.model):
-        lora.save_merged(scorer.model, weights, folder, output)
-    elif optimizer.group.first:
-        save_policy(scorer.model, folder, output, weights)
+    if group.first:
+        save = lora.save_merged if lora.is_adapted(scorer.model) else save_policy
+        save(scorer.model, folder, output, weights)
 
 
 def _say(group: Workers, line: str) -> None:

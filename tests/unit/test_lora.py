@@ -120,7 +120,7 @@ def test_the_merged_model_is_the_trained_one(tmp_path, tiny_llama, pairs):
     for step in range(4):
         updater.step(Batch(step, pairs), 1e-2)
     weights = {name.removeprefix("model."): weight for name, weight in updater.optimizer.weights.items()}
-    lora.save_merged(updater.scorer.model, weights, tiny_llama, tmp_path)
+    lora.save_merged(updater.scorer.model, tiny_llama, tmp_path, weights)
     merged = ResponseLogprobs(load_policy(tmp_path, "float32", attention.NAME))
     before = ResponseLogprobs(load_policy(tiny_llama, "float32", attention.NAME))
     groups = [group_of(pair) for pair in pairs]
