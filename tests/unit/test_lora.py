@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import peft
 import pytest
@@ -194,6 +197,34 @@ def test_gradient_checkpointing_changes_no_result(tiny_llama, pairs):
         weights.append(updater.optimizer.weights)
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-4, atol=1e-5)
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from sppo.config import read_config
+from sppo.train import train
+train(read_config(Path(sys.argv[1])), 1, sys.argv[2], [Path(sys.argv[3])], {})
+"""
+
+
+def test_two_workers_give_what_one_gives(tmp_path, tiny_llama, table):
+    alone, both = (
+        configure(tmp_path / name, **{"train.dtype": "float32", "train.learning_rate": 1e-3}) for name in ("1", "2")
+    )
+    train(alone, 1, str(tiny_llama), [table], {})
+    (tmp_path / "config.json").write_text(both.model_dump_json())
+    (tmp_path / "train.py").write_text(TRAIN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += [str(path) for path in (tmp_path / "train.py", tmp_path / "config.json", tiny_llama, table)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    subprocess.run(command, check=True, env=environment)
+    one, two = (
+        load_file(open_store(config.output_uri).fetch(layout.model(1)) / "model.safetensors")
+        for config in (alone, both)
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
 
 
 def test_the_next_iteration_and_publishing_take_the_merged_model(tmp_path, tiny_llama, table, s3, play_run):
