@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sppo import attention, layout, tables
+from sppo import attention, layout, lora, tables
 from sppo.audit import audit_reference
 from sppo.checkpoint import Checkpoints
 from sppo.config import RunConfig, TrainConfig
@@ -106,7 +106,7 @@ def _train(
     config: RunConfig, iteration: int, folder: Path, pairs: list[Pair], checkpoints: Checkpoints, output: Path
 ) -> Mapping[str, float]:
     settings, group = config.train, checkpoints.group
-    scorer = _load(folder, settings, group)
+    scorer = _load(folder, settings, group, derive_seed(config.seed, "adapters", iteration))
     optimizer = RMSProp(scorer, getattr(torch, settings.dtype), group)
     figures = audit_reference(scorer, pairs, settings, derive_seed(config.seed, "audit", iteration), group)
     scorer.train()
@@ -147,7 +147,7 @@ def _train(
     return figures | _figures(log, pairs, settings) | speed
 
 
-def _load(folder: Path, config: TrainConfig, group: Workers) -> ResponseLogprobs:
+def _load(folder: Path, config: TrainConfig, group: Workers, seed: int) -> ResponseLogprobs:
     """pi_t, ready to be trained: float32 weights, packed attention, on this worker's device or divided among all."""
     attention.register()
     model = (load_policy if group.first else empty_policy)(folder, "float32", attention.NAME)
@@ -155,6 +155,8 @@ def _load(folder: Path, config: TrainConfig, group: Workers) -> ResponseLogprobs
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if group.first:
         check_model(model)
+    if config.lora.rank:
+        lora.adapt(model, config.lora, getattr(torch, config.dtype), seed)
     scorer = ResponseLogprobs(model)
     if group.size > 1:
         spread(scorer, model._no_split_modules or [], group, getattr(torch, config.dtype))
@@ -164,7 +166,8 @@ def _load(folder: Path, config: TrainConfig, group: Workers) -> ResponseLogprobs
 def _export(scorer: ResponseLogprobs, optimizer: RMSProp, folder: Path, output: Path, group: Workers) -> None:
     weights = {name.removeprefix("model."): whole(weight) for name, weight in optimizer.weights.items()}
     if group.first:
-        save_policy(scorer.model, folder, output, weights)
+        save = lora.save_merged if lora.is_adapted(scorer.model) else save_policy
+        save(scorer.model, folder, output, weights)
 
 
 def _figures(log: Sequence[Mapping[str, float]], pairs: Sequence[Pair], config: TrainConfig) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What several unit tests start from: a small run whose stages are all committed, as the stages commit them."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,9 +74,7 @@ def _play(
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    for path in source.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(source, target, dirs_exist_ok=True)
 
 
 def _prepared(config: RunConfig, output: Path) -> dict[str, float]:
