@@ -83,13 +83,36 @@ def against_the_machine(arguments: list[str], rounds: int) -> None:
     side.end()
     rates = [turn["flops"] / turn["seconds"] for turn in turns]
     shares = [rate / turn["rate"] for rate, turn in zip(rates, turns, strict=True)]
-    print(
-        f"{side.facts['parameters'] / 1e6:.1f} M parameters (N), {statistics.median(t['tokens'] for t in turns):.0f} tokens "
-        f"a step, prompts counted once: 6 N tokens a second are {statistics.median(rates) / 1e12:.2f} TFLOP/s. The product "
-        f"of two 4096 × 4096 matrices, measured in between: {statistics.median(t['rate'] for t in turns) / 1e12:.2f} "
-        f"TFLOP/s. Share, median of {rounds}: **{statistics.median(shares):.0%}** ({min(shares):.0%} to "
-        f"{max(shares):.0%}).\n"
+    tokens, rate, peak = (
+        statistics.median(column) for column in ([t["tokens"] for t in turns], rates, [t["rate"] for t in turns])
     )
+    print(
+        f"{side.facts['parameters'] / 1e6:.1f} M parameters (N), {tokens:.0f} tokens a step, prompts counted once: 6 N "
+        f"tokens a second are {rate / 1e12:.2f} TFLOP/s. The product of two 4096 × 4096 matrices, measured in between: "
+        f"{peak / 1e12:.2f} TFLOP/s. Share, median of {rounds}: **{statistics.median(shares):.0%}** "
+        f"({min(shares):.0%} to {max(shares):.0%}).\n"
+    )
+
+
+def ideas(arguments: list[str], rounds: int) -> None:
+    """What a step costs without one of the ideas, in turns with the step as it is."""
+    without = {
+        "as it is": {},
+        "each response with a prompt of its own": {"share": False},
+        "PyTorch's fused attention kernel for short sequences too": {"explicit": 0},
+        "torch.optim.RMSprop with clipping and a copy to bfloat16": {"fused": False},
+        "passes of 384 tokens": {"micro_tokens": 384},
+        "gradient checkpointing": {"checkpointing": True},
+    }
+    sides = [Side("ours", arguments, batch=BATCH, **options) for options in without.values()]
+    turns = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]
+    peaks = [side.end()["peak_gib"] for side in sides]
+    print("| step | seconds | times as long, median of ratios | peak memory, GiB |\n|---|---|---|---|")
+    for index, name in enumerate(without):
+        seconds = statistics.median(turn[index]["seconds"] for turn in turns)
+        ratio = statistics.median(turn[index]["seconds"] / turn[0]["seconds"] for turn in turns)
+        print(f"| {name} | {seconds:.2f} | {ratio:.2f} | {peaks[index]:.2f} |")
+    print()
 
 
 def growth(arguments: list[str], rounds: int) -> None:
@@ -125,6 +148,7 @@ def main() -> None:
     if not wanted.no_trl:
         against_trl(arguments, wanted.rounds)
     against_the_machine(arguments, wanted.rounds)
+    ideas(arguments, wanted.rounds)
     growth(arguments, wanted.rounds)
 
 

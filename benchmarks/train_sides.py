@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from sppo import attention, layout, tables
+from sppo import attention, layout, tables, update
 from sppo.config import TrainConfig
 from sppo.logprobs import ResponseLogprobs
 from sppo.models import fetch_model
 from sppo.optimizer import RMSProp
+from sppo.packing import Group, pack
 from sppo.parallel import Workers
 from sppo.policy import device_for, load_policy
 from sppo.update import Batch, Pair, Updater, group_of
@@ -89,13 +90,32 @@ def peak_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def ours(pairs: list[Pair], policy: Any, dtype: str, batch: int, rate: bool = False) -> None:
-    """This project's step."""
+def ours(
+    pairs: list[Pair],
+    policy: Any,
+    dtype: str,
+    batch: int,
+    rate: bool = False,
+    share: bool = True,
+    explicit: int = attention.EXPLICIT_LENGTH,
+    fused: bool = True,
+    micro_tokens: int = 0,
+    checkpointing: bool = False,
+) -> None:
+    """This project's step, or what it is without one of its ideas."""
     device = device_for()
+    attention.EXPLICIT_LENGTH = explicit
+    if not share:
+        update.pack = lambda groups, device: pack([Group(g.prompt, [r]) for g in groups for r in g.responses], device)
+    if checkpointing:
+        policy.gradient_checkpointing_enable({"use_reentrant": False})
     group = Workers(0, 1, device)
     scorer = ResponseLogprobs(policy).to(device).train()
-    config = TrainConfig(dtype=dtype, global_batch=batch, micro_tokens=16384 if device.type == "cuda" else 1024)
-    updater = Updater(scorer, RMSProp(scorer, getattr(torch, dtype), group), group, config)
+    config = TrainConfig(
+        dtype=dtype, global_batch=batch, micro_tokens=micro_tokens or (16384 if device.type == "cuda" else 2048)
+    )
+    optimizer = (RMSProp if fused else LibraryRMSProp)(scorer, getattr(torch, dtype), group)
+    updater = Updater(scorer, optimizer, group, config)
     parameters = sum(parameter.numel() for parameter in policy.parameters())
     tell(parameters=parameters)
     for step, taken in enumerate(batches(pairs, batch)):
@@ -108,6 +128,25 @@ def ours(pairs: list[Pair], policy: Any, dtype: str, batch: int, rate: bool = Fa
         tokens = sum(group_of(pair).tokens for pair in taken)
         tell(seconds=seconds, tokens=tokens, flops=6.0 * parameters * tokens, rate=(before + after) / 2)
     tell(peak_gib=peak_gib(device))
+
+
+class LibraryRMSProp(RMSProp):
+    """The same update with PyTorch's optimizer and clipping."""
+
+    def step(self, rate: float, norm: float, max_norm: float) -> None:
+        """See `RMSProp.step`."""
+        if not hasattr(self, "library"):
+            self.masters = [torch.nn.Parameter(weight) for weight in self.weights.values()]
+            self.library = torch.optim.RMSprop(self.masters, foreach=True)
+        for master, (_, gradient) in zip(self.masters, self._gradients(), strict=True):
+            master.grad = gradient.float()
+        torch.nn.utils.clip_grad_norm_(self.masters, max_norm)
+        self.library.param_groups[0]["lr"] = rate
+        self.library.step()
+        for parameter, master in zip(self.parameters.values(), self.masters, strict=True):
+            parameter.data.copy_(master.data)
+        self.library.zero_grad()
+        self.forget()
 
 
 def batches(pairs: list[Pair], size: int) -> Iterator[list[Pair]]:
