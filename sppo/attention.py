@@ -166,12 +166,17 @@ def _causal(
     return (functional.dropout(scores.softmax(dim=-1), dropout) @ value[0])[None]
 
 
-@functools.lru_cache(maxsize=4096)
 def _mask(length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
     """What to add to the scores: 0 where a position sees another, else minus infinity; shape (length, length)."""
-    distance = torch.arange(length)[:, None] - torch.arange(length)
-    hidden = (distance < 0) | (distance >= (length if window is None else window))
-    return torch.zeros(length, length, dtype=dtype).masked_fill(hidden, float("-inf"))
+    size = max(EXPLICIT_LENGTH, 1 << (length - 1).bit_length())
+    return _square_mask(size, window, dtype)[:length, :length]
+
+
+@functools.lru_cache(maxsize=8)
+def _square_mask(size: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    distance = torch.arange(size)[:, None] - torch.arange(size)
+    hidden = (distance < 0) | (distance >= (size if window is None else window))
+    return torch.zeros(size, size, dtype=dtype).masked_fill(hidden, float("-inf"))
 
 
 def _flex(

@@ -222,8 +222,16 @@ class RunConfig(Section):
 
 
 def read_config(path: Path) -> RunConfig:
-    """A resolved configuration, as prepare wrote it."""
-    return RunConfig.model_validate_json(path.read_bytes())
+    """A resolved configuration, as prepare wrote it.
+
+    Raises:
+        ConfigError: if another version wrote it, whose values were others.
+    """
+    try:
+        return RunConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        wrong = explain(error, RunConfig, "this version does not have it")
+        raise ConfigError(f"{path}: written by another version ({wrong}); use that one, or start a new run") from None
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

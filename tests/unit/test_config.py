@@ -1,9 +1,11 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sppo.config import PRESETS, RunConfig, all_keys, load_preset, resolve
+from sppo.config import PRESETS, RunConfig, all_keys, load_preset, read_config, resolve
 from sppo.errors import ConfigError, SppoError
 
 
@@ -133,3 +135,13 @@ def test_the_digest_ignores_places_and_shards_only():
 def test_every_failure_has_an_exit_code_of_its_own():
     codes = [kind.exit_code for kind in SppoError.__subclasses__()]
     assert sorted(codes) == [2, 3, 4, 5]
+
+
+def test_a_run_of_another_version_is_told(tmp_path):
+    values = json.loads(resolve({}).model_dump_json())
+    values["train"]["micro_batch"] = 4
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(
+        ConfigError, match=r"written by another version \(train\.micro_batch: unknown key; .*start a new run"
+    ):
+        read_config(tmp_path / "config.json")
