@@ -6,7 +6,7 @@ takes the pairs of a run's first iteration (`make run` makes such a run) and its
 of its own, so that its peak memory is its own; they work in turns, never at once, and a ratio is the median of the
 ratios of turns that follow one another. Prints Markdown. Needs trl (`pip install --no-deps trl==1.16.0`).
 
-With a GPU the policy may be a randomly initialised Llama of 7B shape instead: `--shape 7b --no-trl`.
+With a GPU the policy may be a randomly initialised Llama of 7B shape instead: `--shape 7b --parts machine growth`.
 """
 
 from __future__ import annotations
@@ -130,6 +130,9 @@ def growth(arguments: list[str], rounds: int) -> None:
     print()
 
 
+PARTS = {"trl": against_trl, "machine": against_the_machine, "ideas": ideas, "growth": growth}
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -137,7 +140,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="steps of each side that count")
     parser.add_argument("--shape", choices=["run", "7b"], default="run", help="the policy: the run's, or a random 7B")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--no-trl", action="store_true", help="leave TRL out")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     wanted = parser.parse_args()
     arguments = [wanted.run, wanted.shape, wanted.dtype]
     import torch
@@ -145,11 +148,8 @@ def main() -> None:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     print(f"{device}, {platform.machine()}, Python {platform.python_version()}, {packages}; {wanted.dtype}.\n")
-    if not wanted.no_trl:
-        against_trl(arguments, wanted.rounds)
-    against_the_machine(arguments, wanted.rounds)
-    ideas(arguments, wanted.rounds)
-    growth(arguments, wanted.rounds)
+    for part in wanted.parts:
+        PARTS[part](arguments, wanted.rounds)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ def hours(a: Mapping[str, float]) -> dict[str, tuple[float, float]]:
         length = a["p"] + 2 * min(a["r"], 412)
         return comparisons * (606e6 * length + 196_608 * length**2) / a["F"]
 
-    trained = a["prompts"] * 2 * tokens * (8 * a["N"] + 6 * a["L"] * a["h"] * tokens) / a["F"]
+    attention = 2 * 6 * a["L"] * a["h"] * tokens**2
+    trained = a["prompts"] * ((a["p"] + 2 * a["r"]) * 8 * a["N"] + attention) / a["F"]
     generate, rank = sampled(a["prompts"], a["K"]), judged(a["prompts"] * a["K"] * (a["K"] - 1))
     answers, comparisons = sampled(a["held"], 1), judged(4 * a["held"])
     seconds = {
