@@ -103,6 +103,7 @@ def ideas(arguments: list[str], rounds: int) -> None:
         "torch.optim.RMSprop with clipping and a copy to bfloat16": {"fused": False},
         "passes of 384 tokens": {"micro_tokens": 384},
         "gradient checkpointing": {"checkpointing": True},
+        "MLPs and norms by torch.compile (needs a C++ compiler)": {"compiled": True},
     }
     sides = [Side("ours", arguments, batch=BATCH, **options) for options in without.values()]
     turns = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]

@@ -101,6 +101,7 @@ def ours(
     fused: bool = True,
     micro_tokens: int = 0,
     checkpointing: bool = False,
+    compiled: bool = False,
 ) -> None:
     """This project's step, or what it is without one of its ideas."""
     device = device_for()
@@ -109,6 +110,10 @@ def ours(
         update.pack = lambda groups, device: pack([Group(g.prompt, [r]) for g in groups for r in g.responses], device)
     if checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
+    if compiled:
+        for module in policy.modules():
+            if type(module).__name__.endswith(("MLP", "RMSNorm")):
+                module.compile(dynamic=True)
     group = Workers(0, 1, device)
     scorer = ResponseLogprobs(policy).to(device).train()
     config = TrainConfig(
