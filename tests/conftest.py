@@ -103,6 +103,8 @@ class FaultyS3:
         """Every object of the bucket."""
         import boto3
 
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which keeps the credentials that it first saw
+
         bucket = self.uri.removeprefix("s3://").partition("/")[0]
         return [entry["Key"] for entry in boto3.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])]
 
@@ -150,6 +152,8 @@ def s3(s3_server: tuple[FaultyS3, str], tmp_path: Path, monkeypatch: pytest.Monk
     }.items():
         monkeypatch.setenv(name, value)
     import boto3
+
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which keeps the credentials that it first saw
 
     bucket = f"bucket-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=bucket)

@@ -89,8 +89,10 @@ def command(uri: str, workers: int, patch: str = "", **environment: str) -> subp
         torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", str(workers)]
         words = [*torchrun, "--no-python", *words]
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    # MLflow leaves the server of an earlier test in the environment.
+    inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     return subprocess.Popen(
-        words, env={**os.environ, **settings}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        words, env={**inherited, **settings}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
 
 
@@ -107,7 +109,7 @@ def together(workers: int, uri: str, patch: str = "") -> list[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "SPPO_", "MLFLOW_"))}
+    environment = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "SPPO_"))}
     environment |= {"WORLD_SIZE": str(workers), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     places = [{**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(workers)]
     processes = [context.Process(target=_worker, args=(uri, patch, place)) for place in places]

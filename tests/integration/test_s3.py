@@ -78,6 +78,7 @@ def _make_bucket(environment: Mapping[str, str], log: Path) -> None:
 def store(server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Store:
     for name, value in server.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which keeps the credentials that it first saw
     return S3Store(f"s3://{BUCKET}/runs/one")
 
 
