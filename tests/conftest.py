@@ -103,8 +103,6 @@ class FaultyS3:
         """Every object of the bucket."""
         import boto3
 
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which keeps the credentials that it first saw
-
         bucket = self.uri.removeprefix("s3://").partition("/")[0]
         return [entry["Key"] for entry in boto3.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])]
 
