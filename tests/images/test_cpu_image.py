@@ -27,7 +27,7 @@ def test_it_plays_every_stage(build, registry, cluster):
     here = cluster(dict.fromkeys(STAGES, image("cpu", registry)))
     # Empty fields mean the preset's values: SmolLM2, the embedded prompts and judge.
     form = dict.fromkeys(("base_model", "prompts", "preference_model", "experiment"), "")
-    numbers = {"iterations": 1, "max_iterations": 1, "shards": 1}
+    numbers = {"iterations": 1, "max_iterations": 1, "training_nodes": 1, "several_nodes": False, "shards": 1}
     prepared = here.run("prepare", {**form, **numbers, "output_uri": f"{here.store}/run", "config": SETTINGS}, {})
     config = {"run_config": [prepared["run_config"]]}
     inputs = {**config, "prompt_tables": [prepared["prompt_tables"]]}

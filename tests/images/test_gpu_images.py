@@ -90,6 +90,8 @@ def prepared(images, cluster, tiny_llama):
         "experiment": "images",
         "iterations": 1,
         "max_iterations": 1,
+        "training_nodes": 1,
+        "several_nodes": False,
         "shards": 2,
         "config": SETTINGS,
     }
@@ -160,6 +162,8 @@ def test_a_mistake_ends_the_task_with_its_one_line(images, cluster):
                 "experiment": "",
                 "iterations": 1,
                 "max_iterations": 1,
+                "training_nodes": 1,
+                "several_nodes": False,
                 "shards": 1,
                 "config": {},
             },
