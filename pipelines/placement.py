@@ -9,13 +9,10 @@ from kfp.dsl import PipelineTask
 
 from components.images import image
 from pipelines.profile import Profile, Resources
+from sppo.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
 
-USER = 10001
-"""The user of every image."""
 CACHE = "/cache"
 """Where the images keep downloaded models; a volume is mounted there if the profile names one."""
-RUN_LABEL = ("app.kubernetes.io/name", "sppo-run")
-"""On every pod of a run: the cluster's network policies know it by this label."""
 SETTINGS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE")
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
@@ -44,7 +41,7 @@ def place(task: PipelineTask, placement: Placement) -> None:
 def enqueue(task: PipelineTask, profile: Profile) -> None:
     """Let Kueue admit the task's pod, if the profile names a queue."""
     if profile.queue:
-        kubernetes.add_pod_label(task, "kueue.x-k8s.io/queue-name", profile.queue)
+        kubernetes.add_pod_label(task, QUEUE_LABEL, profile.queue)
 
 
 def image_of(stage: str, profile: Profile) -> str:

@@ -2,8 +2,8 @@
 
 transformers calls the attention that a model's configuration names, and hands on what its forward pass was given:
 https://huggingface.co/docs/transformers/attention_interface. Ours is given the row. On a CPU it takes one response at a
-time, each with its prompt, through the causal kernel, which skips what a mask would only hide; on a GPU the whole row
-goes through FlexAttention, whose block mask skips blocks that see nothing.
+time, each with its prompt; on a GPU the whole row goes through FlexAttention, whose block mask skips blocks that see
+nothing.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch.distributed.checkpoint as dcp
 from sppo.config import TrainConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.parallel import Workers
-from sppo.store import Store, new_attempt, scratch
+from sppo.store import Store, changed_inputs, new_attempt, scratch
 
 _LATEST = "latest.json"
 _LOG = "log.json"
@@ -72,7 +72,7 @@ class Checkpoints:
             folder = self.store.fetch(key)
         manifest = self.store.manifest(key)
         assert manifest is not None
-        changed = sorted(name for name in self.inputs if manifest.inputs.get(name) != self.inputs[name])
+        changed = changed_inputs(manifest, self.inputs)
         if changed:
             raise ConfigError(
                 f"{self.store.uri}/{key}: the checkpoint was made with another {', '.join(changed)}; "

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from sppo import layout
 from sppo.config import LoraConfig
 from sppo.errors import ConfigError
-from sppo.policy import load_policy, save_policy
+from sppo.policy import cast, load_policy, save_policy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,9 +63,7 @@ def adapt(model: PreTrainedModel, config: LoraConfig, dtype: torch.dtype, seed: 
     torch.manual_seed(seed)
     # Not a PeftModel around it: the model keeps its class, and the parts that log-probabilities are computed with.
     peft.inject_adapter_in_model(settings, model, _NAME)
-    for parameter in model.parameters():  # not the buffers: a rotary embedding's frequencies stay float32
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.to(dtype)
+    cast((parameter for parameter in model.parameters() if not parameter.requires_grad), dtype)
 
 
 def _linear_layers(model: PreTrainedModel) -> Iterator[str]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import torch
 
 from sppo.parallel import Workers, local
+from sppo.policy import cast
 
 ALPHA, EPSILON = 0.99, 1e-8
 _BLOCK = 1 << 18
@@ -42,8 +43,7 @@ class RMSProp:
         for name, parameter in self.parameters.items():
             parameter.register_post_accumulate_grad_hook(functools.partial(self._arrived, name))
         if group.size == 1:
-            for parameter in model.parameters():  # not the buffers: a rotary embedding's frequencies stay float32
-                parameter.data = parameter.data.to(dtype)
+            cast(model.parameters(), dtype)
 
     def accumulate(self) -> None:
         """Keep the gradients of a backward pass in float32, added to those of the passes before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,12 @@ def empty_policy(folder: Path, dtype: str, attention: str = "sdpa") -> PreTraine
             AutoConfig.from_pretrained(folder), dtype=getattr(torch, dtype), attn_implementation=attention
         )
     return model
+
+
+def cast(parameters: Iterable[torch.nn.Parameter], dtype: torch.dtype) -> None:
+    """Store parameters in another type; a model's buffers keep theirs, such as the frequencies of rotary embeddings."""
+    for parameter in parameters:
+        parameter.data = parameter.data.to(dtype)
 
 
 def save_policy(

@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import urlparse
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store import MANIFEST, Manifest, StoredFile, cache_folder, describe, new_attempt, verify
+from sppo.store import MANIFEST, Manifest, Store, StoredFile, cache_folder, describe, verify
 
 
-class S3Store:
+class S3Store(Store):
     """A store under `s3://bucket/prefix`; credentials and endpoint come from the environment, as boto3 reads them."""
 
     def __init__(self, uri: str) -> None:
@@ -35,11 +35,6 @@ class S3Store:
         """See `Store.manifest`."""
         data = self.read(f"{key}/{MANIFEST}")
         return None if data is None else Manifest.model_validate_json(data)
-
-    def commit(self, key: str, folder: Path, inputs: Mapping[str, str], figures: Mapping[str, float]) -> Manifest:
-        """See `Store.commit`."""
-        attempt = new_attempt()
-        return self.seal(key, attempt, self.upload(key, attempt, folder), inputs, figures)
 
     def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
         """See `Store.upload`."""

@@ -61,8 +61,12 @@ class Store(Protocol):
         ...
 
     def commit(self, key: str, folder: Path, inputs: Mapping[str, str], figures: Mapping[str, float]) -> Manifest:
-        """Commit the files under `folder` as `key`; where another attempt won, its manifest is returned instead."""
-        ...
+        """Commit the files under `folder` as `key`; where another attempt won, its manifest is returned instead.
+
+        The files are gone from `folder` afterwards where a store can move them.
+        """
+        attempt = new_attempt()
+        return self.seal(key, attempt, self.upload(key, attempt, folder), inputs, figures)
 
     def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
         """Bring one worker's files of `key` to where `seal` commits them; several workers share an attempt."""
@@ -137,7 +141,7 @@ def verify(folder: Path, manifest: Manifest, uri: str) -> None:
             raise InfrastructureError(f"{uri}/{entry.path}: differs from the manifest; delete {uri} and resume")
 
 
-class LocalStore:
+class LocalStore(Store):
     """A store in a folder of the file system."""
 
     def __init__(self, root: Path) -> None:
@@ -149,13 +153,8 @@ class LocalStore:
         data = self.read(f"{key}/{MANIFEST}")
         return None if data is None else Manifest.model_validate_json(data)
 
-    def commit(self, key: str, folder: Path, inputs: Mapping[str, str], figures: Mapping[str, float]) -> Manifest:
-        """See `Store.commit`; the files are moved where `folder` is on the same file system, else copied."""
-        attempt = new_attempt()
-        return self.seal(key, attempt, self.upload(key, attempt, folder), inputs, figures)
-
     def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
-        """See `Store.upload`."""
+        """See `Store.upload`; the files are moved where `folder` is on the same file system, else copied."""
         staging = self._staging(key, attempt)
         files = describe(folder)
         try:
@@ -342,8 +341,13 @@ def run_once(
     return committed
 
 
+def changed_inputs(done: Manifest, inputs: Mapping[str, str]) -> list[str]:
+    """Names of the inputs in which what is committed differs from what is asked for."""
+    return sorted(name for name in {*done.inputs, *inputs} if done.inputs.get(name) != inputs.get(name))
+
+
 def _refuse_other_inputs(store: Store, key: str, done: Manifest, inputs: Mapping[str, str]) -> None:
-    changed = sorted(name for name in {*done.inputs, *inputs} if done.inputs.get(name) != inputs.get(name))
+    changed = changed_inputs(done, inputs)
     if changed:
         raise ConfigError(
             f"{store.uri}/{key}: already made from another {', '.join(changed)}; choose another output_uri"

@@ -51,7 +51,7 @@ def train(
             folder = fetch_model(model_uri)
         inputs = {
             "config": config.digest(),
-            "reference": model_digest(folder),
+            "reference": group.gather(model_digest(folder) if group.first else "")[0],
             "pairs": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest(),
         }
         checkpoints = Checkpoints(store, layout.checkpoints(iteration), inputs, group)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from pipelines.submission.follow import follow, look
 from pipelines.submission.outcome import outcome, raise_unless_passed, write_reports
 from pipelines.submission.progress import ENDED
 from sppo.errors import ConfigError
+from sppo.tracking import without_password
 
 
 def show_plan(values: Mapping[str, Any], max_iterations: int, package: packages.Package) -> None:
@@ -141,4 +141,4 @@ def _mlflow(run: Json, experiment: str) -> str:
     entries = ((run.get("plugins_output") or {}).get("mlflow") or {}).get("entries") or {}
     pages = [str(entry["value"]) for entry in entries.values() if str(entry.get("value", "")).startswith("http")]
     server = pages[0] if pages else os.environ.get("MLFLOW_TRACKING_URI", "the server that the cluster's settings name")
-    return f"{re.sub(r'//[^/@]*@', '//', server)}, experiment {experiment}"
+    return f"{without_password(server)}, experiment {experiment}"

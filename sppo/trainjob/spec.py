@@ -14,15 +14,15 @@ RUNTIME = "torch-distributed"
 """The ClusterTrainingRuntime that Kubeflow Trainer ships for torchrun."""
 NODE = "node"
 """Its replicated job, and that job's container."""
-POD_LABELS = {"app.kubernetes.io/name": "sppo-run"}
-"""The network policies of `manifests/` know a run's pods by this."""
+RUN_LABEL = ("app.kubernetes.io/name", "sppo-run")
+"""On every pod of a run: the network policies of `manifests/` know it by this label."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 DIGEST = "sppo/input-digest"
 """Annotation: what the training is made from. A job with another value is not this training."""
 LONGEST_NAME = 40
 """A pod is named <TrainJob>-node-0-<index>-<5 random characters>, and may have 63 characters."""
 USER = 10001
-"""The user of the training image."""
+"""The user of every image."""
 
 Json = dict[str, Any]
 
@@ -167,7 +167,7 @@ def _pod(pods: Pods, service_account: str) -> Json:
 
 def _patched(pod: Json) -> Json:
     """A pod's spec where a runtime patch has it: JobSet, replicated job, Job, pod."""
-    job = {"name": NODE, "template": {"spec": {"template": {"metadata": {"labels": POD_LABELS}, "spec": pod}}}}
+    job = {"name": NODE, "template": {"spec": {"template": {"metadata": {"labels": dict([RUN_LABEL])}, "spec": pod}}}}
     return {"template": {"spec": {"replicatedJobs": [job]}}}
 
 

@@ -47,7 +47,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
 )
 def test_gates_decide_at_run_time(play, decisions, shards, best):
     _, called = play(make_pipeline(max_iterations=3), decisions, shards)
-    check(called, decisions, shards, best)
+    assert_played(called, decisions, shards, best)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -59,11 +59,11 @@ def test_a_compiled_package_plays_what_the_pipeline_plays(play, profile, tmp_pat
     called = [call for call in called if call[0] != "launch"]
     nodes = load_profile(profile).training.nodes
     assert [pods["nodes"] for _, _, pods in launched] == ([nodes, nodes] if nodes > 1 else [])
-    check(called, ["continue", "keep-previous"], 2, "pi_2")
+    assert_played(called, ["continue", "keep-previous"], 2, "pi_2")
     assert outputs == {"Output": "published"}
 
 
-def check(called, decisions, shards, best):
+def assert_played(called, decisions, shards, best):
     assert called[0] == ["prepare", 3]
     assert called[-1] == ["publish", best]
     for iteration in range(1, len(decisions) + 1):

@@ -1,6 +1,5 @@
 import json
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.cli import main
 from sppo import layout
 from sppo.config import RunConfig, resolve
 from sppo.errors import InfrastructureError, storage_errors
@@ -24,32 +22,12 @@ SMALL = [
 PROMPTS = [f"What is {i} + {i}?" for i in range(12)]
 
 
-class Result:
-    """How a command ended, and what it said."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs `sppo` with arguments, here in this process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+def command(run_sppo, monkeypatch):
+    """Runs `sppo` with arguments, here in this process, without a server to track in."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-
-    def run(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["sppo", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code or 0
-        return Result(code, *capsys.readouterr())
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run_sppo
 
 
 @pytest.fixture
@@ -58,7 +36,7 @@ def small(tmp_path, tiny_llama, write_prompts) -> list[str]:
     return [f"output_uri={tmp_path / 'run'}", f"base_model={tiny_llama}", f"prompts={write_prompts(PROMPTS)}", *SMALL]
 
 
-def refused(result: Result, message: str) -> None:
+def assert_refused(result, message: str) -> None:
     assert result.code == 2, result.err
     assert result.err.startswith("error: ") and result.err.count("\n") == 1, result.err
     assert message in result.err
@@ -100,7 +78,7 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
 )
 def test_wrong_input_is_one_line_and_writes_nothing(command, small, tmp_path, verb, override, message):
     before = sorted(tmp_path.rglob("*"))
-    refused(command(verb, *small, override), message)
+    assert_refused(command(verb, *small, override), message)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -113,7 +91,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(command, small, tmp_path, ve
 )
 def test_prompts_that_cannot_be_played_are_refused(command, small, write_prompts, tmp_path, prompts, message):
     write_prompts(prompts)
-    refused(command("prepare", *small), message)
+    assert_refused(command("prepare", *small), message)
     assert not (tmp_path / "run" / layout.PREPARED).exists()
 
 
@@ -135,16 +113,18 @@ def test_a_full_disk_is_an_infrastructure_error():
 
 def test_prompts_that_are_all_too_long_are_counted(command, small):
     result = command("prepare", *small, "prepare.max_prompt_tokens=8")
-    refused(result, "0 usable prompts")
+    assert_refused(result, "0 usable prompts")
     assert "12 prompts read, 0 kept, dropped: 0 empty, 0 duplicate, 12 too long" in result.out
 
 
 def test_a_model_without_safetensors_is_refused(command, small, tiny_llama, tmp_path):
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refused(command("prepare", *small, f"base_model={folder}"), "pytorch_model.bin, which could run code; convert it")
+    assert_refused(
+        command("prepare", *small, f"base_model={folder}"), "pytorch_model.bin, which could run code; convert it"
+    )
     (folder / "pytorch_model.bin").unlink()
-    refused(command("prepare", *small, f"base_model={folder}"), "no *.safetensors in that folder")
+    assert_refused(command("prepare", *small, f"base_model={folder}"), "no *.safetensors in that folder")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +154,7 @@ def test_a_damaged_model_is_one_line_and_writes_nothing(command, small, tiny_lla
     if content is not None:
         (folder / name).write_text(content)
     before = sorted(tmp_path.rglob("*"))
-    refused(command("prepare", *small, f"base_model={folder}"), f"error: {folder}: {message}")
+    assert_refused(command("prepare", *small, f"base_model={folder}"), f"error: {folder}: {message}")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -182,20 +162,22 @@ def test_weights_alone_are_no_model(command, small, tiny_llama, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     shutil.copy(tiny_llama / "model.safetensors", folder)
-    refused(command("prepare", *small, f"base_model={folder}"), "no config.json in that folder")
+    assert_refused(command("prepare", *small, f"base_model={folder}"), "no config.json in that folder")
 
 
 def test_another_run_in_the_same_place_is_refused_by_what_differs(command, small, tmp_path):
     assert command("prepare", *small).code == 0
     assert command("prepare", *small, "experiment=renamed").code == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run" / layout.PREPARED).iterdir()}
-    refused(command("prepare", *small, "train.eta=5", "seed=3"), "holds a run with another seed, train.eta; choose")
+    assert_refused(
+        command("prepare", *small, "train.eta=5", "seed=3"), "holds a run with another seed, train.eta; choose"
+    )
     assert {path: path.read_bytes() for path in (tmp_path / "run" / layout.PREPARED).iterdir()} == before
 
 
 @pytest.mark.parametrize("verb", ["resume", "report", "generate", "rank", "train", "evaluate", "publish"])
 def test_a_place_without_a_run_is_named(command, tmp_path, verb):
-    refused(
+    assert_refused(
         command(verb, str(tmp_path / "none")), f"{tmp_path}/none: no run was started there; start one with `sppo run"
     )
 
@@ -207,7 +189,7 @@ def test_a_configuration_file_that_cannot_be_read_is_named(command, tmp_path, co
     path = tmp_path / "my.yaml"
     if content is not None:
         path.write_text(content)
-    refused(command("config", "show", "--config", str(path)), f"config: {path}: {message}")
+    assert_refused(command("config", "show", "--config", str(path)), f"config: {path}: {message}")
 
 
 def test_overrides_go_over_the_file_and_the_file_over_the_preset(command, tmp_path):
@@ -230,7 +212,9 @@ def test_compile_writes_a_package(command, tmp_path):
     assert command("compile", "-o", str(path), "--max-iterations", "1").code == 0
     package, _ = yaml.safe_load_all(path.read_text())
     assert package["pipelineInfo"]["name"] == "sppo"
-    refused(command("compile", "-o", str(path), "--profile", "huge"), "profile: 'huge' is neither a file nor one of")
+    assert_refused(
+        command("compile", "-o", str(path), "--profile", "huge"), "profile: 'huge' is neither a file nor one of"
+    )
 
 
 def test_the_installed_command_starts_fast_and_exits_with_the_code():

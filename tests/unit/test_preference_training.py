@@ -2,14 +2,11 @@ import gzip
 import json
 import re
 import shlex
-import signal
-import sys
 from importlib.resources import files
 
 import numpy as np
 import pytest
 
-from pipelines.cli import main
 from sppo.errors import ConfigError
 from sppo.preference import load_preference_model
 from sppo.preference.card import command
@@ -127,38 +124,25 @@ def arguments_of(line):
     return arguments
 
 
-def sppo(monkeypatch, *arguments):
-    """Runs the command line here and gives its exit code."""
-    monkeypatch.setattr(sys, "argv", ["sppo", *arguments])
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        main()
-    except SystemExit as ended:
-        return ended.code or 0
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return 0
-
-
-def test_the_command_of_a_card_repeats_its_training(tmp_path, monkeypatch):
+def test_the_command_of_a_card_repeats_its_training(tmp_path, run_sppo):
     train, test = write_pairs(tmp_path / "my train.jsonl", 32), write_pairs(tmp_path / "test.jsonl", 4)
     config = TrainPreferenceConfig(
         train=(train,), evaluate={"easy": test}, output=str(tmp_path / "out"), licenses={"my train.jsonl": "MIT; mine"},
         seed=3, epochs=1, learning_rate=1e-5, rank=2, max_length=64, dtype="float32",
     )  # fmt: skip
-    assert sppo(monkeypatch, *arguments_of(command(config))) == 0
+    assert run_sppo(*arguments_of(command(config))).code == 0
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"```\n{command(config)}\n```" in card
     assert "`my train.jsonl`, MIT; mine" in card and "peak learning rate\n1e-05," in card and "| easy | 4 |" in card
 
 
-def test_the_command_of_the_shipped_card_is_accepted(tmp_path, monkeypatch, capsys):
+def test_the_command_of_the_shipped_card_is_accepted(tmp_path, monkeypatch, run_sppo):
     card = (files("sppo") / "data" / "judge" / "README.md").read_text()
     line = re.search(r"```\n(sppo train-preference .*?)\n```", card, re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)  # where its files are not
-    assert sppo(monkeypatch, *arguments_of(line)) == 2
-    assert capsys.readouterr().err.endswith("hh_helpful_test.jsonl.gz: no such file of preference pairs\n")
+    result = run_sppo(*arguments_of(line))
+    assert result.code == 2
+    assert result.err.endswith("hh_helpful_test.jsonl.gz: no such file of preference pairs\n")
 
 
 @pytest.mark.parametrize(
@@ -175,9 +159,8 @@ def test_the_command_of_the_shipped_card_is_accepted(tmp_path, monkeypatch, caps
         (["epochs=7"], "absent.jsonl: no such file"),
     ],
 )
-def test_wrong_arguments_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+def test_wrong_arguments_are_one_line(tmp_path, run_sppo, arguments, message):
     train, output = str(tmp_path / "absent.jsonl"), tmp_path / "out"
-    code = sppo(monkeypatch, "train-preference", "--train", train, "--output", str(output), *arguments)
-    error = capsys.readouterr().err
+    code, _, error = run_sppo("train-preference", "--train", train, "--output", str(output), *arguments)
     assert code == 2 and error.startswith("error: ") and error.count("\n") == 1 and message in error
     assert not output.exists()

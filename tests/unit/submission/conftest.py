@@ -2,8 +2,6 @@
 
 import functools
 import json
-import signal
-import sys
 import threading
 import time
 from email.parser import BytesParser
@@ -14,7 +12,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from pipelines.cli import main
 from pipelines.submission import client, follow
 from pipelines.submission import package as packages
 
@@ -202,24 +199,15 @@ def kubeflow(monkeypatch):
 
 
 @pytest.fixture
-def sppo(monkeypatch, capsys):
+def sppo(run_sppo):
     """Runs `sppo` here in this process; in all that it says there must be no token."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def run(*arguments: str) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["sppo", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = ended.code or 0
-        said = capsys.readouterr()
-        assert TOKEN not in said.out + said.err
-        return SimpleNamespace(code=code, out=said.out, err=said.err)
+    def run(*arguments: str) -> Any:
+        result = run_sppo(*arguments)
+        assert TOKEN not in result.out + result.err
+        return result
 
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def test_a_store_that_nodes_do_not_share_is_refused():
 
 @pytest.mark.parametrize(("nodes", "several"), [(1, False), (1, True), (8, True)])
 def test_a_number_of_nodes_that_the_package_can_play(nodes, several):
-    check_nodes(nodes, several)
+    assert check_nodes(nodes, several) is None
 
 
 @pytest.mark.parametrize(
