@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from sppo import attention, layout, tables, update
-from sppo.config import TrainConfig
 from sppo.logprobs import ResponseLogprobs
 from sppo.models import fetch_model
 from sppo.optimizer import RMSProp
 from sppo.packing import Group, pack
 from sppo.parallel import Workers
 from sppo.policy import device_for, load_policy
+from sppo.settings import TrainConfig
 from sppo.update import Batch, Pair, Updater, group_of
 
 SEVEN_B = {

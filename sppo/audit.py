@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
-from sppo.config import TrainConfig
 from sppo.logprobs import ResponseLogprobs
 from sppo.packing import within_budget
 from sppo.parallel import Workers
+from sppo.settings import TrainConfig
 from sppo.update import Pair, group_of
 
 

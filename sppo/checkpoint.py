@@ -14,9 +14,9 @@ from contextlib import contextmanager
 import torch
 import torch.distributed.checkpoint as dcp
 
-from sppo.config import TrainConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.parallel import Workers
+from sppo.settings import TrainConfig
 from sppo.store import Store, changed_inputs, new_attempt, scratch
 
 _LATEST = "latest.json"

@@ -16,7 +16,7 @@ from sppo.engines import Sampling
 from sppo.gate import decide
 from sppo.generate import LazyEngine
 from sppo.models import fetch_model, model_digest
-from sppo.preference import load_preference_model
+from sppo.preference import judge_digest, load_judge
 from sppo.progress import heartbeat
 from sppo.seeds import derive_seed
 from sppo.store import Manifest, Store, file_sha256, open_store, run_once
@@ -59,7 +59,7 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
     folders = {role: fetch_model(uri) for role, uri in uris.items()}
     digests = {role: model_digest(folder) for role, folder in folders.items()}
     common = {"config": config.digest(), "held_out": file_sha256(held_out)}
-    inputs = {**common, **digests, "judge": model_digest(fetch_model(config.preference_model))}
+    inputs = {**common, **digests, "judge": judge_digest(config.preference_model, config.judge)}
 
     def work(output: Path) -> Mapping[str, float]:
         prompts = tables.read(held_out, tables.PROMPTS)
@@ -139,9 +139,7 @@ def _contests(
     config: RunConfig, prompts: Sequence[dict[str, Any]], answers: Mapping[str, Answers], output: Path
 ) -> dict[str, float]:
     """Win rates over both opponents, and the comparisons table."""
-    judge = load_preference_model(
-        config.preference_model, batch_tokens=config.rank.batch_tokens, dtype=config.rank.dtype
-    )
+    judge = load_judge(config.preference_model, config.judge)
     figures: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
     texts = [row["prompt"] for row in prompts]

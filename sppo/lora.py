@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save_file
 
 from sppo import layout
-from sppo.config import LoraConfig
 from sppo.errors import ConfigError
 from sppo.policy import cast, load_policy, save_policy
+from sppo.settings import LoraConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,7 +10,7 @@ from sppo.config import RunConfig, read_config
 from sppo.errors import ConfigError
 from sppo.generate import chunk_count
 from sppo.models import causal_lm_config, fetch_model
-from sppo.preference import check_preference_model
+from sppo.preference import check_judge
 from sppo.store import Store, open_store, run_once
 
 
@@ -37,7 +37,7 @@ def shard_list(config: RunConfig, prepared: Path) -> list[int]:
 
 
 def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
-    check_preference_model(config.preference_model)
+    check_judge(config.preference_model, config.judge)
     counts = prompts.Counts()
     source = prompts.read_prompts(config.prompts, config.prepare.prompt_column, config.prepare.split)
     cleaned = prompts.clean(source, counts)

@@ -14,8 +14,8 @@ from sppo import layout, tables
 from sppo.config import RunConfig
 from sppo.errors import RunFailedError
 from sppo.generate import chunks
-from sppo.models import fetch_model, model_digest
 from sppo.pairs import build_pair
+from sppo.preference import judge_digest, load_judge
 from sppo.probability import intransitive_triads, probabilities, win_probabilities
 from sppo.progress import heartbeat
 from sppo.store import file_sha256, open_store, run_once
@@ -39,7 +39,7 @@ def rank(config: RunConfig, iteration: int, shard: int, shards: int, responses: 
     inputs = {
         "config": config.digest(),
         "responses": file_sha256(responses),
-        "judge": model_digest(fetch_model(config.preference_model)),
+        "judge": judge_digest(config.preference_model, config.judge),
     }
     run_once(store, key, inputs, lambda output: _rank(config, responses, output))
     return store.fetch(key)
@@ -63,13 +63,9 @@ def figures(per_shard: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _rank(config: RunConfig, responses: Path, output: Path) -> Mapping[str, float]:
-    from sppo.preference import load_preference_model
-
     groups = group_by_prompt(tables.read(responses, tables.RESPONSES))
     print(f"judging {len(groups)} prompts with {config.preference_model}", flush=True)
-    judge = load_preference_model(
-        config.preference_model, batch_tokens=config.rank.batch_tokens, dtype=config.rank.dtype
-    )
+    judge = load_judge(config.preference_model, config.judge)
     start = time.monotonic()
     logits: list[np.ndarray] = []
     with heartbeat("judging"):
@@ -104,7 +100,7 @@ def estimate(
         if not np.isfinite(matrix).all():
             raise RunFailedError(
                 f"{config.preference_model}: a logit is not finite for prompt {group[0]['prompt_id']}; "
-                "try rank.dtype=float32"
+                "try judge.dtype=float32"
             )
         texts = [row["text"] for row in group]
         pairwise = probabilities(matrix, texts, config.rank.estimator, config.rank.temperature)

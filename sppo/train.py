@@ -14,7 +14,7 @@ import torch
 from sppo import attention, layout, lora, tables
 from sppo.audit import audit_reference
 from sppo.checkpoint import Checkpoints
-from sppo.config import RunConfig, TrainConfig
+from sppo.config import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.logprobs import ResponseLogprobs, check_model
 from sppo.models import fetch_model, model_digest
@@ -24,6 +24,7 @@ from sppo.parallel import Workers, forget_gathered, spread, whole, workers
 from sppo.policy import empty_policy, load_policy, save_policy
 from sppo.schedule import learning_rate
 from sppo.seeds import derive_seed
+from sppo.settings import TrainConfig
 from sppo.stopping import finishing_steps
 from sppo.store import Manifest, Store, open_store, run_once, scratch
 from sppo.update import Batch, Pair, Updater, group_of

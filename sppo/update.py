@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from sppo.config import TrainConfig
 from sppo.errors import InfrastructureError, RunFailedError
 from sppo.logprobs import ResponseLogprobs
 from sppo.objective import sppo_loss
 from sppo.optimizer import RMSProp
 from sppo.packing import Group, pack, within_budget
 from sppo.parallel import Workers
+from sppo.settings import TrainConfig
 
 Pair = dict[str, Any]
 

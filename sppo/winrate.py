@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sppo.probability import pairwise_probabilities
 
 if TYPE_CHECKING:
-    from sppo.preference.base import PreferenceModel
+    from sppo.preference.judge import Judge
 
 Values = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Interval:
 
 
 def contest(
-    judge: PreferenceModel,
+    judge: Judge,
     prompts: Sequence[str],
     ours: Sequence[Sequence[str]],
     theirs: Sequence[Sequence[str]],

@@ -17,6 +17,23 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may d
 settings.register_profile("sppo", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("sppo")
 
+
+@pytest.fixture(scope="session", autouse=True)
+def _judgements_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Judgements that an earlier session left in the cache would hide what this one breaks; models are only read."""
+    from sppo.store import cache_folder
+
+    models, folder = cache_folder() / "models", tmp_path_factory.mktemp("cache")
+    models.mkdir(parents=True, exist_ok=True)
+    (folder / "models").symlink_to(models)
+    before = os.environ.get("SPPO_CACHE")
+    os.environ["SPPO_CACHE"] = str(folder)
+    yield
+    del os.environ["SPPO_CACHE"]
+    if before is not None:
+        os.environ["SPPO_CACHE"] = before
+
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sppo.config import GenerateConfig
 from sppo.engines.base import Engine, Response, Sampling
+from sppo.settings import GenerateConfig
 
 __all__ = ["Engine", "Response", "Sampling", "load_engine"]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from sppo import attention
 from sppo.chat import load_tokenizer
-from sppo.config import GenerateConfig
 from sppo.engines.base import Response, Sampling
 from sppo.logprobs import ResponseLogprobs
 from sppo.packing import Group
 from sppo.policy import device_for, load_policy
 from sppo.seeds import derive_seed
+from sppo.settings import GenerateConfig
 
 _SEQUENCES = 64
 """Sequences decoded together."""

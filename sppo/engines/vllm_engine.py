@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sppo.config import GenerateConfig
 from sppo.engines.base import Response, Sampling
 from sppo.seeds import derive_seed
+from sppo.settings import GenerateConfig
 
 # The engine runs in this process, so that seeding torch here seeds the sampler; vLLM reads these when it is imported.
 _ENVIRONMENT = {

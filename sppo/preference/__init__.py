@@ -2,66 +2,53 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+import hashlib
+from typing import TYPE_CHECKING
 
-from sppo.errors import ConfigError
+from sppo.settings import JudgeConfig
 
 if TYPE_CHECKING:
-    from sppo.preference.base import PreferenceModel
-
-SUPPORTED = (
-    "package:sppo (the embedded judge), a folder, s3://… or hf://… of `sppo train-preference`, "
-    "hf://llm-blender/PairRM, or a folder in PairRM's layout"
-)
+    from sppo.preference.judge import Judge
 
 
-def load_preference_model(uri: str, *, batch_tokens: int = 8192, dtype: str = "float32") -> PreferenceModel:
-    """The preference model that a URI names.
+def load_judge(uri: str, settings: JudgeConfig | None = None) -> Judge:
+    """The preference model that a URI names, ready to judge.
 
     Args:
-        uri: see `sppo.models.fetch_model`; `package:sppo` is the embedded pairwise encoder.
-        batch_tokens: tokens of one forward pass.
-        dtype: arithmetic of the encoder, "float32" or "bfloat16".
+        uri: see docs/judges.md; `package:sppo` is the embedded pairwise encoder.
+        settings: how it computes, and whether its judgements are kept on disk; the defaults if None.
 
     Raises:
         ConfigError: if the URI names nothing, or a model of another kind.
-        InfrastructureError: if a hub or store cannot be reached.
+        InfrastructureError: if a hub, store or server cannot be reached.
     """
-    from sppo.models import fetch_model
+    from sppo.preference.cache import JudgementCache
+    from sppo.preference.judge import Judge
+    from sppo.preference.kinds import kind_of
+    from sppo.store import cache_folder
 
-    if dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"dtype: {dtype!r} is not one of float32, bfloat16")
-    folder = fetch_model(uri)
-    if _kind(folder, uri) == "pairwise":
-        from sppo.preference.pairwise import PairwiseEncoder
-
-        return PairwiseEncoder(folder, uri, batch_tokens=batch_tokens, dtype=dtype)
-    from sppo.preference.pairrm import PairRM
-
-    return PairRM(folder, uri, dtype=dtype)
+    settings = settings or JudgeConfig()
+    model = kind_of(uri).load(uri, settings)
+    if not settings.cache:
+        return Judge(model)
+    what = settings.model_dump_json(exclude={"cache"}) + judge_digest(uri, settings)
+    return Judge(model, JudgementCache(cache_folder() / "judgements" / hashlib.sha256(what.encode()).hexdigest()[:32]))
 
 
-def check_preference_model(uri: str) -> None:
+def check_judge(uri: str, settings: JudgeConfig) -> None:
     """Make sure that a URI names a preference model, without loading it; of a hub only the small files are asked for.
 
     Raises:
         ConfigError: if it names nothing, or a model of another kind.
         InfrastructureError: if a hub or store cannot be reached.
     """
-    from sppo.models import fetch_model
+    from sppo.preference.kinds import kind_of
 
-    _kind(fetch_model(uri, weights=False), uri)
+    kind_of(uri).check(uri, settings)
 
 
-def _kind(folder: Path, uri: str) -> Literal["pairwise", "pairrm"]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ConfigError(f"{uri}: no config.json; supported preference models: {SUPPORTED}")
-    config = json.loads(path.read_text())
-    if config.get("model_type") == "sppo-pairwise-encoder":
-        return "pairwise"
-    if config.get("ranker_type") == "pairranker":
-        return "pairrm"
-    raise ConfigError(f"{uri}: not a preference model; supported: {SUPPORTED}")
+def judge_digest(uri: str, settings: JudgeConfig) -> str:
+    """A digest of all that a judge's logits depend on, apart from `settings`; raises as `check_judge` does."""
+    from sppo.preference.kinds import kind_of
+
+    return kind_of(uri).digest(uri, settings)

@@ -1,40 +1,45 @@
-"""What the rank and evaluate stages ask of a preference model."""
+"""What a preference model is asked: single comparisons, each in one order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 
+class Comparison(NamedTuple):
+    """Two different responses to a prompt, in the order in which they are shown."""
+
+    prompt: str
+    """The plain text of the user, without a chat template."""
+    first: str
+    second: str
+
+
 class PreferenceModel(Protocol):
-    """Judges pairs of responses to one prompt."""
+    """One kind of preference model, loaded; `sppo.preference.judge.Judge` is what the stages hold."""
 
     name: str
-    """Identity for reports and caches: where the model comes from and a digest of its files."""
+    """Identity for reports: where the model comes from and a digest of its files."""
 
-    def logits(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        """Raw pairwise logits, in both orders.
+    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
+        """The logits with which the response shown first beats the one shown second.
 
         Args:
-            prompts: N prompts, the plain user text without a chat template.
-            responses: N lists of responses; their lengths K may differ.
+            comparisons: N comparisons. What concerns one prompt lies together, so that work on its texts can be shared.
 
         Returns:
-            N float32 matrices M of shape (K, K): M[a, b] is the logit that response a, shown first, beats response b,
-            shown second. M is not antisymmetric: M[a, b] + M[b, a] is the position bias. The diagonal and the
-            entries of identical texts are 0. A prompt's matrix does not depend on the other prompts.
+            Float32, shape (N,), raw: the logits of both orders of a pair need not be each other's opposite, their sum
+            is the position bias. A logit does not depend on the other comparisons, but for rounding.
         """
         ...
 
+    def figures(self) -> dict[str, float]:
+        """What its comparisons cost and showed so far, by name; sums, so that shards can be added up."""
+        ...
 
-def distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The different texts in order of appearance, and (K,) where each text is among them.
-
-    A matrix D over the different texts becomes the full one as D[np.ix_(where, where)]: equal texts share one judgement
-    and meet on D's zero diagonal.
-    """
-    index: dict[str, int] = {}
-    where = [index.setdefault(text, len(index)) for text in texts]
-    return list(index), np.array(where, np.int64)
+    def save(self, folder: Path) -> None:
+        """Write what a reader of its verdicts may want to check, such as a transcript, if there is anything."""
+        ...

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sppo.config import Section
+from sppo.settings import Section
 
 
 class PairwiseEncoderConfig(Section):

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sppo.preference.base import PreferenceModel
+from sppo.preference.base import Comparison, PreferenceModel
 from sppo.preference.pairs import Pair
 
 
 def logits_of_pairs(model: PreferenceModel, pairs: Sequence[Pair]) -> np.ndarray:
     """(N, 2) float64: M[chosen, rejected] and M[rejected, chosen]."""
-    matrices = model.logits([pair.prompt for pair in pairs], [[pair.chosen, pair.rejected] for pair in pairs])
-    return np.array([(matrix[0, 1], matrix[1, 0]) for matrix in matrices], np.float64).reshape(-1, 2)
+    comparisons = [
+        Comparison(pair.prompt, *texts)
+        for pair in pairs
+        for texts in ((pair.chosen, pair.rejected), (pair.rejected, pair.chosen))
+    ]
+    return model.compare(comparisons).astype(np.float64).reshape(-1, 2)
 
 
 def agreement(pairs: Sequence[Pair], logits: np.ndarray) -> dict[str, float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 
 from sppo.errors import ConfigError
 from sppo.models import model_digest
-from sppo.preference.base import distinct
+from sppo.preference.base import Comparison
 
 
 def _mend_llm_blender() -> None:
@@ -53,14 +54,23 @@ class PairRM:
         self.special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
 
     @torch.inference_mode()
-    def logits(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        """See `PreferenceModel.logits`."""
-        matrices = []
-        for prompt, texts in zip(prompts, responses, strict=True):
-            different, where = distinct(texts)
-            matrix = self._judge(prompt, different) if len(different) > 1 else np.zeros((1, 1), np.float32)
-            matrices.append(matrix[np.ix_(where, where)])
-        return matrices
+    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
+        """See `PreferenceModel.compare`; all responses to a prompt go through llm-blender together."""
+        logits: list[float] = []
+        for prompt, group in groupby(comparisons, key=lambda comparison: comparison.prompt):
+            asked = list(group)
+            texts = sorted({text for _, *both in asked for text in both})
+            place = {text: row for row, text in enumerate(texts)}
+            matrix = self._judge(prompt, texts)
+            logits += [float(matrix[place[first], place[second]]) for _, first, second in asked]
+        return np.array(logits, np.float32)
+
+    def figures(self) -> dict[str, float]:
+        """See `PreferenceModel.figures`."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """See `PreferenceModel.save`."""
 
     def _judge(self, prompt: str, texts: Sequence[str]) -> np.ndarray:
         batch = self.collator([{"source": self._plain(prompt), "candidates": [self._plain(text) for text in texts]}])

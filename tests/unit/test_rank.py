@@ -46,7 +46,7 @@ def test_raw_logits_probabilities_and_pairs_are_kept():
 def test_a_logit_that_is_not_finite_names_its_prompt():
     logits = [np.zeros((2, 2)), np.array([[0, np.nan], [0, 0]])]
     groups = [responses("p", ["a", "b"]), responses("q", ["a", "b"])]
-    with pytest.raises(RunFailedError, match=r"a logit is not finite for prompt q; try rank\.dtype=float32"):
+    with pytest.raises(RunFailedError, match=r"a logit is not finite for prompt q; try judge\.dtype=float32"):
         estimate(resolve({}), groups, logits)
 
 
@@ -84,7 +84,7 @@ def test_a_shard_is_ranked_by_the_embedded_judge(tmp_path):
     ]
     path = tmp_path / "responses.parquet"
     tables.write(path, tables.RESPONSES, rows)
-    config = resolve({"output_uri": str(tmp_path / "run"), "rank.dtype": "float32"})
+    config = resolve({"output_uri": str(tmp_path / "run"), "judge.dtype": "float32"})
     folder = rank(config, 1, 0, 1, path)
     first, second = tables.read(folder / "preferences.parquet", tables.PREFERENCES)
     assert first["responses"] == 3 and len(first["logits"]) == 9

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sppo import attention, layout, tables
 from sppo.audit import audit_reference
-from sppo.config import TrainConfig, resolve
+from sppo.config import resolve
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
 from sppo.logprobs import ResponseLogprobs
 from sppo.objective import loss_at_start
@@ -16,6 +16,7 @@ from sppo.optimizer import RMSProp
 from sppo.packing import Group
 from sppo.parallel import Workers
 from sppo.policy import load_policy, save_policy
+from sppo.settings import TrainConfig
 from sppo.store import open_store
 from sppo.train import plan, read_pairs, train
 from sppo.update import Batch, Updater, divide, group_of
