@@ -80,7 +80,7 @@ def test_a_mistake_names_its_key_and_the_mend(overrides, message):
 
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(ConfigError) as caught:
-        resolve({"train.etaa": 1, "generate.top_p": 2, "seed": -1, "rank": {"dtype": "int8"}})
+        resolve({"train.etaa": 1, "generate.top_p": 2, "seed": -1, "judge": {"dtype": "int8"}})
     for path in ("train.etaa", "generate.top_p", "seed", "judge.dtype"):
         assert f"{path}: " in str(caught.value)
 
