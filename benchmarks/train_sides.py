@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sppo import attention, layout, tables, update
+from sppo import attention, layout, short_attention, tables, update
 from sppo.logprobs import ResponseLogprobs
 from sppo.models import fetch_model
 from sppo.optimizer import RMSProp
@@ -97,7 +97,7 @@ def ours(
     batch: int,
     rate: bool = False,
     share: bool = True,
-    explicit: int = attention.EXPLICIT_LENGTH,
+    explicit: int = short_attention.LONGEST,
     fused: bool = True,
     micro_tokens: int = 0,
     checkpointing: bool = False,
@@ -105,7 +105,7 @@ def ours(
 ) -> None:
     """This project's step, or what it is without one of its ideas."""
     device = device_for()
-    attention.EXPLICIT_LENGTH = explicit
+    short_attention.LONGEST = explicit
     if not share:
         update.pack = lambda groups, device: pack([Group(g.prompt, [r]) for g in groups for r in g.responses], device)
     if checkpointing:

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from sppo import short_attention
 from sppo.errors import ConfigError
 from sppo.packing import Row
+from sppo.short_attention import Groups, ShortAttention, causal_mask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "sppo_packed"
-EXPLICIT_LENGTH = 512
-"""Sequences up to this length are attended to with plain matrix products on a CPU."""
 _KNOWN = {"position_ids", "use_cache", "output_attentions", "cache_position", "is_causal"}
 """What models hand to every attention and that changes nothing here."""
 
@@ -102,14 +102,14 @@ def packed_attention(
         )
     groups = ((query.shape[2], ()),) if row is None else row.groups
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    longest = max(prompt + max(responses, default=0) for prompt, responses in groups)
     if query.is_cuda:
         output = _flex(query, key, value, groups, scaling, sliding_window, softcap)
+    elif longest <= short_attention.LONGEST and softcap is None and not dropout:
+        return ShortAttention.apply(query, key, value, groups, scaling, sliding_window), None
     else:
         output = _by_response(query, key, value, groups, scaling, dropout, sliding_window, softcap)
     return output.transpose(1, 2).contiguous(), None
-
-
-Groups = tuple[tuple[int, tuple[int, ...]], ...]
 
 
 def _by_response(
@@ -148,35 +148,17 @@ def _causal(
     window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
-    """One sequence.
-
-    The fused kernel needs no memory for the scores, but on a CPU its gradient costs several times that of plain matrix
-    products, which short sequences can afford.
-    """
+    """One sequence: by the kernel that needs no memory for the scores, where it can do what is asked."""
     length = query.shape[2]
-    if softcap is None and (window is None or length <= window) and length > EXPLICIT_LENGTH:
+    if softcap is None and (window is None or length <= window):
         return functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scaling, dropout_p=dropout
         )
-    mask = _mask(length, window, query.dtype)
-    if softcap is None:
-        scores = torch.baddbmm(mask, query[0], key[0].transpose(1, 2), alpha=scaling)
-    else:
-        scores = torch.tanh(query[0] @ key[0].transpose(1, 2) * (scaling / softcap)) * softcap + mask
+    scores = query[0] @ key[0].transpose(1, 2) * scaling
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores + causal_mask(length, window, query.dtype)
     return (functional.dropout(scores.softmax(dim=-1), dropout) @ value[0])[None]
-
-
-def _mask(length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-    """What to add to the scores: 0 where a position sees another, else minus infinity; shape (length, length)."""
-    size = max(EXPLICIT_LENGTH, 1 << (length - 1).bit_length())
-    return _square_mask(size, window, dtype)[:length, :length]
-
-
-@functools.lru_cache(maxsize=8)
-def _square_mask(size: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-    distance = torch.arange(size)[:, None] - torch.arange(size)
-    hidden = (distance < 0) | (distance >= (size if window is None else window))
-    return torch.zeros(size, size, dtype=dtype).masked_fill(hidden, float("-inf"))
 
 
 def _flex(

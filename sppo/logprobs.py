@@ -8,11 +8,10 @@ runs over a bounded number of positions at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from sppo import attention
 from sppo.errors import ConfigError
@@ -21,7 +20,7 @@ from sppo.packing import Group, Row, pack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-HEAD_POSITIONS = 512
+HEAD_POSITIONS = 256
 """Positions whose logits exist at one time."""
 
 
@@ -52,24 +51,65 @@ class ResponseLogprobs(torch.nn.Module):
         hidden = self.model.base_model(
             input_ids=row.ids, position_ids=row.positions, use_cache=False, row=row
         ).last_hidden_state[0, row.predicting]
-        return torch.cat(
-            [
-                checkpoint(_head_logprobs, self.model, part, targets, use_reentrant=False)
-                for part, targets in zip(hidden.split(HEAD_POSITIONS), row.targets.split(HEAD_POSITIONS), strict=True)
-            ]
-        )
+        head, cap = self.model.get_output_embeddings(), getattr(self.model.config, "final_logit_softcapping", None)
+        values: torch.Tensor = HeadLogprobs.apply(hidden, head.weight, head.bias, row.targets, cap)
+        return values
 
 
-def _head_logprobs(model: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    logits = _logits(model, hidden).float()
-    return -functional.cross_entropy(logits, targets, reduction="none")
+class HeadLogprobs(torch.autograd.Function):
+    """log softmax(cap tanh((W h + b) / cap)) at the target of every position, as the causal models of transformers do.
+
+    Takes hidden states of shape (R, H), W of (V, H), b of (V,) or None, targets of (R,) and the cap or None; gives float32
+    of shape (R,). Logits exist for `HEAD_POSITIONS` positions at a time, and are made again in the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        cap: float | None,
+    ) -> torch.Tensor:
+        """See the class."""
+        values, normalizers = [], []
+        for part, wanted in zip(hidden.split(HEAD_POSITIONS), targets.split(HEAD_POSITIONS), strict=True):
+            logits = _logits(part, weight, bias, cap)
+            normalizers.append(logits.logsumexp(dim=-1))
+            values.append(logits.gather(1, wanted[:, None])[:, 0] - normalizers[-1])
+        ctx.save_for_backward(hidden, weight, bias, targets, torch.cat(normalizers))
+        ctx.cap = cap
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """See the class; the gradient of a logit is the target's one-hot less its probability."""
+        hidden, weight, bias, *columns = ctx.saved_tensors
+        to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight)
+        to_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        parts = (tensor.split(HEAD_POSITIONS) for tensor in (hidden, to_hidden, *columns, *gradients))
+        for part, to_part, wanted, normalizer, gradient in zip(*parts, strict=True):
+            logits = _logits(part, weight, bias, ctx.cap)
+            slope = None if ctx.cap is None else 1 - (logits / ctx.cap).square()
+            scores = logits.sub_(normalizer[:, None]).exp_().mul_(-gradient[:, None])
+            scores.scatter_add_(1, wanted[:, None], gradient[:, None])
+            if slope is not None:
+                scores.mul_(slope)
+            if to_bias is not None:
+                to_bias += scores.sum(dim=0)
+            rounded = scores.to(weight.dtype)
+            torch.mm(rounded, weight, out=to_part)
+            to_weight.addmm_(rounded.T, part)
+        return to_hidden, to_weight, None if to_bias is None else to_bias.to(bias.dtype), None, None
 
 
-def _logits(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Hidden states to logits, as `forward` of the causal models of transformers does."""
-    logits: torch.Tensor = model.get_output_embeddings()(hidden)
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+def _logits(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, cap: float | None
+) -> torch.Tensor:
+    """Float32 logits of shape (R, V)."""
+    logits = functional.linear(hidden, weight, bias).float()
+    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
 
 
 @torch.no_grad()

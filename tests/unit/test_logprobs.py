@@ -18,7 +18,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from sppo import attention, logprobs
+from sppo import attention, logprobs, short_attention
 from sppo.errors import ConfigError
 from sppo.logprobs import ResponseLogprobs, check_model
 from sppo.packing import Group, within_budget
@@ -97,7 +97,7 @@ GROUPS = [
 @pytest.mark.parametrize("explicit", [0, 512])
 def test_they_are_the_models_own_position_by_position(model, positions, explicit, monkeypatch):
     monkeypatch.setattr(logprobs, "HEAD_POSITIONS", positions)
-    monkeypatch.setattr(attention, "EXPLICIT_LENGTH", explicit)
+    monkeypatch.setattr(short_attention, "LONGEST", explicit)
     for prompt, response, values in together(model, GROUPS):
         assert values.dtype == torch.float32
         torch.testing.assert_close(values, alone(model, prompt, response), rtol=1e-5, atol=1e-5)
@@ -114,7 +114,7 @@ def gradients(model, losses) -> list[torch.Tensor]:
 @pytest.mark.parametrize("explicit", [0, 512])
 def test_the_gradient_is_that_of_one_sequence_at_a_time(model, explicit, monkeypatch):
     """Of a loss that is not linear in them, as ours is not."""
-    monkeypatch.setattr(attention, "EXPLICIT_LENGTH", explicit)
+    monkeypatch.setattr(short_attention, "LONGEST", explicit)
     packed = gradients(model, [sum(values.sum().square() for _, _, values in together(model, GROUPS))])
     sequences = [(group.prompt, response) for group in GROUPS for response in group.responses]
     single = gradients(model, (alone(model, *sequence).sum().square() for sequence in sequences))
