@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 from sppo import attention, layout, short_attention, tables, update
+from sppo.lean import make_lean
 from sppo.logprobs import ResponseLogprobs
+from sppo.memory import keep_freed_memory
 from sppo.models import fetch_model
 from sppo.optimizer import RMSProp
 from sppo.packing import Group, pack
@@ -114,10 +116,13 @@ def ours(
         for module in policy.modules():
             if type(module).__name__.endswith(("MLP", "RMSNorm")):
                 module.compile(dynamic=True)
+    keep_freed_memory()
+    if device.type == "cpu":
+        make_lean(policy)
     group = Workers(0, 1, device)
     scorer = ResponseLogprobs(policy).to(device).train()
     config = TrainConfig(
-        dtype=dtype, global_batch=batch, micro_tokens=micro_tokens or (16384 if device.type == "cuda" else 2048)
+        dtype=dtype, global_batch=batch, micro_tokens=micro_tokens or (16384 if device.type == "cuda" else 4096)
     )
     optimizer = (RMSProp if fused else LibraryRMSProp)(scorer, getattr(torch, dtype), group)
     updater = Updater(scorer, optimizer, group, config)

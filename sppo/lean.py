@@ -1,4 +1,4 @@
-"""Lean forms of two layers of transformers' models, in which training on a CPU spends time and memory beside its products.
+"""Lean forms of two layers of transformers' models that cost training on a CPU time and memory beside its products.
 
 Both compute what the layers do and keep only their inputs for the backward pass. They take the place of layers whose
 classes are known to compute this; others stay as they are.
@@ -21,12 +21,17 @@ _ROWS = 256
 
 
 def make_lean(model: PreTrainedModel) -> None:
-    """Give the norms and MLPs of a model their lean forms where these are known to be the same."""
+    """Give the norms and MLPs of a model their lean forms where these are known to be the same.
+
+    MLPs of a model with gradient checkpointing stay: their products would be made a third time.
+    """
+    norms = {f"{family}RMSNorm" for family in _FAMILIES}
+    mlps = set() if model.is_gradient_checkpointing else {f"{family}MLP" for family in _FAMILIES}
     for module in model.modules():
         kind = type(module).__name__
-        if kind in {f"{family}RMSNorm" for family in _FAMILIES}:
+        if kind in norms:
             module.forward = functools.partial(_norm, module)
-        elif kind in {f"{family}MLP" for family in _FAMILIES} and _is_plain(module):
+        elif kind in mlps and _is_plain(module):
             module.forward = functools.partial(_mlp, module)
 
 
@@ -65,7 +70,7 @@ class RMSNorm(torch.autograd.Function):
         rows = hidden.reshape(-1, hidden.shape[-1])
         output, scales = torch.empty_like(rows), torch.empty(len(rows), 1)
         for part, result, scale in zip(*(tensor.split(_ROWS) for tensor in (rows, output, scales)), strict=True):
-            values = part.float()
+            values = _copied(part)
             torch.linalg.vector_norm(values, dim=-1, keepdim=True, out=scale)
             scale.square_().div_(rows.shape[1]).add_(epsilon).rsqrt_()
             torch.mul(values.mul_(scale).to(weight.dtype), weight, out=result)
@@ -77,16 +82,24 @@ class RMSNorm(torch.autograd.Function):
         """See the class."""
         hidden, weight, scales = ctx.saved_tensors
         rows, given = (tensor.reshape(-1, hidden.shape[-1]) for tensor in (hidden, gradients[0]))
-        to_rows, to_weight, factor = torch.empty_like(rows), torch.zeros_like(weight, dtype=torch.float32), weight.float()
+        to_rows, to_weight, factor = (
+            torch.empty_like(rows),
+            torch.zeros_like(weight, dtype=torch.float32),
+            weight.float(),
+        )
         for part, gradient, result, scale in zip(
             *(tensor.split(_ROWS) for tensor in (rows, given, to_rows, scales)), strict=True
         ):
-            normed, gradient = part.float().mul_(scale), gradient.float()
+            normed, gradient = _copied(part).mul_(scale), _copied(gradient)
             product = normed * gradient
             to_weight += product.sum(dim=0)
             along = product.mul_(factor).mean(dim=-1, keepdim=True)
             result.copy_(gradient.mul_(factor).addcmul_(normed, along, value=-1).mul_(scale))
         return to_rows.view_as(hidden), to_weight.to(weight.dtype), None
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.float32, copy=True)
 
 
 class GatedProducts(torch.autograd.Function):

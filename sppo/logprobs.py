@@ -59,8 +59,9 @@ class ResponseLogprobs(torch.nn.Module):
 class HeadLogprobs(torch.autograd.Function):
     """log softmax(cap tanh((W h + b) / cap)) at the target of every position, as the causal models of transformers do.
 
-    Takes hidden states of shape (R, H), W of (V, H), b of (V,) or None, targets of (R,) and the cap or None; gives float32
-    of shape (R,). Logits exist for `HEAD_POSITIONS` positions at a time, and are made again in the backward pass.
+    Takes hidden states of shape (R, H), W of (V, H), b of (V,) or None, targets of (R,) and the cap or None; gives
+    float32 of shape (R,). Logits exist for `HEAD_POSITIONS` positions at a time, and are made again in the backward
+    pass.
     """
 
     @staticmethod
@@ -104,9 +105,7 @@ class HeadLogprobs(torch.autograd.Function):
         return to_hidden, to_weight, None if to_bias is None else to_bias.to(bias.dtype), None, None
 
 
-def _logits(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, cap: float | None
-) -> torch.Tensor:
+def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, cap: float | None) -> torch.Tensor:
     """Float32 logits of shape (R, V)."""
     logits = functional.linear(hidden, weight, bias).float()
     return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)

@@ -1,7 +1,7 @@
 """Attention over packed rows on a CPU, for sequences that are short enough to hold a head's scores.
 
-One step of autograd for a whole row: the sequences are cut from the row and written back by slices, query heads that share
-a key head go through one product, and the scores are worked out again in the backward pass instead of being kept.
+One step of autograd for a whole row: the sequences are cut from the row and written back by slices, query heads that
+share a key head go through one product, and the scores are worked out again in the backward pass instead of being kept.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ def _scatter(target: torch.Tensor, span: Span, gradient: torch.Tensor) -> None:
         target[0, :, span.prompt_start : span.prompt_start + span.prompt] += gradient[:, : span.prompt]
 
 
-def _weights(
-    queries: torch.Tensor, keys: torch.Tensor, span: Span, scaling: float, window: int | None
-) -> torch.Tensor:
+def _weights(queries: torch.Tensor, keys: torch.Tensor, span: Span, scaling: float, window: int | None) -> torch.Tensor:
     """(key heads, shared * own, prompt + own): attention weights."""
     scores = torch.bmm(queries, keys.transpose(1, 2)).view(len(keys), -1, span.own, span.prompt + span.own)
     mask = causal_mask(span.prompt + span.own, window, scores.dtype)[span.prompt :]

@@ -16,7 +16,9 @@ from sppo.audit import audit_reference
 from sppo.checkpoint import Checkpoints
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.lean import make_lean
 from sppo.logprobs import ResponseLogprobs, check_model
+from sppo.memory import keep_freed_memory
 from sppo.models import fetch_model, model_digest
 from sppo.objective import loss_at_start
 from sppo.optimizer import RMSProp
@@ -107,6 +109,7 @@ def _train(
     config: RunConfig, iteration: int, folder: Path, pairs: list[Pair], checkpoints: Checkpoints, output: Path
 ) -> Mapping[str, float]:
     settings, group = config.train, checkpoints.group
+    keep_freed_memory()
     scorer = _load(folder, settings, group, derive_seed(config.seed, "adapters", iteration))
     optimizer = RMSProp(scorer, getattr(torch, settings.dtype), group)
     figures = audit_reference(scorer, pairs, settings, derive_seed(config.seed, "audit", iteration), group)
@@ -154,10 +157,12 @@ def _load(folder: Path, config: TrainConfig, group: Workers, seed: int) -> Respo
     model = (load_policy if group.first else empty_policy)(folder, "float32", attention.NAME)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    if group.first:
-        check_model(model)
     if config.lora.rank:
         lora.adapt(model, config.lora, getattr(torch, config.dtype), seed)
+    if group.device.type == "cpu":
+        make_lean(model)
+    if group.first:
+        check_model(model)
     scorer = ResponseLogprobs(model)
     if group.size > 1:
         spread(scorer, model._no_split_modules or [], group, getattr(torch, config.dtype))
