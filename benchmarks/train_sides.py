@@ -99,15 +99,17 @@ def ours(
     batch: int,
     rate: bool = False,
     share: bool = True,
-    explicit: int = short_attention.LONGEST,
+    short: int = short_attention.LONGEST,
     fused: bool = True,
     micro_tokens: int = 0,
     checkpointing: bool = False,
     compiled: bool = False,
+    lean: bool = True,
+    keep: bool = True,
 ) -> None:
     """This project's step, or what it is without one of its ideas."""
     device = device_for()
-    short_attention.LONGEST = explicit
+    short_attention.LONGEST = short
     if not share:
         update.pack = lambda groups, device: pack([Group(g.prompt, [r]) for g in groups for r in g.responses], device)
     if checkpointing:
@@ -116,8 +118,9 @@ def ours(
         for module in policy.modules():
             if type(module).__name__.endswith(("MLP", "RMSNorm")):
                 module.compile(dynamic=True)
-    keep_freed_memory()
-    if device.type == "cpu":
+    if keep:
+        keep_freed_memory()
+    if lean and device.type == "cpu":
         make_lean(policy)
     group = Workers(0, 1, device)
     scorer = ResponseLogprobs(policy).to(device).train()

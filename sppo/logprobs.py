@@ -20,7 +20,7 @@ from sppo.packing import Group, Row, pack
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-HEAD_POSITIONS = 256
+HEAD_POSITIONS = 128
 """Positions whose logits exist at one time."""
 
 

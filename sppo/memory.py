@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGEST = 1 << 30
+_LARGEST = 64 << 20
 """Bytes of the largest piece that is kept; whatever is larger goes back to the system when it is freed."""
 
 
