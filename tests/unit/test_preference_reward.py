@@ -111,7 +111,7 @@ def test_wrong_folders_are_configuration_errors(make_model, folder, tmp_path, ti
         check_judge(str(make_model(labels=3)), SETTINGS)
     with pytest.raises(ConfigError, match="2 labels"):
         check_judge(str(make_model(labels=2)), SETTINGS)
-    with pytest.raises(ConfigError, match="not a preference model; supported: .*ForSequenceClassification"):
+    with pytest.raises(ConfigError, match=r"not a preference model; supported: .*ForSequenceClassification"):
         check_judge(str(tiny_llama), SETTINGS)
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare)
@@ -125,5 +125,5 @@ def test_wrong_folders_are_configuration_errors(make_model, folder, tmp_path, ti
     with pytest.raises(ConfigError, match="not a reward model that transformers can load"):
         load_judge(str(wide), SETTINGS)
     deep = spoilt(folder, tmp_path / "deep", "config.json", lambda config: config | {"num_hidden_layers": 3})
-    with pytest.raises(ConfigError, match="the weights lack model.layers.2"):
+    with pytest.raises(ConfigError, match=r"the weights lack model\.layers\.2"):
         load_judge(str(deep), SETTINGS)
