@@ -161,6 +161,30 @@ class Function:
         return Rules(f"{uri} ({self.digest(uri, settings)[:12]})", load_function(uri.partition(":")[2]))
 
 
+class InstructionChecks:
+    """Checks of what prompts ask for in so many words, such as a number of sentences: for IFEval's kind of prompts."""
+
+    example = "instructions:FILE (.jsonl with prompt, instruction_id_list and kwargs)"
+
+    def check(self, uri: str, settings: JudgeConfig) -> None:
+        """See `Kind.check`."""
+        from sppo.preference.rules import instructions_file, read_instructions
+
+        read_instructions(instructions_file(uri))
+
+    def digest(self, uri: str, settings: JudgeConfig) -> str:
+        """See `Kind.digest`."""
+        from sppo.preference.rules import CHECKS, FOLLOWED, instructions_file
+
+        return _sha256(file_sha256(instructions_file(uri)), file_sha256(CHECKS), str(FOLLOWED))
+
+    def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
+        """See `Kind.load`."""
+        from sppo.preference.rules import load_instructions
+
+        return load_instructions(uri)
+
+
 class Mixed:
     """Several of the other kinds together: for members with different faults, such as a reward model and rules."""
 
@@ -196,6 +220,7 @@ SCHEMES: dict[str, Kind] = {
     "vllm": LocalLlm(),
     "transformers": LocalLlm(),
     "rules": Function(),
+    "instructions": InstructionChecks(),
     "mixture": MIXTURE,
 }
 """Kinds whose URI begins with a word of their own and a colon."""

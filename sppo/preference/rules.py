@@ -18,6 +18,7 @@ from sppo.preference.base import Comparison
 from sppo.preference.scores import Scored, differences
 from sppo.store import file_sha256
 
+CHECKS = Path(__file__).parents[1] / "instructions.py"
 FOLLOWED = 4.0
 """Logits between a response that follows all instructions of its prompt and one that follows none: P = 0.98."""
 
