@@ -50,8 +50,8 @@ class PreferenceModel(Protocol):
         ...
 
 
-class IncompleteError(SppoError):
-    """A preference model failed on the way; what it had judged until then need not be paid for again."""
+class IncompleteError(Exception):
+    """A preference model failed on the way; its `Judge` keeps what it had judged until then and raises the cause."""
 
     def __init__(self, logits: np.ndarray, cause: SppoError) -> None:
         """Keep what is known.
@@ -61,4 +61,4 @@ class IncompleteError(SppoError):
             cause: the failure.
         """
         super().__init__(str(cause))
-        self.logits, self.cause, self.exit_code = logits, cause, cause.exit_code
+        self.logits, self.cause = logits, cause
