@@ -108,3 +108,26 @@ def test_a_wrong_line_of_instructions_is_named(tmp_path, line):
     path.write_text(json.dumps(ROW) + "\n" + line + "\n")
     with pytest.raises(ConfigError, match="line 2"):
         read_instructions(path)
+
+
+def test_the_response_that_follows_more_instructions_wins(tmp_path):
+    pytest.importorskip("sppo.instructions", reason="sppo/instructions.py is not here: its checks cannot be tried")
+    path = tmp_path / "instructions.jsonl"
+    ids = ["punctuation:no_comma", "change_case:english_lowercase"]
+    path.write_text(json.dumps({"prompt": "Name two rivers.", "instruction_id_list": ids, "kwargs": [{}, {}]}) + "\n")
+    uri = f"instructions:{path}"
+    check_judge(uri, SETTINGS)
+    judge = load_judge(uri, SETTINGS)
+    texts = ["the river rhine and the river elbe", "the river rhine, and the river elbe", "The Rhine, the Elbe"]
+    (matrix,) = judge.logits(["Name two rivers. "], [texts])
+    np.testing.assert_allclose(matrix, [[0, 2, 4], [-2, 0, 2], [-4, -2, 0]])
+    with pytest.raises(ConfigError, match="has no instructions for the prompt 'Name one"):
+        judge.logits(["Name one river."], [texts])
+    before = judge_digest(uri, SETTINGS)
+    path.write_text(json.dumps({"prompt": "p", "instruction_id_list": ids[:1], "kwargs": [{}]}) + "\n")
+    assert judge_digest(uri, SETTINGS) != before
+
+
+def test_a_missing_file_of_instructions_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no such file; give a \.jsonl file with prompt"):
+        check_judge(f"instructions:{tmp_path / 'none.jsonl'}", SETTINGS)
