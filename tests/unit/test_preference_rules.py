@@ -111,7 +111,6 @@ def test_a_wrong_line_of_instructions_is_named(tmp_path, line):
 
 
 def test_the_response_that_follows_more_instructions_wins(tmp_path):
-    pytest.importorskip("sppo.instructions", reason="sppo/instructions.py is not here: its checks cannot be tried")
     path = tmp_path / "instructions.jsonl"
     ids = ["punctuation:no_comma", "change_case:english_lowercase"]
     path.write_text(json.dumps({"prompt": "Name two rivers.", "instruction_id_list": ids, "kwargs": [{}, {}]}) + "\n")
