@@ -46,3 +46,10 @@ def special_token_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | Non
     specials = {str(token) for token in tokenizer.all_special_tokens}
     specials |= {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     return next((token for token in sorted(specials) if token in text), None)
+
+
+def plain_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text with a space in the place of every special token that is written out in it."""
+    while (token := special_token_in(tokenizer, text)) is not None:
+        text = text.replace(token, " ")
+    return text

@@ -33,7 +33,7 @@ FREE: dict[str, Any] = {
     "experiment": True,
     "shards": True,
     "generate": {"memory_fraction"},
-    "judge": {"cache"},
+    "judge": JudgeConfig.FREE,
     "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
 }
 """Values of a run that do not change its results: another one resumes the same run."""
@@ -52,7 +52,9 @@ class RunConfig(Section):
         description="A .jsonl, .csv or .parquet file, s3://…, hf://org/name, or package:sppo.",
     )
     preference_model: str = Field(
-        "package:sppo", min_length=1, description="The judge: hf://org/name, s3://…, a folder, or package:sppo."
+        "package:sppo",
+        min_length=1,
+        description="The judge: package:sppo, hf://org/name, s3://…, a folder, or one of the kinds of judges.md.",
     )
     output_uri: str = Field(
         "runs/default", min_length=1, description="Where everything is written: a folder or s3://bucket/prefix."

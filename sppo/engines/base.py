@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -38,6 +40,18 @@ class Engine(Protocol):
         """Answer each prompt (token ids) `sampling.responses` times.
 
         The result is a function of the prompts, the sampling and the seeds (one a prompt), not of earlier calls.
+        """
+        ...
+
+    def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> np.ndarray:
+        """How likely each of some tokens comes next.
+
+        Args:
+            prompts: N prompts, as token ids.
+            tokens: T different token ids, at most 128.
+
+        Returns:
+            Float64, shape (N, T): the model's own log-probabilities, in nats.
         """
         ...
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sppo import attention
 from sppo.chat import load_tokenizer
 from sppo.engines.base import Response, Sampling
@@ -41,6 +43,18 @@ class TransformersEngine:
         for start in range(0, len(prompts), at_once):
             results += self._sample_batch(prompts[start : start + at_once], sampling)
         return results
+
+    def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> np.ndarray:
+        """See `Engine.next_logprobs`; prompt by prompt, so that none is padded."""
+        import torch
+
+        rows = np.empty((len(prompts), len(tokens)))
+        with torch.inference_mode():
+            for row, ids in enumerate(prompts):
+                inputs = torch.tensor([ids], device=self.model.device)
+                logits = self.model(input_ids=inputs, use_cache=False, logits_to_keep=1).logits[0, -1]
+                rows[row] = logits.float().log_softmax(-1)[list(tokens)].cpu().numpy()
+        return rows
 
     def close(self) -> None:
         """See `Engine.close`."""

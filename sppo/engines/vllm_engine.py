@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sppo.engines.base import Response, Sampling
 from sppo.seeds import derive_seed
 from sppo.settings import GenerateConfig
@@ -66,6 +68,17 @@ class VllmEngine:
         ]
         outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
         return [[_response(completion) for completion in output.outputs] for output in outputs]
+
+    def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> np.ndarray:
+        """See `Engine.next_logprobs`."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(
+            max_tokens=1, temperature=0.0, logprobs=len(tokens), logprob_token_ids=list(tokens), detokenize=False
+        )
+        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
+        steps = [output.outputs[0].logprobs[0] for output in outputs]
+        return np.array([[step[token].logprob for token in tokens] for step in steps]).reshape(-1, len(tokens))
 
     def close(self) -> None:
         """See `Engine.close`."""

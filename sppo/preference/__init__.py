@@ -31,7 +31,8 @@ def load_judge(uri: str, settings: JudgeConfig | None = None) -> Judge:
     model = kind_of(uri).load(uri, settings)
     if not settings.cache:
         return Judge(model)
-    what = settings.model_dump_json(exclude={"cache"}) + judge_digest(uri, settings)
+    # A mixture's members are in its digest; each has a cache of its own, whatever it is mixed with.
+    what = settings.model_dump_json(exclude={**JudgeConfig.FREE, "mixture": True}) + judge_digest(uri, settings)
     return Judge(model, JudgementCache(cache_folder() / "judgements" / hashlib.sha256(what.encode()).hexdigest()[:32]))
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from sppo.errors import SppoError
+
 
 class Comparison(NamedTuple):
     """Two different responses to a prompt, in the order in which they are shown."""
@@ -33,6 +35,9 @@ class PreferenceModel(Protocol):
         Returns:
             Float32, shape (N,), raw: the logits of both orders of a pair need not be each other's opposite, their sum
             is the position bias. A logit does not depend on the other comparisons, but for rounding.
+
+        Raises:
+            IncompleteError: if it failed after some comparisons whose logits were not for free.
         """
         ...
 
@@ -43,3 +48,17 @@ class PreferenceModel(Protocol):
     def save(self, folder: Path) -> None:
         """Write what a reader of its verdicts may want to check, such as a transcript, if there is anything."""
         ...
+
+
+class IncompleteError(Exception):
+    """A preference model failed on the way; its `Judge` keeps what it had judged until then and raises the cause."""
+
+    def __init__(self, logits: np.ndarray, cause: SppoError) -> None:
+        """Keep what is known.
+
+        Args:
+            logits: as `PreferenceModel.compare` returns them, NaN where there is none.
+            cause: the failure.
+        """
+        super().__init__(str(cause))
+        self.logits, self.cause = logits, cause

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sppo.preference.base import Comparison, PreferenceModel
+from sppo.preference.base import Comparison, IncompleteError, PreferenceModel
 from sppo.preference.cache import JudgementCache
 
 
@@ -55,13 +55,21 @@ class Judge:
         known = self.cache.get(different) if self.cache else np.full(len(different), np.nan, np.float32)
         missing = [row for row in range(len(different)) if np.isnan(known[row])]
         if missing:
-            asked = [different[row] for row in missing]
-            known[missing] = self.model.compare(asked)
-            if self.cache:
-                self.cache.put(asked, known[missing])
+            known[missing] = self._ask([different[row] for row in missing])
         self._asked += len(missing)
         self._found += len(different) - len(missing)
         return np.append(known, np.float32(0))[where] if where else known
+
+    def _ask(self, comparisons: Sequence[Comparison]) -> np.ndarray:
+        try:
+            logits, failure = self.model.compare(comparisons), None
+        except IncompleteError as error:
+            logits, failure = error.logits, error.cause
+        if self.cache:
+            self.cache.put(comparisons, logits)
+        if failure:
+            raise failure
+        return logits
 
     def figures(self) -> dict[str, float]:
         """Sums over all calls: the model's own, and how many comparisons it was asked and the cache knew."""

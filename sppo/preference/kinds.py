@@ -5,13 +5,15 @@ A URI whose scheme names no kind is a model's (`sppo.models.fetch_model`), whose
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, Protocol
 
 from sppo.errors import ConfigError
-from sppo.models import fetch_model, model_digest
+from sppo.models import causal_lm_config, fetch_model, model_digest
 from sppo.preference.base import PreferenceModel
 from sppo.settings import JudgeConfig
+from sppo.store import file_sha256
 
 
 class Kind(Protocol):
@@ -72,10 +74,157 @@ class PairRanker(_Weights):
         return PairRM(fetch_model(uri), uri, dtype=settings.dtype)
 
 
-PAIRWISE, PAIR_RANKER = Pairwise(), PairRanker()
-SCHEMES: dict[str, Kind] = {}
+class Reward(_Weights):
+    """A reward model: the best judge of its size for what it was trained on; scores are transitive."""
+
+    example = "hf://ORG/NAME or a folder of a reward model (…ForSequenceClassification with one label)"
+
+    def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
+        """See `Kind.load`."""
+        from sppo.preference.reward import RewardModel
+
+        return RewardModel(fetch_model(uri), uri, batch_tokens=settings.batch_tokens, dtype=settings.dtype)
+
+
+class RemoteLlm:
+    """A language model behind an endpoint: the best taste that money buys; costs two requests a pair."""
+
+    example = "openai:MODEL@https://HOST/v1 (an endpoint for chat completions)"
+
+    def check(self, uri: str, settings: JudgeConfig) -> None:
+        """See `Kind.check`; the endpoint is not asked."""
+        from sppo.preference.endpoint import parse
+
+        parse(uri)
+
+    def digest(self, uri: str, settings: JudgeConfig) -> str:
+        """See `Kind.digest`; which weights answer to the model's name only the endpoint knows."""
+        from sppo.preference.llm import MESSAGE
+
+        self.check(uri, settings)
+        return _sha256(uri, MESSAGE)
+
+    def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
+        """See `Kind.load`."""
+        from sppo.preference.endpoint import Endpoint
+        from sppo.preference.llm import LlmJudge
+
+        return LlmJudge(Endpoint(uri, settings.llm), settings.llm.max_characters)
+
+
+class LocalLlm:
+    """A chat model in this process: an LLM's taste offline, at the price of a GPU that holds it."""
+
+    example = "vllm:URI or transformers:URI (a chat model, hf://…, s3://… or a folder)"
+
+    def check(self, uri: str, settings: JudgeConfig) -> None:
+        """See `Kind.check`."""
+        model = uri.partition(":")[2]
+        causal_lm_config(fetch_model(model, weights=False), model)
+
+    def digest(self, uri: str, settings: JudgeConfig) -> str:
+        """See `Kind.digest`; the engine belongs to it, because their arithmetic differs in the last digits."""
+        from sppo.preference.llm import MESSAGE
+
+        engine, _, model = uri.partition(":")
+        return _sha256(engine, MESSAGE, model_digest(fetch_model(model)))
+
+    def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
+        """See `Kind.load`."""
+        from sppo.preference.in_process import InProcess
+        from sppo.preference.llm import LlmJudge
+
+        return LlmJudge(InProcess(uri, settings), settings.llm.max_characters)
+
+
+class Function:
+    """A Python function of one's own: for tasks whose answers can be verified, such as mathematics or code."""
+
+    example = "rules:MODULE:FUNCTION (a Python function)"
+
+    def check(self, uri: str, settings: JudgeConfig) -> None:
+        """See `Kind.check`."""
+        from sppo.preference.rules import load_function
+
+        load_function(uri.partition(":")[2])
+
+    def digest(self, uri: str, settings: JudgeConfig) -> str:
+        """See `Kind.digest`: of the function's module; what that imports is not looked at."""
+        from sppo.preference.rules import module_source
+
+        return _sha256(uri, file_sha256(module_source(uri.partition(":")[2])))
+
+    def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
+        """See `Kind.load`."""
+        from sppo.preference.rules import Rules, load_function
+
+        return Rules(f"{uri} ({self.digest(uri, settings)[:12]})", load_function(uri.partition(":")[2]))
+
+
+class InstructionChecks:
+    """Checks of what prompts ask for in so many words, such as a number of sentences: for IFEval's kind of prompts."""
+
+    example = "instructions:FILE (.jsonl with prompt, instruction_id_list and kwargs)"
+
+    def check(self, uri: str, settings: JudgeConfig) -> None:
+        """See `Kind.check`."""
+        from sppo.preference.rules import instructions_file, read_instructions
+
+        read_instructions(instructions_file(uri))
+
+    def digest(self, uri: str, settings: JudgeConfig) -> str:
+        """See `Kind.digest`."""
+        from sppo.preference.rules import CHECKS, FOLLOWED, instructions_file
+
+        return _sha256(file_sha256(instructions_file(uri)), file_sha256(CHECKS), str(FOLLOWED))
+
+    def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
+        """See `Kind.load`."""
+        from sppo.preference.rules import load_instructions
+
+        return load_instructions(uri)
+
+
+class Mixed:
+    """Several of the other kinds together: for members with different faults, such as a reward model and rules."""
+
+    example = "mixture (its members are judge.mixture)"
+
+    def check(self, uri: str, settings: JudgeConfig) -> None:
+        """See `Kind.check`."""
+        if uri != "mixture" or not settings.mixture:
+            raise ConfigError("judge.mixture: a mixture needs members; give [{model: URI, weight: 1}, …]")
+        for member in settings.mixture:
+            if kind_of(member.model) is MIXTURE:
+                raise ConfigError("judge.mixture: a mixture cannot be a member of itself; list the models themselves")
+            kind_of(member.model).check(member.model, settings)
+
+    def digest(self, uri: str, settings: JudgeConfig) -> str:
+        """See `Kind.digest`."""
+        self.check(uri, settings)
+        members = settings.mixture
+        return _sha256(*(f"{m.weight} {m.temperature} {kind_of(m.model).digest(m.model, settings)}" for m in members))
+
+    def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
+        """See `Kind.load`; every member keeps its own judgements, so that other weights ask for none again."""
+        from sppo.preference import load_judge
+        from sppo.preference.mixture import Mixture
+
+        self.check(uri, settings)
+        return Mixture(settings.mixture, [load_judge(member.model, settings) for member in settings.mixture])
+
+
+PAIRWISE, PAIR_RANKER, REWARD, MIXTURE = Pairwise(), PairRanker(), Reward(), Mixed()
+SCHEMES: dict[str, Kind] = {
+    "openai": RemoteLlm(),
+    "vllm": LocalLlm(),
+    "transformers": LocalLlm(),
+    "rules": Function(),
+    "instructions": InstructionChecks(),
+    "mixture": MIXTURE,
+}
 """Kinds whose URI begins with a word of their own and a colon."""
-WEIGHTS: tuple[Kind, ...] = (PAIRWISE, PAIR_RANKER)
+WEIGHTS: tuple[Kind, ...] = (PAIRWISE, PAIR_RANKER, REWARD)
 
 
 def kind_of(uri: str) -> Kind:
@@ -91,20 +240,30 @@ def kind_of(uri: str) -> Kind:
     path = fetch_model(uri, weights=False) / "config.json"
     if not path.is_file():
         raise ConfigError(f"{uri}: no config.json; supported preference models: {supported()}")
-    kind = _of_weights(json.loads(path.read_bytes()))
+    kind = _of_weights(json.loads(path.read_bytes()), uri)
     if kind is None:
         raise ConfigError(f"{uri}: not a preference model; supported: {supported()}")
     return kind
 
 
-def _of_weights(config: dict[str, Any]) -> Kind | None:
+def _of_weights(config: dict[str, Any], uri: str) -> Kind | None:
     if config.get("model_type") == "sppo-pairwise-encoder":
         return PAIRWISE
     if config.get("ranker_type") == "pairranker":
         return PAIR_RANKER
+    if any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
+        # transformers writes the labels down unless they are two.
+        labels = config.get("num_labels") or len(config.get("id2label") or (0, 1))
+        if labels != 1:
+            raise ConfigError(f"{uri}: a classifier with {labels} labels; a reward model has one")
+        return REWARD
     return None
+
+
+def _sha256(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def supported() -> str:
     """The URIs of all kinds, in words."""
-    return "; ".join(kind.example for kind in (*WEIGHTS, *SCHEMES.values()))
+    return "; ".join(dict.fromkeys(kind.example for kind in (*WEIGHTS, *SCHEMES.values())))

@@ -103,3 +103,13 @@ def test_sampling_follows_the_policy(engine, prompts):
     top = probabilities.topk(5).indices
     error = (probabilities[top] * (1 - probabilities[top]) / count).sqrt()
     assert ((drawn[top] - probabilities[top]).abs() < 4 * error).all()
+
+
+def test_next_tokens_have_the_models_own_log_probabilities(engine, tiny_llama, prompts):
+    tokens = [7, 65, 3]
+    found = engine.next_logprobs(prompts, tokens)
+    assert found.shape == (3, 3)
+    model = load_policy(tiny_llama, "float32")
+    for ids, row in zip(prompts, found, strict=True):
+        expected = model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[tokens]
+        assert row.tolist() == pytest.approx(expected.tolist(), abs=1e-4)

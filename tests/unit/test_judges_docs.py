@@ -1,0 +1,52 @@
+"""docs/judges.md: its commands and examples are real, and it has every kind of judge and every setting."""
+
+import re
+
+import pytest
+import yaml
+
+from sppo.config import all_keys, resolve
+from sppo.preference import load_judge
+from sppo.preference.kinds import SCHEMES
+from sppo.preference.rules import FOLLOWED, read_instructions
+from sppo.settings import JudgeConfig
+
+from .real_commands import ROOT, check, commands
+
+PAGE = (ROOT / "docs" / "judges.md").read_text()
+FENCED = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL))
+SCRIPT = "".join(re.findall(r"^    (.*\n)", re.sub(r"```.*?```", "", PAGE, flags=re.DOTALL), re.MULTILINE))
+COMMANDS = list(commands(SCRIPT))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:3]))
+def test_a_command_of_the_page_exists(words: list[str]) -> None:
+    assert words[0] in {"sppo", "export"}
+    check(words)
+
+
+def test_every_kind_and_every_setting_is_on_the_page() -> None:
+    assert len([words for words in COMMANDS if words[0] == "sppo"]) >= 5
+    assert not [scheme for scheme in SCHEMES if not re.search(rf"^\|.*`{scheme}[:`]", PAGE, re.MULTILINE)]
+    named = set(re.findall(r"`?\b(judge\.[a-z_.]*[a-z])\b", PAGE))
+    keys = {key for key in all_keys() if key.startswith("judge.")}
+    # The page names the ones that are explained; none of them may be invented, and none of the limits forgotten.
+    assert named - {"judge.llm"} <= keys
+    assert {key for key in keys if key.startswith("judge.llm.")} <= named
+
+
+def test_the_example_of_a_mixture_is_one() -> None:
+    config = resolve(yaml.safe_load(FENCED["yaml"]))
+    assert [member.weight for member in config.judge.mixture] == [2.0, 1.0]
+
+
+def test_the_example_of_a_rule_judges(tmp_path, monkeypatch) -> None:
+    (tmp_path / "rules_of_the_page.py").write_text(FENCED["python"])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    judge = load_judge("rules:rules_of_the_page:score", JudgeConfig(cache=False))
+    assert judge.logits(["p"], [["{}", "{"]])[0][0, 1] == FOLLOWED == 4.0
+
+
+def test_the_example_of_instructions_is_one(tmp_path) -> None:
+    (tmp_path / "file.jsonl").write_text(FENCED["json"])
+    assert len(read_instructions(tmp_path / "file.jsonl")) == 1

@@ -1,0 +1,132 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sppo.errors import ConfigError
+from sppo.preference import check_judge, judge_digest, load_judge
+from sppo.preference.base import Comparison
+from sppo.preference.rules import read_instructions
+from sppo.preference.scores import differences
+from sppo.settings import JudgeConfig
+
+SETTINGS = JudgeConfig(cache=False)
+COMPARISONS = st.lists(st.builds(Comparison, *[st.sampled_from("abc")] * 3), max_size=6)
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Writes a module with a name of its own, which can be imported."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    return write
+
+
+@given(COMPARISONS)
+def test_a_comparison_is_a_difference_of_scores_each_computed_once(comparisons):
+    asked = []
+
+    def score(texts):
+        asked.extend(texts)
+        return [len(prompt) + 2.5 * ord(response) for prompt, response in texts]
+
+    expected = [2.5 * (ord(each.first) - ord(each.second)) for each in comparisons]
+    np.testing.assert_allclose(differences(comparisons, score), np.array(expected, np.float32))
+    assert len(asked) == len(set(asked))
+
+
+def test_a_function_judges(module):
+    module("counting_rules", "calls = []\ndef score(prompt, response):\n    return response.count(prompt)\n")
+    judge = load_judge("rules:counting_rules:score", SETTINGS)
+    (matrix,) = judge.logits(["a"], [["aaaa", "b", "ba"]])
+    np.testing.assert_array_equal(matrix, [[0, 4, 3], [-4, 0, -1], [-3, 1, 0]])
+    assert judge.figures()["scored"] == 3
+
+
+@pytest.mark.parametrize("value", ["None", "'4'", "float('nan')", "float('inf')", "1j", "[1.0]"])
+def test_a_result_that_is_no_finite_number_is_named(module, value):
+    name = module(f"bad_rules_{abs(hash(value))}", f"def score(prompt, response):\n    return {value}\n")
+    with pytest.raises(ConfigError, match=r"returned .* for the prompt 'why\?'; return a finite number"):
+        load_judge(f"rules:{name}:score", SETTINGS).compare([Comparison("why?", "a", "b")])
+
+
+def test_problems_of_the_import_are_named(module):
+    module("broken_rules", "def score(:\n")
+    module("needy_rules", "import no_such_package_anywhere\n")
+    module("empty_rules", "score = 3\n")
+    for entry, message in {
+        "rules:absent_rules:score": "no module absent_rules",
+        "rules:absent.rules:score": "No module named 'absent'",
+        "rules:broken_rules:score": "cannot be imported .SyntaxError",
+        "rules:needy_rules:score": "no_such_package_anywhere",
+        "rules:empty_rules:score": "has no function score",
+        "rules:empty_rules:other": "has no function other",
+        "rules:empty_rules": "write rules:MODULE:FUNCTION",
+        "rules:../x:score": "write rules:MODULE:FUNCTION",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            check_judge(entry, SETTINGS)
+
+
+def test_an_error_in_the_function_is_not_hidden(module):
+    module("failing_rules", "def score(prompt, response):\n    return 1 / 0\n")
+    with pytest.raises(ZeroDivisionError):
+        load_judge("rules:failing_rules:score", SETTINGS).compare([Comparison("p", "a", "b")])
+
+
+def test_the_digest_follows_the_source(module):
+    module("changing_rules", "def score(prompt, response):\n    return 1.0\n")
+    before = judge_digest("rules:changing_rules:score", SETTINGS)
+    assert judge_digest("rules:changing_rules:score", SETTINGS) == before
+    module("changing_rules", "def score(prompt, response):\n    return 2.0\n")
+    assert judge_digest("rules:changing_rules:score", SETTINGS) != before
+
+
+ROW = {"prompt": " Say it without commas. ", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"x": None}]}
+
+
+def test_instructions_are_found_by_their_prompt(tmp_path):
+    path = tmp_path / "instructions.jsonl"
+    path.write_text(json.dumps(ROW) + "\n\n" + json.dumps({**ROW, "prompt": "a\u2028b"}, ensure_ascii=False) + "\n")
+    found = read_instructions(path)
+    assert list(found) == ["Say it without commas.", "a\u2028b"]
+    assert found["a\u2028b"] == (["punctuation:no_comma"], [{}])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[]", json.dumps({"prompt": "p"}), json.dumps({**ROW, "kwargs": []}), json.dumps({**ROW, "kwargs": [3]})],
+)
+def test_a_wrong_line_of_instructions_is_named(tmp_path, line):
+    path = tmp_path / "instructions.jsonl"
+    path.write_text(json.dumps(ROW) + "\n" + line + "\n")
+    with pytest.raises(ConfigError, match="line 2"):
+        read_instructions(path)
+
+
+def test_the_response_that_follows_more_instructions_wins(tmp_path):
+    path = tmp_path / "instructions.jsonl"
+    ids = ["punctuation:no_comma", "change_case:english_lowercase"]
+    path.write_text(json.dumps({"prompt": "Name two rivers.", "instruction_id_list": ids, "kwargs": [{}, {}]}) + "\n")
+    uri = f"instructions:{path}"
+    check_judge(uri, SETTINGS)
+    judge = load_judge(uri, SETTINGS)
+    texts = ["the river rhine and the river elbe", "the river rhine, and the river elbe", "The Rhine, the Elbe"]
+    (matrix,) = judge.logits(["Name two rivers. "], [texts])
+    np.testing.assert_allclose(matrix, [[0, 2, 4], [-2, 0, 2], [-4, -2, 0]])
+    with pytest.raises(ConfigError, match="has no instructions for the prompt 'Name one"):
+        judge.logits(["Name one river."], [texts])
+    before = judge_digest(uri, SETTINGS)
+    path.write_text(json.dumps({"prompt": "p", "instruction_id_list": ids[:1], "kwargs": [{}]}) + "\n")
+    assert judge_digest(uri, SETTINGS) != before
+
+
+def test_a_missing_file_of_instructions_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no such file; give a \.jsonl file with prompt"):
+        check_judge(f"instructions:{tmp_path / 'none.jsonl'}", SETTINGS)
