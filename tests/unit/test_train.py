@@ -19,7 +19,8 @@ from sppo.policy import load_policy, save_policy
 from sppo.settings import TrainConfig
 from sppo.store import open_store
 from sppo.train import plan, read_pairs, train
-from sppo.update import Batch, Updater, divide, group_of
+from sppo.update import Batch, Updater, divide, group_of, targets_of
+from tests.conftest import NO_OTHERS
 
 SETTINGS = {
     "train.dtype": "float32",
@@ -66,6 +67,7 @@ def sampled(tiny_llama):
                 "chosen_logprobs": chosen.tolist(),
                 "rejected_logprobs": rejected.tolist(),
                 **ids,
+                **NO_OTHERS,
             }
         )
     return pairs
@@ -247,7 +249,8 @@ def test_a_gradient_that_is_not_finite_names_the_prompts(tiny_llama, pairs):
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 5), st.integers(1, 60))
 def test_workers_share_a_batch(sizes, workers, budget):
     pairs = [
-        {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3] * size, "id": i} for i, size in enumerate(sizes)
+        {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3] * size, "id": i, **NO_OTHERS}
+        for i, size in enumerate(sizes)
     ]
     shares = divide(pairs, workers, budget)
     assert sorted(pair["id"] for share in shares for run in share for pair in run) == list(range(len(pairs)))
@@ -279,8 +282,7 @@ def test_the_optimizer_is_pytorchs(dtype, monkeypatch):
 
 def test_the_first_loss_is_the_closed_form(tiny_llama, pairs):
     _, row, _ = step(tiny_llama, pairs, 100)
-    chosen, rejected = (torch.tensor([pair[name] for pair in pairs]) for name in ("p_chosen", "p_rejected"))
-    assert row["loss"] == pytest.approx(loss_at_start(chosen, rejected, 1000.0), rel=1e-4)
+    assert row["loss"] == pytest.approx(loss_at_start(map(targets_of, pairs), 1000.0), rel=1e-4)
     assert row["mean_abs_log_ratio"] == pytest.approx(0, abs=1e-4)
     assert row["learning_rate"] == 1e-3
 
