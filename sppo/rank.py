@@ -78,14 +78,14 @@ def _rank(config: RunConfig, iteration: int, responses: Path, output: Path) -> M
     seconds = 0.0
     # Chunk by chunk, as they were generated: in bfloat16 a logit's last digits depend on what is judged with it, the
     # length correction on what it is fitted to, and chunks do not depend on the number of shards.
-    for chunk in chunks(groups, config.generate.chunk_size):
-        start = time.monotonic()
-        with heartbeat("judging"):
+    with heartbeat("judging"):
+        for chunk in chunks(groups, config.generate.chunk_size):
+            start = time.monotonic()
             logits = judge.logits([g[0]["prompt"] for g in chunk], [[row["text"] for row in g] for g in chunk])
-        seconds += time.monotonic() - start
-        ranked = estimate(config, iteration, chunk, logits)
-        preferences += ranked[0]
-        pairs += ranked[1]
+            seconds += time.monotonic() - start
+            of_chunk = estimate(config, iteration, chunk, logits)
+            preferences += of_chunk[0]
+            pairs += of_chunk[1]
     tables.write(output / layout.PREFERENCES_FILE, tables.PREFERENCES, preferences)
     tables.write(output / layout.PAIRS_FILE, tables.PAIRS, pairs)
     judge.save(output)

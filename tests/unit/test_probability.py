@@ -202,13 +202,13 @@ def test_softening_only_pulls_towards_one_half(logits, estimator, data):
     assert ((after - 0.5) * (before - 0.5) >= 0).all()
     for i, j in np.ndindex(before.shape):
         if i != j and similarity(texts[i], texts[j]) <= SIMILAR_FROM:
-            assert after[i, j] == before[i, j]
+            assert after[i, j] == pytest.approx(before[i, j], abs=1e-15)
 
 
 def test_softening_grows_smoothly_from_the_threshold_to_equality():
     long = "".join(chr(97 + i % 26) + str(i) for i in range(200))
     sure = np.array([[0.5, 1.0], [0.0, 0.5]])
-    cut = [len(long) - n for n in range(0, 120, 4)]
+    cut = [len(long) - n for n in range(0, 200, 4)]
     alike = [similarity(long, long[:n]) for n in cut]
     pulled = [soften_duplicates(sure, [long, long[:n]])[0, 1] for n in cut]
     assert pulled[0] == 0.5 and pulled[-1] == 1 and alike[-1] < SIMILAR_FROM
