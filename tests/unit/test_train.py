@@ -20,7 +20,7 @@ from sppo.policy import load_policy, save_policy
 from sppo.settings import TrainConfig
 from sppo.store import open_store
 from sppo.train import plan, read_pairs, train
-from sppo.update import Batch, Updater, divide, group_of, targets_of
+from sppo.update import Batch, Updater, divide, group_of, reference_of, targets_of
 from tests.conftest import NO_OTHERS
 
 SETTINGS = {
