@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sppo.errors import ConfigError
 from sppo.seeds import derive_seed
@@ -71,7 +71,7 @@ def _parse(row: Any, where: str) -> Pair:
     return Pair(row["prompt"], row["chosen"], row["rejected"], str(row.get("group", row["prompt"])))
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[str]:
     """Whether a value of JSON is a string of characters; it can hold half a surrogate pair, which is none."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
