@@ -169,13 +169,12 @@ def fit_table(policy: Array, preference: Array, eta: float, normalised: bool) ->
     """
     start, target = torch.tensor(policy), torch.tensor(preference @ policy)
     answers = torch.arange(len(policy))
-    chosen, rejected = torch.cartesian_prod(answers, answers).T
+    pairs = torch.cartesian_prod(answers, answers)
 
     def loss_and_gradient(values: Array) -> tuple[float, Array]:
         table = torch.tensor(values, requires_grad=True)
         ratio = (table.log_softmax(0) if normalised else table) - start.log()
-        each = sppo_loss(ratio[chosen], ratio[rejected], target[chosen], target[rejected], eta)
-        loss = (start[chosen] * start[rejected] * each).sum()
+        loss = (start[pairs].prod(dim=1) * sppo_loss(ratio[pairs], target[pairs], eta)).sum()
         loss.backward()
         return loss.item(), table.grad.numpy()
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from sppo import cli as stage
 from sppo import layout
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values, recorded_config
-from sppo.config import RunConfig, all_keys, explain
+from sppo.config import RunConfig, all_keys, explain, resolve
 from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
 from sppo.store import open_store
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from sppo.report import RunReport
 
 app = tyro.extras.SubcommandApp()
+SHOWN = 10
+"""Judgements that `sppo judge` prints."""
 
 
 @app.command
@@ -192,6 +196,45 @@ def train_preference(
     work(config)
 
 
+@app.command
+def judge(
+    file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    settings: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = (),
+    judge: Annotated[str, tyro.conf.arg(metavar="URI")] = "package:sppo",
+    output: str = "",
+    benchmark: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> None:
+    """Let a judge compare responses, or measure it on preference pairs.
+
+    Args:
+        file: A .jsonl or .jsonl.gz file with prompt and responses (a list); with --benchmark prompt, chosen, rejected.
+        settings: How to judge, such as judge.dtype=float32 rank.temperature=2; write them before the flags.
+        judge: The preference model, as preference_model of a run.
+        output: A .jsonl or .parquet file for the logits and probabilities of every row.
+        benchmark: Measure how often the judge prefers the chosen response, beside preferring the longer one.
+    """
+    from sppo.preference import scoring
+
+    values = collect_values(None, None, settings)
+    scoring.check_keys(values, scoring.BENCHMARK_KEYS if benchmark else scoring.SCORING_KEYS)
+    config = resolve({"preference_model": judge, **values})
+    if benchmark:
+        if output:
+            raise ConfigError("--output keeps judgements, and --benchmark only counts them: give one of the two")
+        _print_figures(scoring.benchmark(config, file))
+        return
+    if output:
+        scoring.check_output(output)
+    questions = scoring.read_questions(file)
+    rows, figures = scoring.score(config, questions)
+    if output:
+        scoring.write(output, rows)
+    _print_judgements(rows)
+    _print_figures(figures)
+    if output:
+        print(f"wrote {output}")
+
+
 def _by_name(flag: str, pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
@@ -258,6 +301,29 @@ def _mlflow_hint(uri: str | None) -> str:
     if uri.startswith("sqlite:"):
         return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
     return without_password(uri)
+
+
+def _print_judgements(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The first judgements, one a line."""
+    table = Table("prompt", "responses", "best response", "its P", "worst P", box=SIMPLE)
+    for row in rows[:SHOWN]:
+        win = row["win_probabilities"]
+        texts = (_one_line(text) for text in (row["prompt"], row["responses"][row["best"]]))
+        prompt, best = map(Text, texts)
+        table.add_row(prompt, str(len(win)), best, f"{max(win):.3f}", f"{min(win):.3f}")
+    Console(width=max(Console().width, 80)).print(table)
+    if len(rows) > SHOWN:
+        print(f"the first {SHOWN} of {len(rows)}")
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 40 else line[:39] + "…"
+
+
+def _print_figures(figures: Mapping[str, float]) -> None:
+    for name, value in figures.items():
+        print(f"{name:<28}{value:.6g}")
 
 
 def _print_table(config: RunConfig) -> RunReport:

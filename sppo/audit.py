@@ -11,7 +11,7 @@ from sppo.logprobs import ResponseLogprobs
 from sppo.packing import within_budget
 from sppo.parallel import Workers
 from sppo.settings import TrainConfig
-from sppo.update import Pair, group_of
+from sppo.update import Pair, group_of, reference_of
 
 
 @torch.no_grad()
@@ -37,7 +37,9 @@ def audit_reference(
     order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed)).tolist()
     drawn = [pairs[i] for i in order[:count]]
     differences = [
-        own - torch.tensor(pair[f"{role}_logprobs"]) for pair, role, own in _recompute(scorer, drawn, config, group)
+        torch.tensor(own) - torch.tensor(stored)
+        for pair, values in _recompute(scorer, drawn, config, group)
+        for own, stored in zip(values, reference_of(pair), strict=True)
     ]
     tokens = torch.cat(differences).abs()
     figures = {
@@ -52,15 +54,15 @@ def audit_reference(
     )
     if figures["train/reference_recomputed"]:
         group.say(f"the mean exceeds {config.audit_tolerance}: recomputing all reference log-probabilities")
-        for pair, role, own in _recompute(scorer, pairs, config, group):
-            pair[f"{role}_logprobs"] = own.tolist()
+        for pair, (chosen, rejected, *others) in _recompute(scorer, pairs, config, group):
+            pair |= {"chosen_logprobs": chosen, "rejected_logprobs": rejected, "other_logprobs": others}
     return figures
 
 
 def _recompute(
     scorer: ResponseLogprobs, pairs: Sequence[Pair], config: TrainConfig, group: Workers
-) -> list[tuple[Pair, str, torch.Tensor]]:
-    """Each response of the pairs with its token log-probabilities under the model, on the CPU."""
+) -> list[tuple[Pair, list[list[float]]]]:
+    """Each pair with the token log-probabilities of its responses under the model."""
     parts = list(within_budget(pairs, lambda pair: group_of(pair).tokens, config.micro_tokens))
     computed: dict[int, list[list[list[float]]]] = {}
     for first in range(0, len(parts), group.size):
@@ -69,8 +71,5 @@ def _recompute(
         computed[mine] = [[own.tolist() for own in of_pair] for of_pair in values]
     everyone = {index: values for part in group.gather(computed) for index, values in part.items()}
     return [
-        (pair, role, torch.tensor(own))
-        for index, part in enumerate(parts)
-        for pair, of_pair in zip(part, everyone[index], strict=True)
-        for role, own in zip(("chosen", "rejected"), of_pair, strict=True)
+        (pair, of_pair) for index, part in enumerate(parts) for pair, of_pair in zip(part, everyone[index], strict=True)
     ]

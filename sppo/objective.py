@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 
-def sppo_loss(
-    chosen_log_ratio: torch.Tensor,
-    rejected_log_ratio: torch.Tensor,
-    p_chosen: torch.Tensor,
-    p_rejected: torch.Tensor,
-    eta: float,
-) -> torch.Tensor:
-    """One half of the squared distances between log-ratios and their targets, pair by pair.
+def sppo_loss(log_ratios: torch.Tensor, probabilities: torch.Tensor, eta: float) -> torch.Tensor:
+    """The mean squared distance between a prompt's log-ratios and their targets.
 
-    loss = ((r_w - eta (P_w - 1/2))^2 + (r_l - eta (P_l - 1/2))^2) / 2, with r = log pi_theta(y|x) - log pi_t(y|x)
-    summed over the response's tokens.
+    loss = mean over i of (r_i - eta (P_i - 1/2))^2, with r_i = log pi_theta(y_i|x) - log pi_t(y_i|x) summed over the
+    response's tokens. The paper's pair has n = 2, the chosen and the rejected response.
 
     Args:
-        chosen_log_ratio: r_w in nats, shape (pairs,).
-        rejected_log_ratio: r_l in nats, shape (pairs,).
-        p_chosen: P(y_w > pi_t | x), shape (pairs,).
-        p_rejected: P(y_l > pi_t | x), shape (pairs,).
+        log_ratios: r in nats, shape (..., n).
+        probabilities: P(y_i > pi_t | x), shape (..., n).
         eta: the step size of the multiplicative-weights update.
 
     Returns:
-        Shape (pairs,).
+        Shape (...).
     """
-    chosen = chosen_log_ratio - eta * (p_chosen - 0.5)
-    rejected = rejected_log_ratio - eta * (p_rejected - 0.5)
-    return (chosen.square() + rejected.square()) / 2
+    return (log_ratios - eta * (probabilities - 0.5)).square().mean(dim=-1)
 
 
-def loss_at_start(p_chosen: torch.Tensor, p_rejected: torch.Tensor, eta: float) -> float:
-    """The mean loss while the policy still is the reference, in closed form: all log-ratios are 0."""
-    zero = torch.zeros_like(p_chosen)
-    return float(sppo_loss(zero, zero, p_chosen, p_rejected, eta).mean())
+def loss_at_start(probabilities: Iterable[torch.Tensor], eta: float) -> float:
+    """The mean loss while the policy still is the reference, in closed form: all log-ratios are 0.
+
+    Args:
+        probabilities: P of each prompt's responses, shape (n,); n may differ.
+        eta: as in `sppo_loss`.
+    """
+    return float(torch.stack([sppo_loss(torch.zeros_like(p), p, eta) for p in probabilities]).mean())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+
+GRAM = 3
+"""Characters of the n-grams by which two responses are compared."""
+SIMILAR_FROM = 0.8
+"""Text similarity above which `soften_duplicates` begins to pull a probability towards 1/2."""
 
 
 def pairwise_probabilities(logits: Matrix, temperature: float) -> Matrix:
@@ -40,8 +46,17 @@ ESTIMATORS: dict[str, Callable[[Matrix, float], Matrix]] = {
 }
 
 
-def probabilities(logits: Matrix, texts: Sequence[str], estimator: str, temperature: float) -> Matrix:
+def probabilities(
+    logits: Matrix, texts: Sequence[str], estimator: str, temperature: float, soft_duplicates: bool = False
+) -> Matrix:
     """P of shape (K, K) by the named estimator; equal responses get exactly 1/2 against each other.
+
+    Args:
+        logits: raw, or with the part removed that length explains; shape (K, K).
+        texts: the K responses.
+        estimator: a name of `ESTIMATORS`.
+        temperature: tau.
+        soft_duplicates: whether nearly equal responses are treated by `soften_duplicates`.
 
     Raises:
         ValueError: if a logit is not finite.
@@ -49,8 +64,61 @@ def probabilities(logits: Matrix, texts: Sequence[str], estimator: str, temperat
     if not np.isfinite(logits).all():
         raise ValueError("the preference model gave a logit that is not finite")
     estimate = ESTIMATORS[estimator](np.asarray(logits, dtype=np.float64), temperature)
+    if soft_duplicates:
+        estimate = soften_duplicates(estimate, texts)
     same = np.array([[a == b for b in texts] for a in texts])
     return np.where(same, 0.5, estimate)
+
+
+def without_length(logits: Sequence[Matrix], lengths: Sequence[Sequence[int]]) -> list[Matrix]:
+    """Logits of several prompts without the part that a difference in length explains.
+
+    The margins d_ij = (M_ij - M_ji) / 2 of all prompts are regressed on the differences of length l_i - l_j by least
+    squares through the origin (two responses of one length say nothing about length), and the fitted part is
+    subtracted. What is left is uncorrelated with the difference of length; the position bias M_ij + M_ji stays.
+
+    Args:
+        logits: matrices of shape (K, K); K may differ.
+        lengths: tokens of the responses, K for each matrix.
+
+    Returns:
+        Corrected logits; as they were where no lengths differ.
+    """
+    margins = [(np.asarray(m, np.float64) - np.asarray(m, np.float64).T) / 2 for m in logits]
+    gaps = [np.subtract.outer(each, each).astype(np.float64) for each in map(np.asarray, lengths)]
+    explained = sum(float((margin * gap).sum()) for margin, gap in zip(margins, gaps, strict=True))
+    squares = sum(float((gap**2).sum()) for gap in gaps)
+    slope = explained / squares if squares else 0.0
+    return [matrix - slope * gap for matrix, gap in zip(logits, gaps, strict=True)]
+
+
+def soften_duplicates(pairwise: Matrix, texts: Sequence[str]) -> Matrix:
+    """Pull P towards 1/2 where two responses nearly say the same.
+
+    A judge that is sure of its verdict between two responses that nobody can tell apart sends the policy after noise
+    (S-SPPO, arXiv 2606.01561, which compares meanings; here it is the text). The weight of P - 1/2 falls from 1 at a
+    `similarity` of `SIMILAR_FROM` to 0 at 1 along 1 - (3 t^2 - 2 t^3), which is flat at both ends.
+    """
+    alike = np.eye(len(texts))
+    for i in range(len(texts)):
+        for j in range(i):
+            alike[i, j] = alike[j, i] = similarity(texts[i], texts[j])
+    t = np.clip((alike - SIMILAR_FROM) / (1 - SIMILAR_FROM), 0, 1)
+    result: Matrix = 0.5 + (1 - t**2 * (3 - 2 * t)) * (pairwise - 0.5)
+    return result
+
+
+def similarity(first: str, second: str) -> float:
+    """Share of the character trigrams of two texts that they have in common (Jaccard, with multiplicity), in [0, 1].
+
+    1 for equal texts; a text shorter than `GRAM` is one gram by itself.
+    """
+    one, other = _grams(first), _grams(second)
+    return (one & other).total() / (one | other).total()
+
+
+def _grams(text: str) -> Counter[str]:
+    return Counter(text[i : i + GRAM] for i in range(max(1, len(text) - GRAM + 1)))
 
 
 def win_probabilities(pairwise: Matrix) -> NDArray[np.float64]:

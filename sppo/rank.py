@@ -1,4 +1,4 @@
-"""Rank: the preference model judges every pair of responses, and the best and worst become a training pair."""
+"""Rank: the preference model judges every pair of responses, and some become a training pair with soft targets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from sppo import layout, tables
+from sppo import diagnostics, layout, tables
 from sppo.config import RunConfig
 from sppo.errors import RunFailedError
 from sppo.generate import chunks
 from sppo.pairs import build_pair
 from sppo.preference import judge_digest, load_judge
-from sppo.probability import intransitive_triads, probabilities, win_probabilities
+from sppo.probability import probabilities, win_probabilities, without_length
 from sppo.progress import heartbeat
+from sppo.seeds import derive_seed
 from sppo.store import file_sha256, open_store, run_once
 
 
@@ -41,45 +42,57 @@ def rank(config: RunConfig, iteration: int, shard: int, shards: int, responses: 
         "responses": file_sha256(responses),
         "judge": judge_digest(config.preference_model, config.judge),
     }
-    run_once(store, key, inputs, lambda output: _rank(config, responses, output))
+    run_once(store, key, inputs, lambda output: _rank(config, iteration, responses, output))
     return store.fetch(key)
 
 
 def figures(per_shard: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The ranking figures of an iteration from the sums that its shards counted."""
-    total = {name: sum(shard[name] for shard in per_shard) for name in per_shard[0]}
+    total = diagnostics.add(per_shard)
     pairs = max(total["pairs"], 1.0)
     return {
         "rank/seconds": total["seconds"],
-        "rank/comparisons_per_second": total["comparisons"] / max(total["seconds"], 1e-9),
-        "rank/saturation": 2 * float(np.sqrt(total["squared_margin"] / max(total["entries"], 1.0))),
-        "rank/duplicate_fraction": total["duplicates"] / max(total["responses"], 1.0),
-        "rank/intransitive_fraction": total["cycles"] / max(total["triads"], 1.0),
+        "rank/comparisons_per_second": total["judge/asked"] / max(total["seconds"], 1e-9),
+        **diagnostics.figures(total),
+        **{name: value for name, value in total.items() if name.startswith("judge/")},
         "pairs/kept_fraction": total["pairs"] / max(total["prompts"], 1.0),
         "pairs/mean_p_chosen": total["p_chosen"] / pairs,
         "pairs/mean_p_rejected": total["p_rejected"] / pairs,
-        "pairs/length_gap": total["length_gap"] / pairs,
+        "pairs/chosen_length": total["chosen_tokens"] / pairs,
+        "pairs/rejected_length": total["rejected_tokens"] / pairs,
+        "pairs/length_gap": (total["chosen_tokens"] - total["rejected_tokens"]) / pairs,
     }
 
 
-def _rank(config: RunConfig, responses: Path, output: Path) -> Mapping[str, float]:
+def distribution(per_shard: Sequence[Mapping[str, float]]) -> list[float]:
+    """The distribution of P over an iteration's comparisons; see `sppo.diagnostics.distribution`."""
+    return diagnostics.distribution(diagnostics.add(per_shard))
+
+
+def _rank(config: RunConfig, iteration: int, responses: Path, output: Path) -> Mapping[str, float]:
     groups = group_by_prompt(tables.read(responses, tables.RESPONSES))
     print(f"judging {len(groups)} prompts with {config.preference_model}", flush=True)
     judge = load_judge(config.preference_model, config.judge)
-    start = time.monotonic()
-    logits: list[np.ndarray] = []
+    preferences: list[dict[str, Any]] = []
+    pairs: list[dict[str, Any]] = []
+    seconds = 0.0
+    # Chunk by chunk, as they were generated: in bfloat16 a logit's last digits depend on what is judged with it, the
+    # length correction on what it is fitted to, and chunks do not depend on the number of shards.
     with heartbeat("judging"):
-        # Chunk by chunk, as they were generated: in bfloat16 a logit's last digits depend on what is judged with it,
-        # and chunks do not depend on the number of shards.
         for chunk in chunks(groups, config.generate.chunk_size):
-            logits += judge.logits([g[0]["prompt"] for g in chunk], [[row["text"] for row in g] for g in chunk])
-    seconds = time.monotonic() - start
-    preferences, pairs = estimate(config, groups, logits)
+            start = time.monotonic()
+            logits = judge.logits([g[0]["prompt"] for g in chunk], [[row["text"] for row in g] for g in chunk])
+            seconds += time.monotonic() - start
+            of_chunk = estimate(config, iteration, chunk, logits)
+            preferences += of_chunk[0]
+            pairs += of_chunk[1]
     tables.write(output / layout.PREFERENCES_FILE, tables.PREFERENCES, preferences)
     tables.write(output / layout.PAIRS_FILE, tables.PAIRS, pairs)
-    counted = _count(groups, preferences, pairs)
-    print(f"{counted['comparisons']:.0f} comparisons in {seconds:.1f} s, {len(pairs)} pairs", flush=True)
-    return {**counted, "seconds": seconds}
+    judge.save(output)
+    costs = {f"judge/{name}": value for name, value in judge.figures().items()}
+    asked, known = costs["judge/asked"], costs["judge/cached"]
+    print(f"{asked:.0f} comparisons in {seconds:.1f} s, {known:.0f} known already, {len(pairs)} pairs", flush=True)
+    return {**_count(groups, preferences, pairs), **costs, "seconds": seconds}
 
 
 def group_by_prompt(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -88,33 +101,39 @@ def group_by_prompt(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]
 
 
 def estimate(
-    config: RunConfig, groups: Sequence[Sequence[dict[str, Any]]], logits: Sequence[np.ndarray]
+    config: RunConfig, iteration: int, groups: Sequence[Sequence[dict[str, Any]]], logits: Sequence[np.ndarray]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Probabilities and pairs of all prompts: rows of `tables.PREFERENCES` and of `tables.PAIRS`.
+    """Probabilities and pairs of a chunk of prompts: rows of `tables.PREFERENCES` and of `tables.PAIRS`.
 
     Raises:
         RunFailedError: naming the prompt for which the preference model gave no finite logit.
     """
-    preferences, pairs = [], []
     for group, matrix in zip(groups, logits, strict=True):
         if not np.isfinite(matrix).all():
             raise RunFailedError(
                 f"{config.preference_model}: a logit is not finite for prompt {group[0]['prompt_id']}; "
                 "try judge.dtype=float32"
             )
-        texts = [row["text"] for row in group]
-        pairwise = probabilities(matrix, texts, config.rank.estimator, config.rank.temperature)
+    used = logits
+    if config.rank.length_corrected:
+        used = without_length(logits, [[len(row["token_ids"]) for row in group] for group in groups])
+    preferences, pairs = [], []
+    for group, raw, matrix in zip(groups, logits, used, strict=True):
+        prompt_id, texts = group[0]["prompt_id"], [row["text"] for row in group]
+        pairwise = probabilities(
+            matrix, texts, config.rank.estimator, config.rank.temperature, config.rank.soft_duplicates
+        )
         win = win_probabilities(pairwise)
         preferences.append(
             {
-                "prompt_id": group[0]["prompt_id"],
+                "prompt_id": prompt_id,
                 "responses": len(group),
-                "logits": matrix.ravel().tolist(),
+                "logits": raw.ravel().tolist(),
                 "probabilities": pairwise.ravel().tolist(),
                 "win_probabilities": win.tolist(),
             }
         )
-        pair = build_pair(group, win)
+        pair = build_pair(group, win, config.rank, derive_seed(config.seed, "select", iteration, prompt_id))
         if pair is not None:
             pairs.append(pair)
     return preferences, pairs
@@ -124,24 +143,17 @@ def _count(
     groups: Sequence[Sequence[dict[str, Any]]], preferences: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]]
 ) -> dict[str, float]:
     """Sums over a shard; fractions are taken over all shards together, in `figures`."""
-    total: dict[str, float] = dict.fromkeys(
-        ("squared_margin", "entries", "cycles", "triads", "comparisons", "duplicates", "responses"), 0.0
-    )
+    counted = []
     for group, row in zip(groups, preferences, strict=True):
-        count = len(group)
-        pairwise = np.array(row["probabilities"]).reshape(count, count)
-        margins = pairwise[~np.eye(count, dtype=bool)] - 0.5
-        cycles, triads = intransitive_triads(pairwise)
-        total["squared_margin"] += float((margins**2).sum())
-        total["entries"] += count * (count - 1)
-        total["comparisons"] += count * (count - 1)
-        total["cycles"] += cycles
-        total["triads"] += triads
-        total["duplicates"] += count - len({r["text"] for r in group})
-        total["responses"] += count
-    total["prompts"] = float(len(groups))
-    total["pairs"] = float(len(pairs))
-    total["p_chosen"] = float(sum(pair["p_chosen"] for pair in pairs))
-    total["p_rejected"] = float(sum(pair["p_rejected"] for pair in pairs))
-    total["length_gap"] = float(sum(len(pair["chosen_ids"]) - len(pair["rejected_ids"]) for pair in pairs))
-    return total
+        logits, pairwise = (np.array(row[name]).reshape(len(group), -1) for name in ("logits", "probabilities"))
+        lengths = [len(response["token_ids"]) for response in group]
+        counted.append(diagnostics.count(logits, pairwise, [response["text"] for response in group], lengths))
+    return {
+        **diagnostics.add(counted),
+        "prompts": float(len(groups)),
+        "pairs": float(len(pairs)),
+        "p_chosen": float(sum(pair["p_chosen"] for pair in pairs)),
+        "p_rejected": float(sum(pair["p_rejected"] for pair in pairs)),
+        "chosen_tokens": float(sum(len(pair["chosen_ids"]) for pair in pairs)),
+        "rejected_tokens": float(sum(len(pair["rejected_ids"]) for pair in pairs)),
+    }

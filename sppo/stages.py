@@ -162,7 +162,7 @@ def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, p
     prompts = tables.read(Path(prompts_path) / layout.prompts_file(iteration), tables.PROMPTS)
     upstream = _upstream(config, iteration, len(prompts), len(pairs_paths))
     _train_with_workers(store, iteration, len(pairs_paths))
-    uri, manifest = work.train(config, iteration, model_uri, [Path(path) for path in pairs_paths], upstream)
+    uri, manifest = work.train(config, iteration, model_uri, [Path(path) for path in pairs_paths], *upstream)
     log = read_committed(store, layout.model(iteration), layout.TRAINING_LOG_FILE)
     steps = [json.loads(line) for line in log.splitlines()]
     if first_of_all():
@@ -182,7 +182,7 @@ def evaluate(
 ) -> Evaluated:
     """Measure pi_{t+1}, decide whether to go on, track the figures, and leave the report of the run so far."""
     from sppo import evaluate as work
-    from sppo.report import collect, render_html, render_markdown
+    from sppo.report import collect, distribution_svg, render_html, render_markdown
     from sppo.tracking import Record, track
 
     config = read_config(Path(config_path))
@@ -196,7 +196,11 @@ def evaluate(
         stage="evaluate",
         iteration=iteration,
         figures=found.figures,
-        texts={"report.md": markdown, "verdict.txt": f"{found.decision}: {found.reason}\n"},
+        texts={
+            "report.md": markdown,
+            "verdict.txt": f"{found.decision}: {found.reason}\n",
+            "probabilities.svg": distribution_svg(report.iterations[-1]),
+        },
         finished=True,
     )
     track(config, store, record)
@@ -239,14 +243,15 @@ def _train_with_workers(store: Store, iteration: int, shards: int) -> None:
         run_workers(count, store.uri, iteration, shards)
 
 
-def _upstream(config: RunConfig, iteration: int, prompts: int, shards: int) -> dict[str, float]:
-    """The figures of an iteration's generate and rank, over all shards."""
+def _upstream(config: RunConfig, iteration: int, prompts: int, shards: int) -> tuple[dict[str, float], list[float]]:
+    """The figures of an iteration's generate and rank, and the distribution of P, over all shards."""
     from sppo import generate, rank
 
     store = open_store(config.output_uri)
     chunk_total = generate.chunk_count(prompts, config.generate.chunk_size)
-    ranked = [store.manifest(layout.preferences(iteration, shard, shards)) for shard in range(shards)]
-    return generate.figures(config, iteration, chunk_total) | rank.figures([m.figures for m in ranked if m])
+    committed = [store.manifest(layout.preferences(iteration, shard, shards)) for shard in range(shards)]
+    ranked = [manifest.figures for manifest in committed if manifest]
+    return generate.figures(config, iteration, chunk_total) | rank.figures(ranked), rank.distribution(ranked)
 
 
 def _leave(source: Path, target: str) -> None:

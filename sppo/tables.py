@@ -14,6 +14,7 @@ from sppo.errors import ConfigError
 
 _IDS = pa.list_(pa.int32())
 _FLOATS = pa.list_(pa.float32())
+_MATRIX = pa.list_(_FLOATS)
 
 
 def _schema(**columns: pa.DataType) -> pa.Schema:
@@ -58,8 +59,23 @@ PAIRS = _schema(
     rejected_ids=_IDS,
     chosen_logprobs=_FLOATS,
     rejected_logprobs=_FLOATS,
+    other_indices=_IDS,
+    p_others=_FLOATS,
+    other_ids=pa.list_(_IDS),
+    other_logprobs=_MATRIX,
 )
-"""One row a prompt: the most and the least preferred response with their win probabilities over pi_t."""
+"""One row a prompt: a preferred and a dispreferred response with their win probabilities over pi_t, and the further
+responses that are trained on, of which there may be none."""
+
+JUDGEMENTS = _schema(
+    prompt=pa.string(),
+    responses=pa.list_(pa.string()),
+    logits=_MATRIX,
+    probabilities=_MATRIX,
+    win_probabilities=_FLOATS,
+    best=pa.int32(),
+)
+"""One row a prompt of `sppo judge`: the raw K x K logits, P(y_i > y_j), each response's mean P, and the best one."""
 
 ANSWERS = _schema(prompt_id=pa.string(), prompt=pa.string(), sample=pa.int32(), text=pa.string(), tokens=pa.int32())
 """One row a held-out answer of one model."""
@@ -110,10 +126,17 @@ def _checked(path: Path, table: pa.Table) -> pa.Table:
         if column.null_count:
             row = next(i for i, value in enumerate(column) if not value.is_valid)
             raise ConfigError(f"{path}: column {name!r} has no value in row {row}")
-        if pa.types.is_list(column.type) and pc.list_flatten(column).null_count:
-            row = next(i for i, value in enumerate(column) if None in value.as_py())
-            raise ConfigError(f"{path}: column {name!r} has a list with a missing value in row {row}")
+        inner = column
+        while pa.types.is_list(inner.type):
+            inner = pc.list_flatten(inner)
+            if inner.null_count:
+                row = next(i for i, value in enumerate(column) if _has_gap(value.as_py()))
+                raise ConfigError(f"{path}: column {name!r} has a list with a missing value in row {row}")
     return table
+
+
+def _has_gap(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and any(map(_has_gap, value)))
 
 
 def _misfit(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> str:

@@ -29,11 +29,16 @@ from sppo.seeds import derive_seed
 from sppo.settings import TrainConfig
 from sppo.stopping import finishing_steps
 from sppo.store import Manifest, Store, open_store, run_once, scratch
-from sppo.update import Batch, Pair, Updater, group_of
+from sppo.update import Batch, Pair, Updater, group_of, targets_of
 
 
 def train(
-    config: RunConfig, iteration: int, model_uri: str, pairs: Sequence[Path], upstream: Mapping[str, float]
+    config: RunConfig,
+    iteration: int,
+    model_uri: str,
+    pairs: Sequence[Path],
+    upstream: Mapping[str, float],
+    distribution: Sequence[float] = (),
 ) -> tuple[str, Manifest]:
     """Train pi_{t+1} from pi_t on an iteration's pairs and commit it.
 
@@ -43,6 +48,7 @@ def train(
         model_uri: where pi_t is: the start of the training and its reference.
         pairs: the pairs tables of all shards.
         upstream: the iteration's figures of generate and rank, kept together with those of the training.
+        distribution: how often the judge's probabilities fell into each of equal bins of [0, 1], kept for the report.
 
     Returns:
         The URI of pi_{t+1} and its manifest, which holds the iteration's figures.
@@ -61,6 +67,7 @@ def train(
         key = layout.model(iteration)
 
         def work(output: Path) -> Mapping[str, float]:
+            (output / layout.DISTRIBUTION_FILE).write_text(json.dumps(list(distribution)))
             return {**upstream, **_train(config, iteration, folder, rows, checkpoints, output)}
 
         if group.first:
@@ -179,15 +186,14 @@ def _export(scorer: ResponseLogprobs, optimizer: RMSProp, folder: Path, output: 
 def _figures(log: Sequence[Mapping[str, float]], pairs: Sequence[Pair], config: TrainConfig) -> dict[str, float]:
     """The scalars of a training: means over its steps, and the end of the log-ratios."""
     last = log[-max(1, len(log) // 4) :]
-    chosen, rejected = (torch.tensor([pair[name] for pair in pairs]) for name in ("p_chosen", "p_rejected"))
     return {
         "train/loss": _mean(log, "loss"),
         "train/first_loss": log[0]["loss"],
-        "train/loss_at_start": loss_at_start(chosen, rejected, config.eta),
+        "train/loss_at_start": loss_at_start(map(targets_of, pairs), config.eta),
         "train/grad_norm": _mean(log, "grad_norm"),
         "train/mean_abs_log_ratio": _mean(last, "mean_abs_log_ratio"),
-        # The pairs are samples of pi_t, so the mean of -r estimates KL(pi_t || pi_theta).
-        "train/kl": -(_mean(last, "chosen_log_ratio") + _mean(last, "rejected_log_ratio")) / 2,
+        # The responses are samples of pi_t, so the mean of -r estimates KL(pi_t || pi_theta).
+        "train/kl": -_mean(last, "mean_log_ratio"),
         "train/steps": float(len(log)),
     }
 

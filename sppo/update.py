@@ -29,8 +29,18 @@ class Batch:
 
 
 def group_of(pair: Pair) -> Group:
-    """A pair's prompt with its chosen and its rejected response."""
-    return Group(pair["prompt_ids"], [pair["chosen_ids"], pair["rejected_ids"]])
+    """A pair's prompt with its chosen, its rejected and its further responses."""
+    return Group(pair["prompt_ids"], [pair["chosen_ids"], pair["rejected_ids"], *pair["other_ids"]])
+
+
+def reference_of(pair: Pair) -> list[list[float]]:
+    """The stored log-probabilities of the tokens of each of a pair's responses, in the order of `group_of`."""
+    return [pair["chosen_logprobs"], pair["rejected_logprobs"], *pair["other_logprobs"]]
+
+
+def targets_of(pair: Pair) -> torch.Tensor:
+    """P(y > pi_t | x) of each of a pair's responses, in the order of `group_of`; shape (n,)."""
+    return torch.tensor([pair["p_chosen"], pair["p_rejected"], *pair["p_others"]])
 
 
 def divide(pairs: Sequence[Pair], workers: int, budget: int) -> list[list[list[Pair]]]:
@@ -103,12 +113,13 @@ class Updater:
     def _step(self, batch: Batch, rate: float) -> dict[str, float]:
         passes = divide(batch.pairs, self.group.size, self.budget)[self.group.rank]
         self.optimizer.several = len(passes) > 1
-        sums = [0.0] * 4
+        sums = [0.0] * 5
         bad: list[str] = []
         for pairs in passes:
             losses, ratios = pair_losses(self.scorer, pairs or batch.pairs[:1], self.config.eta)
             if pairs:
-                for index, value in enumerate((losses, ratios[:, 0], ratios[:, 1], ratios.abs().mean(dim=1))):
+                shown = torch.stack([torch.stack([r[0], r[1], r.mean(), r.abs().mean()]) for r in ratios])
+                for index, value in enumerate((losses, *shown.T)):
                     sums[index] += float(value.detach().sum())
                 finite = losses.detach().isfinite().tolist()
                 bad += [pair["prompt_id"] for pair, fine in zip(pairs, finite, strict=True) if not fine]
@@ -117,7 +128,7 @@ class Updater:
             (losses.sum() * scale).backward()
             if len(passes) > 1:  # sharded gradients arrive without a word
                 self.optimizer.accumulate()
-        loss, chosen, rejected, size = (total / len(batch.pairs) for total in self.group.sum(sums))
+        loss, chosen, rejected, mean, size = (total / len(batch.pairs) for total in self.group.sum(sums))
         norm = self.optimizer.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.forget()
@@ -134,23 +145,23 @@ class Updater:
             "grad_norm": norm,
             "chosen_log_ratio": chosen,
             "rejected_log_ratio": rejected,
+            "mean_log_ratio": mean,
             "mean_abs_log_ratio": size,
         }
 
 
-def pair_losses(scorer: ResponseLogprobs, pairs: Sequence[Pair], eta: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses of shape (pairs,) and log-ratios (chosen, rejected) of shape (pairs, 2), in nats.
+def pair_losses(scorer: ResponseLogprobs, pairs: Sequence[Pair], eta: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Losses of shape (pairs,), and each pair's log-ratios of shape (its responses,), in nats.
 
     The reference log-probabilities are those that the sampler stored: no reference model is needed.
     """
     row = pack([group_of(pair) for pair in pairs], scorer.device)
     policy = torch.stack([values.sum() for values in scorer(row).split(row.response_lengths)])
-    columns = {
-        name: torch.tensor([pair[name] for pair in pairs], device=policy.device) for name in ("p_chosen", "p_rejected")
-    }
-    reference = [math.fsum(pair[name]) for pair in pairs for name in ("chosen_logprobs", "rejected_logprobs")]
-    ratios = (policy - torch.tensor(reference, device=policy.device)).reshape(-1, 2)
-    return sppo_loss(ratios[:, 0], ratios[:, 1], columns["p_chosen"], columns["p_rejected"], eta), ratios
+    reference = [math.fsum(logprobs) for pair in pairs for logprobs in reference_of(pair)]
+    targets = [targets_of(pair).to(policy.device) for pair in pairs]
+    ratios = (policy - torch.tensor(reference, device=policy.device)).split([len(p) for p in targets])
+    losses = [sppo_loss(ratio, p, eta) for ratio, p in zip(ratios, targets, strict=True)]
+    return torch.stack(losses), list(ratios)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -34,6 +34,14 @@ def _judgements_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Ite
         os.environ["SPPO_CACHE"] = before
 
 
+NO_OTHERS: dict[str, list[Any]] = {"other_indices": [], "p_others": [], "other_ids": [], "other_logprobs": []}
+"""What `tables.PAIRS` holds beside a pair of which only the two responses are trained on."""
+COUNTED = (
+    "seconds", "judge/asked", "judge/cached", "squared_margin", "entries", "duplicates", "responses", "cycles",
+    "triads", "different", "orders_agree", "bias", "decided", "longer", "pairs", "prompts", "p_chosen", "p_rejected",
+    "chosen_tokens", "rejected_tokens", *(f"p_bin_{index:02}" for index in range(20)),
+)  # fmt: skip
+"""What rank counts in a shard."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

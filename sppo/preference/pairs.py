@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from sppo.errors import ConfigError
 from sppo.seeds import derive_seed
@@ -31,31 +32,48 @@ def read_pairs(path: str) -> list[Pair]:
     Raises:
         ConfigError: naming the file, the line and the column.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"{path}: no such file of preference pairs")
-    if not path.endswith((".jsonl", ".jsonl.gz")):
-        raise ConfigError(f"{path}: preference pairs are read from .jsonl or .jsonl.gz")
-    pairs = []
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                pairs.append(_parse(line, f"{path}, line {number}"))
-    except (gzip.BadGzipFile, UnicodeDecodeError, EOFError) as error:
-        raise ConfigError(f"{path}: not readable as UTF-8 JSON lines ({error})") from None
+    pairs = [_parse(row, where) for row, where in json_lines(path, "preference pairs")]
     if not pairs:
         raise ConfigError(f"{path}: holds no preference pairs")
     return pairs
 
 
-def _parse(line: str, where: str) -> Pair:
+def json_lines(path: str, what: str) -> Iterator[tuple[Any, str]]:
+    """Each line of a .jsonl or .jsonl.gz file as JSON, with the file and line for messages.
+
+    Args:
+        path: the file.
+        what: what it holds, in the plural, for messages.
+
+    Raises:
+        ConfigError: naming the file, and the line where there is one.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such file of {what}")
+    if not path.endswith((".jsonl", ".jsonl.gz")):
+        raise ConfigError(f"{path}: {what} are read from .jsonl or .jsonl.gz")
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{where}: not JSON ({error.msg})") from None
+        with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                where = f"{path}, line {number}"
+                try:
+                    yield json.loads(line), where
+                except json.JSONDecodeError as error:
+                    raise ConfigError(f"{where}: not JSON ({error.msg})") from None
+    except (gzip.BadGzipFile, UnicodeDecodeError, EOFError) as error:
+        raise ConfigError(f"{path}: not readable as UTF-8 JSON lines ({error})") from None
+
+
+def _parse(row: Any, where: str) -> Pair:
     for column in COLUMNS:
-        if not isinstance(row, dict) or not isinstance(row.get(column), str):
-            raise ConfigError(f"{where}: column {column!r} is missing or not a string")
+        if not isinstance(row, dict) or not is_text(row.get(column)):
+            raise ConfigError(f"{where}: column {column!r} is missing or not a string of Unicode characters")
     return Pair(row["prompt"], row["chosen"], row["rejected"], str(row.get("group", row["prompt"])))
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value of JSON is a string of characters; it can hold half a surrogate pair, which is none."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def split(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list[Pair], list[Pair]]:

@@ -3,6 +3,7 @@
 from sppo.report.card import model_card
 from sppo.report.collect import IterationReport, RunReport, Sample, collect
 from sppo.report.figures import SUMMARY_COLUMNS, summary_rows
+from sppo.report.plots import distribution_svg
 from sppo.report.render import render_html, render_markdown
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "RunReport",
     "Sample",
     "collect",
+    "distribution_svg",
     "model_card",
     "render_html",
     "render_markdown",

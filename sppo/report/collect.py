@@ -43,6 +43,8 @@ class IterationReport:
     digest: str
     """Digest of the committed evaluation."""
     training_log: Sequence[Mapping[str, float]]
+    distribution: Sequence[float]
+    """How many of the judge's probabilities lie in each of equal bins of [0, 1]."""
     samples: Sequence[Sample]
 
 
@@ -117,6 +119,7 @@ def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manif
             f"{store.uri}/{layout.model(iteration)}: evaluated but no longer there; resume the run"
         )
     log = read_committed(store, layout.model(iteration), layout.TRAINING_LOG_FILE).decode()
+    distribution = json.loads(read_committed(store, layout.model(iteration), layout.DISTRIBUTION_FILE))
     comparisons = tables.read(folder / layout.COMPARISONS_FILE, tables.COMPARISONS)
     return IterationReport(
         iteration=iteration,
@@ -128,6 +131,7 @@ def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manif
         inputs=evaluated.inputs,
         digest=evaluated.digest(),
         training_log=tuple(json.loads(line) for line in log.splitlines()),
+        distribution=tuple(distribution),
         samples=_samples(store, verdict["answers"], comparisons, config.evaluate.panel),
     )
 

@@ -63,10 +63,12 @@ FIGURES: dict[str, Figure] = {
     ),
     "pairs/mean_p_chosen": Figure("P of the chosen response", "Mean probability of beating the policy itself."),
     "pairs/mean_p_rejected": Figure("P of the rejected response", "The same for the rejected one."),
-    "pairs/kept_fraction": Figure("prompts that gave a pair", "Share of prompts; the others' responses are all equal."),
+    "pairs/kept_fraction": Figure("prompts that gave a pair", "Share of prompts; others show too little preference."),
     "pairs/length_gap": Figure(
         "length gap of the pairs", "Tokens of the chosen response less the rejected one's, mean."
     ),
+    "pairs/chosen_length": Figure("length of the chosen response", "Tokens, mean over the pairs."),
+    "pairs/rejected_length": Figure("length of the rejected response", "The same for the rejected one."),
     "rank/saturation": Figure(
         "judge's saturation",
         "RMS of P - 1/2, over 1/2: at 1 every verdict is certain; equal responses count as P = 1/2.",
@@ -75,9 +77,21 @@ FIGURES: dict[str, Figure] = {
     "rank/intransitive_fraction": Figure(
         "intransitive triads", "Share of response triples, ties aside, that the judge ranks in a circle."
     ),
-    "rank/comparisons_per_second": Figure(
-        "judging speed", "Ordered pairs of a prompt's responses a second, equal ones included."
+    "rank/order_agreement": Figure(
+        "both orders agree",
+        "Share of pairs where the judge does not prefer another one when they change places.",
     ),
+    "rank/position_bias": Figure(
+        "position bias", "Mean logit in favour of whichever response is shown first; 0 is none."
+    ),
+    "rank/longer_preferred": Figure(
+        "longer response preferred", "Share of pairs of different length where the judge prefers the longer one."
+    ),
+    "rank/comparisons_per_second": Figure(
+        "judging speed", "Comparisons that the preference model was asked, a second; those known already cost nothing."
+    ),
+    "judge/asked": Figure("comparisons asked", "Comparisons in one order that the preference model computed."),
+    "judge/cached": Figure("comparisons known already", "Comparisons that were found on disk instead."),
     "rank/seconds": Figure("judging time", "Seconds in the preference model, summed over the shards."),
     "generate/tokens_per_second": Figure("sampling speed", "Tokens a second."),
     "generate/truncated_fraction": Figure("truncated responses", "Share of responses cut at the token limit."),

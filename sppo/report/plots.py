@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
 
-from sppo.report.collect import RunReport
+from sppo.report.collect import IterationReport, RunReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,8 @@ _SERIES = ("#020202", "#030303", "#040404")
 _CSS = {_INK: "currentColor", **{color: f"var(--series-{i})" for i, color in enumerate(_SERIES, start=1)}}
 _MARKERS, _LINES = ("o", "s", "^"), ("-", "--", ":")
 _SIZE = (5.6, 3.0)  # inches
+_OF_ITS_OWN = "color: #1c2128; background: #fff; --series-1: #0b62c1"
+"""The page's colours, for a drawing without the page."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,13 @@ CHARTS = (
         line=0.5,
     ),
     Chart(
+        "pair-length",
+        "Length of the training pairs' responses",
+        "tokens",
+        (("pairs/chosen_length", "chosen"), ("pairs/rejected_length", "rejected")),
+        line=0.0,
+    ),
+    Chart(
         "responses",
         "The training responses",
         "share",
@@ -137,6 +146,27 @@ CHARTS = (
         "The judge on the training responses",
         "share",
         (("rank/saturation", "saturation"), ("rank/intransitive_fraction", "intransitive triads")),
+        line=0.0,
+    ),
+    Chart(
+        "judge-bias",
+        "What sways the judge on the training responses",
+        "share",
+        (("rank/order_agreement", "both orders agree"), ("rank/longer_preferred", "the longer one is preferred")),
+        line=0.5,
+    ),
+    Chart(
+        "position-bias",
+        "Position bias of the judge",
+        "logits",
+        (("rank/position_bias", "in favour of the response shown first"),),
+        line=0.0,
+    ),
+    Chart(
+        "comparisons",
+        "Comparisons of the training responses",
+        "comparisons",
+        (("judge/asked", "asked"), ("judge/cached", "known already")),
         line=0.0,
     ),
     Chart(
@@ -162,7 +192,13 @@ CHARTS = (
 
 def drawings(report: RunReport) -> list[Drawing]:
     """Every chart for which the run has figures, the same bytes for the same report."""
-    return [*_over_iterations(report), *_over_steps(report)]
+    distributions = [_distribution(each) for each in report.iterations if each.distribution]
+    return [*_over_iterations(report), *_over_steps(report), *distributions]
+
+
+def distribution_svg(iteration: IterationReport) -> str:
+    """An iteration's distribution of P as an SVG file of its own."""
+    return _distribution(iteration).svg.replace("<svg ", f'<svg style="{_OF_ITS_OWN}" ', 1)
 
 
 def _over_iterations(report: RunReport) -> Iterator[Drawing]:
@@ -223,6 +259,20 @@ def _over_steps(report: RunReport) -> Iterator[Drawing]:
             if each is not report.iterations[-1]:
                 axes.axvline(start + 0.5, color=_INK, alpha=0.35, linewidth=0.8)
         yield _finish(figure, axes, name, title, 0.0 if unit == "nats" else None)
+
+
+def _distribution(iteration: IterationReport) -> Drawing:
+    """How sure the judge was: pairs of different responses by their P, each counted one half as P and as 1 - P."""
+    from matplotlib.ticker import MultipleLocator
+
+    number, bins = iteration.iteration, len(iteration.distribution)
+    figure, axes = _axes(f"P that one response beats another, iteration {number}", "pairs of responses")
+    axes.xaxis.set_major_locator(MultipleLocator(0.1))
+    axes.set_xlim(0, 1)
+    edges = [index / bins for index in range(bins)]
+    axes.bar(edges, iteration.distribution, 1 / max(bins, 1), align="edge", color=_SERIES[0], edgecolor=_INK)
+    title = f"The judge's probabilities in iteration {number}"
+    return _finish(figure, axes, f"distribution-{number}", title, None)
 
 
 def _axes(x: str, y: str) -> tuple[Figure, Axes]:

@@ -21,6 +21,7 @@ from sppo import layout, tables
 from sppo.config import resolve
 from sppo.policy import load_policy
 from sppo.store import Store, open_store, run_once
+from tests.conftest import COUNTED, NO_OTHERS
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -35,11 +36,6 @@ SETTINGS = {
 }
 PAIRS = 9
 """So that the last batch of four holds a single pair: less than there are workers."""
-COUNTED = (
-    "seconds", "comparisons", "squared_margin", "entries", "duplicates", "responses", "cycles", "triads", "pairs",
-    "prompts", "p_chosen", "p_rejected", "length_gap",
-)  # fmt: skip
-"""What rank counts in a shard."""
 
 
 def pairs() -> list[dict[str, Any]]:
@@ -55,7 +51,7 @@ def pairs() -> list[dict[str, Any]]:
         logprobs = {f"{side}_logprobs": [-6.0] * len(ids[f"{side}_ids"]) for side in ("chosen", "rejected")}
         rows.append(
             {"prompt_id": f"p{i}", "prompt": "?", "chosen": "", "rejected": "", "chosen_index": 0, "rejected_index": 1,
-             "p_chosen": 0.55 + 0.04 * i, "p_rejected": 0.5 - 0.04 * i, **ids, **logprobs}
+             "p_chosen": 0.55 + 0.04 * i, "p_rejected": 0.5 - 0.04 * i, **ids, **logprobs, **NO_OTHERS}
         )  # fmt: skip
     return rows
 

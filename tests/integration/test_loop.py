@@ -14,6 +14,7 @@ from sppo.objective import loss_at_start
 from sppo.seeds import derive_seed
 from sppo.store import Manifest, open_store
 from sppo.train import plan, read_pairs
+from sppo.update import targets_of
 from tests.integration.conftest import SETTINGS, Command
 
 
@@ -47,8 +48,7 @@ def test_prompt_parts_are_disjoint(whole_run: Path) -> None:
 def test_first_loss_is_its_closed_form(whole_run: Path, iteration: int) -> None:
     config = config_of(whole_run)
     first = plan(pairs_of(whole_run, iteration), config.train, derive_seed(config.seed, "train", iteration))[0]
-    chosen, rejected = (torch.tensor([pair[name] for pair in first.pairs]) for name in ("p_chosen", "p_rejected"))
-    expected = loss_at_start(chosen, rejected, config.train.eta)
+    expected = loss_at_start(map(targets_of, first.pairs), config.train.eta)
     row = training_log(whole_run, iteration)[0]
     # The log-ratios of the first step are the differences between sampler and trainer: the loss is a squared distance,
     # so its root moves by no more than their size.

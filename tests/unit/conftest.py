@@ -123,11 +123,14 @@ def _trained(t: int, model: Path | None, output: Path) -> dict[str, float]:
             "grad_norm": 3.0,
             "chosen_log_ratio": 0.1 * step,
             "rejected_log_ratio": -0.2 * step,
+            "mean_log_ratio": -0.05 * step,
             "mean_abs_log_ratio": 0.15 * step,
         }
         for step in range(4)
     ]
     (output / layout.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    counts = [float(abs(2 * index - 19)) for index in range(20)]
+    (output / layout.DISTRIBUTION_FILE).write_text(json.dumps(counts))
     return {
         "train/loss": 987.5 + t,
         "train/mean_abs_log_ratio": 1.25 * t,

@@ -78,7 +78,7 @@ def test_a_training_step_of_trl_is_twice_ours(tiny_llama, tmp_path):
     chosen, rejected = (log_probabilities(trainer, policy) - reference).chunk(2)
     assert torch.cat([chosen, rejected]).abs().min() > 0.5  # the two models differ: the log-ratios count
     one = torch.ones_like(chosen)
-    loss = sppo_loss(chosen, rejected, one, 0 * one, ETA).mean()
+    loss = sppo_loss(torch.stack([chosen, rejected], -1), torch.stack([one, 0 * one], -1), ETA).mean()
     gradients = torch.autograd.grad(loss, list(policy.parameters()))
     before = [weight.detach().clone() for weight in policy.parameters()]
 
@@ -112,8 +112,7 @@ def test_half_of_sppo_hard_and_of_its_gradient_by_the_log_ratios(trainer, batch,
     inputs, policy = batch
     reference = policy - torch.tensor(wanted)
     log_ratios = (policy - reference).requires_grad_()
-    p_chosen, p_rejected = (torch.full((len(PAIRS),), p) for p in winners)
-    ours = sppo_loss(*log_ratios.chunk(2), p_chosen, p_rejected, eta).mean()
+    ours = sppo_loss(torch.stack(log_ratios.chunk(2), -1), torch.tensor(winners), eta).mean()
     (our_gradient,) = torch.autograd.grad(ours, log_ratios)
 
     # TRL's chosen response is the one that wins.

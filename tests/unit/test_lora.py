@@ -21,6 +21,7 @@ from sppo.publish import publish
 from sppo.store import open_store
 from sppo.train import _load, train
 from sppo.update import Batch, Updater, group_of
+from tests.conftest import NO_OTHERS
 
 RANK = 2
 SETTINGS = {
@@ -48,6 +49,7 @@ def pairs(tiny_llama):
         with torch.no_grad():
             ((chosen, rejected),) = scorer.of([Group(prompt, responses)])
         row = {"prompt_id": f"prompt-{i}", "prompt": "?", "prompt_ids": prompt, "p_chosen": 0.9, "p_rejected": 0.2}
+        row |= NO_OTHERS
         for index, (role, logprobs) in enumerate((("chosen", chosen), ("rejected", rejected))):
             row |= {role: "", f"{role}_index": index, f"{role}_ids": responses[index]}
             row[f"{role}_logprobs"] = logprobs.tolist()

@@ -43,7 +43,7 @@ def ours(r, p, eta, ratios, probabilities):
     """The same loss and derivatives from the code, as float64."""
     r_w, r_l = (torch.tensor(row, dtype=ratios, requires_grad=True) for row in r)
     p_w, p_l = (torch.tensor(row, dtype=probabilities) for row in p)
-    loss = sppo_loss(r_w, r_l, p_w, p_l, eta)
+    loss = sppo_loss(torch.stack([r_w, r_l], -1), torch.stack([p_w, p_l], -1), eta)
     loss.sum().backward()
     return loss.detach().double().numpy(), np.stack([r_w.grad.double().numpy(), r_l.grad.double().numpy()])
 
@@ -77,9 +77,31 @@ def test_away_from_the_target_a_millionth_is_kept(ratios, probabilities, pairs, 
 def test_the_loss_at_the_start_has_a_closed_form(pairs, eta):
     _, p = columns(pairs)
     expected = eta**2 / 2 * ((p - 0.5) ** 2).sum(axis=0).mean()
-    assert loss_at_start(*torch.tensor(p), eta) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert loss_at_start(torch.tensor(p).T, eta) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_the_loss_vanishes_at_the_targets():
-    p_w, p_l = torch.tensor([0.9]), torch.tensor([0.25])
-    assert float(sppo_loss(1000 * (p_w - 0.5), 1000 * (p_l - 0.5), p_w, p_l, 1000.0)) == 0
+    p = torch.tensor([0.9, 0.25, 0.5])
+    assert float(sppo_loss(1000 * (p - 0.5), p, 1000.0)) == 0
+
+
+@given(PAIRS, ETAS)
+def test_the_loss_of_a_pair_is_the_papers_to_the_last_bit(pairs, eta):
+    r, p = (torch.tensor(each, dtype=torch.float32) for each in columns(pairs))
+    chosen, rejected = r - eta * (p - 0.5)
+    assert torch.equal(sppo_loss(r.T, p.T, eta), (chosen.square() + rejected.square()) / 2)
+
+
+@given(st.lists(st.tuples(LOG_RATIOS, PROBABILITIES), min_size=1, max_size=6), ETAS, st.data())
+def test_the_loss_of_many_responses_is_their_mean_in_any_order(responses, eta, data):
+    shuffled = data.draw(st.permutations(responses))
+    r, p = torch.tensor(responses, dtype=torch.float64).T
+    expected = np.mean([(each - eta * (wins - 0.5)) ** 2 for each, wins in responses])
+    assert float(sppo_loss(r, p, eta)) == pytest.approx(expected, rel=1e-12)
+    assert float(sppo_loss(*torch.tensor(shuffled, dtype=torch.float64).T, eta)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_loss_at_the_start_weighs_prompts_alike():
+    """By hand: (0.2^2 + 0.2^2)/2 = 0.04 of a pair, (0.3^2 + 0 + 0.3^2)/3 = 0.06 of three responses, mean 0.05."""
+    targets = [torch.tensor([0.7, 0.3]), torch.tensor([0.8, 0.5, 0.2])]
+    assert loss_at_start(targets, 10.0) == pytest.approx(100 * 0.05)

@@ -13,7 +13,15 @@ from rich.table import Table
 from sppo import layout
 from sppo.config import resolve
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.report import SUMMARY_COLUMNS, collect, model_card, render_html, render_markdown, summary_rows
+from sppo.report import (
+    SUMMARY_COLUMNS,
+    collect,
+    distribution_svg,
+    model_card,
+    render_html,
+    render_markdown,
+    summary_rows,
+)
 from sppo.report.card import overrides
 from sppo.report.escape import code, escape_markdown
 from sppo.report.figures import FIGURES
@@ -213,7 +221,7 @@ def with_every_figure(report):
 def test_charts_are_wellformed_and_take_the_page_colours(play_run):
     run = play_run()
     drawn = drawings(with_every_figure(collect(run.config, run.store)))
-    assert len(drawn) == len(CHARTS) + 2
+    assert len(drawn) == len(CHARTS) + 2 + 2, "charts over iterations, over steps, and a distribution an iteration"
     for drawing in drawn:
         root = ElementTree.fromstring(drawing.svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("aria-label") == drawing.title
@@ -232,6 +240,27 @@ def test_every_series_of_a_chart_is_drawn_and_named(play_run):
         for index, (_, label) in enumerate(chart.series, start=1):
             assert len(chart.series) == 1 or label in words
             assert f"var(--series-{index})" in drawing.svg
+
+
+def test_the_distribution_of_probabilities_is_drawn_for_every_iteration(play_run):
+    run = play_run()
+    report = collect(run.config, run.store)
+    assert [each.distribution[0] for each in report.iterations] == [19, 19]
+    drawn = drawings(report)[-2:]
+    assert [drawing.title for drawing in drawn] == [f"The judge's probabilities in iteration {t}" for t in (1, 2)]
+    bars = [path for path in drawn[0].svg.split("<path") if "fill: var(--series-1)" in path]
+    assert len(bars) == 20
+    silent = replace(report, iterations=[replace(each, distribution=()) for each in report.iterations])
+    assert len(drawings(silent)) == len(drawings(report)) - 2
+
+
+def test_a_distribution_is_also_a_file_with_its_own_colours(play_run):
+    run = play_run()
+    svg = distribution_svg(collect(run.config, run.store).iterations[1])
+    root = ElementTree.fromstring(svg)
+    assert "--series-1: #" in root.get("style") and "color: #" in root.get("style")
+    words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert any("iteration 2" in word for word in words)
 
 
 def test_a_figure_that_was_not_measured_has_no_chart(play_run):

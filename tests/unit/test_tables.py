@@ -10,21 +10,19 @@ from hypothesis import strategies as st
 from sppo import tables
 from sppo.errors import ConfigError
 
-SCHEMAS = ["PROMPTS", "RESPONSES", "PREFERENCES", "PAIRS", "ANSWERS", "COMPARISONS"]
+SCHEMAS = ["PROMPTS", "RESPONSES", "PREFERENCES", "PAIRS", "JUDGEMENTS", "ANSWERS", "COMPARISONS"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 INT32 = st.integers(-(2**31), 2**31 - 1)
 FLOAT32 = st.floats(width=32, allow_nan=False)
-VALUES = {
-    pa.string(): TEXT,
-    pa.int32(): INT32,
-    pa.float32(): FLOAT32,
-    pa.list_(pa.int32()): st.lists(INT32, max_size=5),
-    pa.list_(pa.float32()): st.lists(FLOAT32, max_size=5),
-}
+VALUES = {pa.string(): TEXT, pa.int32(): INT32, pa.float32(): FLOAT32}
+
+
+def values_of(kind: pa.DataType) -> st.SearchStrategy:
+    return st.lists(values_of(kind.value_type), max_size=4) if pa.types.is_list(kind) else VALUES[kind]
 
 
 def rows_of(schema: pa.Schema) -> st.SearchStrategy[list[dict]]:
-    return st.lists(st.fixed_dictionaries({field.name: VALUES[field.type] for field in schema}), max_size=6)
+    return st.lists(st.fixed_dictionaries({field.name: values_of(field.type) for field in schema}), max_size=6)
 
 
 def answer(**changes) -> dict:
@@ -64,6 +62,18 @@ def test_a_gap_in_a_list_is_not_written(tmp_path):
     rows = [{"prompt_id": "p", "prompt": "Why?", "prompt_ids": ids} for ids in ([1, 2], [], [3, None])]
     with pytest.raises(ConfigError, match="'prompt_ids' has a list with a missing value in row 2"):
         tables.write(tmp_path / "prompts.parquet", tables.PROMPTS, rows)
+
+
+@pytest.mark.parametrize("gap", [[[1.0], None], [[1.0], [None]], [[None, 0.5]]])
+def test_a_gap_in_a_list_of_lists_is_neither_written_nor_read(tmp_path, gap):
+    good = {"prompt": "?", "responses": ["a"], "probabilities": [[0.5]], "win_probabilities": [0.5], "best": 0}
+    rows = [good | {"logits": values} for values in ([[0.0]], [], gap)]
+    path = tmp_path / "judged.parquet"
+    with pytest.raises(ConfigError, match="'logits' has a list with a missing value in row 2"):
+        tables.write(path, tables.JUDGEMENTS, rows)
+    pq.write_table(pa.Table.from_pylist(rows, schema=tables.JUDGEMENTS), path)
+    with pytest.raises(ConfigError, match="'logits' has a list with a missing value in row 2"):
+        tables.read(path, tables.JUDGEMENTS)
 
 
 def parquet(path: Path, **columns: pa.Array) -> Path:

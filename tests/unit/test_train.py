@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 
@@ -19,7 +20,8 @@ from sppo.policy import load_policy, save_policy
 from sppo.settings import TrainConfig
 from sppo.store import open_store
 from sppo.train import plan, read_pairs, train
-from sppo.update import Batch, Updater, divide, group_of
+from sppo.update import Batch, Updater, divide, group_of, reference_of, targets_of
+from tests.conftest import NO_OTHERS
 
 SETTINGS = {
     "train.dtype": "float32",
@@ -66,6 +68,7 @@ def sampled(tiny_llama):
                 "chosen_logprobs": chosen.tolist(),
                 "rejected_logprobs": rejected.tolist(),
                 **ids,
+                **NO_OTHERS,
             }
         )
     return pairs
@@ -74,6 +77,27 @@ def sampled(tiny_llama):
 @pytest.fixture
 def pairs(sampled):
     return [dict(pair) for pair in sampled]
+
+
+@pytest.fixture
+def of_many(sampled, tiny_llama):
+    """The same with up to three further responses a prompt, as `rank.selection=all` gives."""
+    scorer, generator = scorer_of(tiny_llama), torch.Generator().manual_seed(1)
+    rows = []
+    for number, pair in enumerate(sampled):
+        others = [torch.randint(0, 256, (4 + i,), generator=generator).tolist() for i in range(number % 4)]
+        with torch.no_grad():
+            (logprobs,) = scorer.of([Group(pair["prompt_ids"], others)]) if others else ([],)
+        rows.append(
+            pair
+            | {
+                "other_indices": list(range(2, 2 + len(others))),
+                "p_others": [0.45 + 0.02 * i for i in range(len(others))],
+                "other_ids": others,
+                "other_logprobs": [each.tolist() for each in logprobs],
+            }
+        )
+    return rows
 
 
 @pytest.fixture
@@ -247,7 +271,8 @@ def test_a_gradient_that_is_not_finite_names_the_prompts(tiny_llama, pairs):
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(1, 5), st.integers(1, 60))
 def test_workers_share_a_batch(sizes, workers, budget):
     pairs = [
-        {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3] * size, "id": i} for i, size in enumerate(sizes)
+        {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3] * size, "id": i, **NO_OTHERS}
+        for i, size in enumerate(sizes)
     ]
     shares = divide(pairs, workers, budget)
     assert sorted(pair["id"] for share in shares for run in share for pair in run) == list(range(len(pairs)))
@@ -279,8 +304,7 @@ def test_the_optimizer_is_pytorchs(dtype, monkeypatch):
 
 def test_the_first_loss_is_the_closed_form(tiny_llama, pairs):
     _, row, _ = step(tiny_llama, pairs, 100)
-    chosen, rejected = (torch.tensor([pair[name] for pair in pairs]) for name in ("p_chosen", "p_rejected"))
-    assert row["loss"] == pytest.approx(loss_at_start(chosen, rejected, 1000.0), rel=1e-4)
+    assert row["loss"] == pytest.approx(loss_at_start(map(targets_of, pairs), 1000.0), rel=1e-4)
     assert row["mean_abs_log_ratio"] == pytest.approx(0, abs=1e-4)
     assert row["learning_rate"] == 1e-3
 
@@ -294,6 +318,64 @@ def test_the_audit_replaces_log_probabilities_that_are_not_the_models(tiny_llama
     for pair, true in zip(pairs, sampled, strict=True):
         for name in ("chosen_logprobs", "rejected_logprobs"):
             assert pair[name] == pytest.approx(true[name], abs=1e-4)
+
+
+@pytest.mark.parametrize("budget", [1, 60, 10_000])
+def test_training_on_many_responses_is_training_on_one_sequence_after_the_other(tiny_llama, of_many, budget):
+    """The loss is the mean over prompts of the mean over a prompt's responses, whatever shares a pass with whatever."""
+    for pair in of_many:  # another reference than the policy, so that the log-ratios count
+        shifted = [[value - 0.01 * i for value in own] for i, own in enumerate(reference_of(pair), start=1)]
+        pair |= {"chosen_logprobs": shifted[0], "rejected_logprobs": shifted[1], "other_logprobs": shifted[2:]}
+    gradients, row, _ = step(tiny_llama, of_many, budget)
+
+    model, losses, ratios = load_policy(tiny_llama, "float32"), [], []
+    for pair in of_many:
+        of_pair = []
+        for ids, stored in zip(group_of(pair).responses, reference_of(pair), strict=True):
+            logits = model(torch.tensor([[*pair["prompt_ids"], *ids]])).logits[0, len(pair["prompt_ids"]) - 1 : -1]
+            of_pair.append(logits.log_softmax(-1)[range(len(ids)), ids].sum() - sum(stored))
+        ratios.append(torch.stack(of_pair))
+        losses.append((ratios[-1] - 1000.0 * (targets_of(pair) - 0.5)).square().mean())
+    loss = torch.stack(losses).mean()
+    loss.backward()
+
+    assert row["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert row["mean_log_ratio"] == pytest.approx(sum(r.mean().item() for r in ratios) / len(ratios), abs=1e-4)
+    assert row["mean_abs_log_ratio"] == pytest.approx(
+        sum(r.abs().mean().item() for r in ratios) / len(ratios), abs=1e-4
+    )
+    expected = {f"model.{name}": weight.grad for name, weight in model.named_parameters()}
+    assert gradients.keys() <= expected.keys() and len(gradients) > 10
+    for name, own in gradients.items():
+        torch.testing.assert_close(own, expected[name], rtol=1e-4, atol=1e-5 * float(expected[name].abs().max()))
+
+
+def test_many_responses_are_trained_on_and_audited(tmp_path, tiny_llama, of_many):
+    path = tmp_path / "pairs.parquet"
+    tables.write(path, tables.PAIRS, of_many)
+    config = configure(tmp_path / "run", **{"train.global_batch": 8, "train.epochs": 4, "train.schedule_epochs": 4})
+    counts = [1.0, 2.0]
+    _, manifest = train(config, 1, str(tiny_llama), [path], {}, counts)
+    figures = manifest.figures
+    assert figures["train/first_loss"] == pytest.approx(figures["train/loss_at_start"], rel=1e-4)
+    assert figures["train/loss"] < figures["train/first_loss"]
+    assert figures["train/reference_audit_max_abs"] < 1e-3
+    folder = open_store(config.output_uri).fetch(layout.model(1))
+    assert json.loads((folder / layout.DISTRIBUTION_FILE).read_text()) == counts
+
+
+def test_the_audit_covers_further_responses(tiny_llama, of_many):
+    true = [reference_of(pair) for pair in of_many]
+    spoiled = next(pair for pair in of_many if pair["other_logprobs"])
+    spoiled["other_logprobs"] = [[value - 100.0 for value in own] for own in spoiled["other_logprobs"]]
+    figures = audit_reference(
+        scorer_of(tiny_llama), of_many, TrainConfig(dtype="float32", audit_fraction=1.0), 0, ALONE
+    )
+    assert figures["train/reference_recomputed"] == 1
+    assert figures["train/reference_audit_max_abs"] == pytest.approx(100, rel=1e-3)
+    for pair, expected in zip(of_many, true, strict=True):
+        for own, other in zip(reference_of(pair), expected, strict=True):
+            assert own == pytest.approx(other, abs=1e-4)
 
 
 def test_the_audit_leaves_small_differences_alone(tiny_llama, pairs):

@@ -17,14 +17,10 @@ from sppo.config import resolve
 from sppo.models import model_digest
 from sppo.store import open_store, run_once
 from sppo.trainjob.spec import job_name
+from tests.conftest import COUNTED, NO_OTHERS
 from tests.unit.trainjob.conftest import JOBS, terminated
 
 SHARDS = 2
-COUNTED = (
-    "seconds", "comparisons", "squared_margin", "entries", "duplicates", "responses", "cycles", "triads", "pairs",
-    "prompts", "p_chosen", "p_rejected", "length_gap",
-)  # fmt: skip
-"""What rank counts in a shard."""
 
 
 @pytest.fixture
@@ -75,6 +71,7 @@ def pair(number: int) -> dict:
         "chosen_index": 0, "rejected_index": 1, "p_chosen": 0.9, "p_rejected": 0.2,
         **{f"{side}_ids": tokens for side, tokens in ids.items()},
         **{f"{side}_logprobs": [-5.0] * 4 for side in ids},
+        **NO_OTHERS,
     }  # fmt: skip
 
 
