@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sppo import layout, tables
 from sppo.config import RunConfig
 from sppo.length_control import length_controlled_win_rate, length_matched

@@ -34,15 +34,15 @@ def decide(config: RunConfig, iteration: int, figures: Mapping[str, float]) -> V
     against, ends = list(_against(gate, figures)), list(_ends(config, iteration, figures))
     decision: Decision = "keep-previous" if against else "stop" if ends else "continue"
     seen = f"the win rate over the previous model is {_interval(figures, WIN_RATE)}"
-    return Verdict(decision, ", and ".join([seen, *against, *ends]))
+    return Verdict(decision, "; ".join([seen, *against, *ends]))
 
 
 def _against(gate: GateConfig, figures: Mapping[str, float]) -> Iterator[str]:
     """The rules by which the new model is worse than the previous one, or got its wins by other means than merit."""
     if figures[f"{WIN_RATE}_high"] < gate.keep_previous_below:
-        yield f"all of that is below {gate.keep_previous_below}"
+        yield f"all of it is below {gate.keep_previous_below}"
     if figures.get(f"{SECOND_WIN_RATE}_high", 1.0) < gate.second_judge_below:
-        yield f"the second judge's is {_interval(figures, SECOND_WIN_RATE)}, all of it below {gate.second_judge_below}"
+        yield f"by the second judge it is {_interval(figures, SECOND_WIN_RATE)}, all below {gate.second_judge_below}"
     # Answers of no tokens at all are no measure of growth.
     growth = figures["eval/mean_length"] / max(figures["eval/mean_length_base"], 1.0)
     if 0 < gate.max_length_growth < growth:
@@ -50,15 +50,15 @@ def _against(gate: GateConfig, figures: Mapping[str, float]) -> Iterator[str]:
     if INSTRUCTIONS in figures:
         drop = figures[f"{INSTRUCTIONS}_base"] - figures[INSTRUCTIONS]
         if drop > gate.max_instruction_drop:
-            yield f"{drop:.3f} fewer of the instructions are followed, above {gate.max_instruction_drop}"
+            yield f"the share of instructions followed fell by {drop:.3f}, more than {gate.max_instruction_drop}"
 
 
 def _ends(config: RunConfig, iteration: int, figures: Mapping[str, float]) -> Iterator[str]:
     """The rules by which no further iteration is played."""
+    if figures[WIN_RATE] < config.evaluate.gate.stop_below:
+        yield f"it is below {config.evaluate.gate.stop_below}"
     if iteration >= config.iterations:
         yield f"all {config.iterations} iterations are played"
-    if figures[WIN_RATE] < config.evaluate.gate.stop_below:
-        yield f"{figures[WIN_RATE]:.3f} is below {config.evaluate.gate.stop_below}"
 
 
 def _interval(figures: Mapping[str, float], name: str) -> str:

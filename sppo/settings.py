@@ -131,11 +131,11 @@ class GateConfig(Section):
         le=1,
         description="Keep the previous model when the interval of the win rate over it ends below this.",
     )
+    second_judge_below: float = Field(
+        0.5, ge=0, le=1, description="Keep it too when the second judge's interval, if there is one, ends below this."
+    )
     stop_below: float = Field(
         0.0, ge=0, le=1, description="Stop playing when the win rate over the previous model is below this."
-    )
-    second_judge_below: float = Field(
-        0.5, ge=0, le=1, description="The same for the second judge's win rate over the previous model, if there is one."
     )
     max_length_growth: float = Field(
         1.5,
@@ -146,7 +146,7 @@ class GateConfig(Section):
         0.1,
         ge=0,
         le=1,
-        description="Keep the previous model when the share of instructions followed falls this far below the base's.",
+        description="Keep the previous model when the share of instructions followed falls by more than this from the base's.",
     )
     required_vs_base: float = Field(
         0.5, ge=0, le=1, description="The run fails its gate unless the win rate's interval over the base starts above."

@@ -69,7 +69,9 @@ def contest(
     logits = judge.compare(asked).astype(np.float64)
     if not np.isfinite(logits).all():
         prompt = asked[int(np.argmin(np.isfinite(logits)))].prompt
-        raise RunFailedError(f"{judge.name}: a logit is not finite for the prompt {prompt[:60]!r}; try judge.dtype=float32")
+        raise RunFailedError(
+            f"{judge.name}: a logit is not finite for the prompt {prompt[:60]!r}; try judge.dtype=float32"
+        )
     margins = (logits[0::2] - logits[1::2]).reshape(len(prompts), len(ours[0]), len(theirs[0]))
     # exp of a negative number only, so that a large margin cannot overflow.
     return Contest((1 + np.sign(margins)) / 2, np.exp(-np.logaddexp(0, -margins / (2 * temperature))))
