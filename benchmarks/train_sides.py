@@ -17,7 +17,6 @@ import torch
 from sppo import attention, layout, short_attention, tables, update
 from sppo.lean import make_lean
 from sppo.logprobs import ResponseLogprobs
-from sppo.memory import keep_freed_memory
 from sppo.models import fetch_model
 from sppo.optimizer import RMSProp
 from sppo.packing import Group, pack
@@ -103,9 +102,7 @@ def ours(
     fused: bool = True,
     micro_tokens: int = 0,
     checkpointing: bool = False,
-    compiled: bool = False,
     lean: bool = True,
-    keep: bool = True,
 ) -> None:
     """This project's step, or what it is without one of its ideas."""
     device = device_for()
@@ -114,12 +111,6 @@ def ours(
         update.pack = lambda groups, device: pack([Group(g.prompt, [r]) for g in groups for r in g.responses], device)
     if checkpointing:
         policy.gradient_checkpointing_enable({"use_reentrant": False})
-    if compiled:
-        for module in policy.modules():
-            if type(module).__name__.endswith(("MLP", "RMSNorm")):
-                module.compile(dynamic=True)
-    if keep:
-        keep_freed_memory()
     if lean and device.type == "cpu":
         make_lean(policy)
     group = Workers(0, 1, device)

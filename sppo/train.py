@@ -18,7 +18,6 @@ from sppo.config import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.lean import make_lean
 from sppo.logprobs import ResponseLogprobs, check_model
-from sppo.memory import keep_freed_memory
 from sppo.models import fetch_model, model_digest
 from sppo.objective import loss_at_start
 from sppo.optimizer import RMSProp
@@ -116,7 +115,6 @@ def _train(
     config: RunConfig, iteration: int, folder: Path, pairs: list[Pair], checkpoints: Checkpoints, output: Path
 ) -> Mapping[str, float]:
     settings, group = config.train, checkpoints.group
-    keep_freed_memory()
     scorer = _load(folder, settings, group, derive_seed(config.seed, "adapters", iteration))
     optimizer = RMSProp(scorer, getattr(torch, settings.dtype), group)
     figures = audit_reference(scorer, pairs, settings, derive_seed(config.seed, "audit", iteration), group)

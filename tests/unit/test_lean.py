@@ -7,7 +7,6 @@ from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen3C
 
 from sppo.lean import GatedProducts, make_lean
 from sppo.logprobs import HEAD_POSITIONS, HeadLogprobs
-from sppo.memory import keep_freed_memory
 from sppo.short_attention import ShortAttention
 
 SIZES = {
@@ -105,17 +104,3 @@ def test_the_head_is_log_softmax_of_capped_logits(positions, bias, cap):
     torch.testing.assert_close(ours, own)
     for found, expected in zip(*(torch.autograd.grad(y, inputs, upstream) for y in (ours, own)), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_memory_that_is_kept_is_not_mapped_anew():
-    import resource
-
-    keep_freed_memory()
-
-    def faults():
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(40 * 2**20 // 4)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-    faults()
-    assert faults() < 1000, "40 MiB are 10240 pages"
