@@ -43,12 +43,11 @@ class Taste:
 
 
 @pytest.fixture
-def judges(monkeypatch):
-    """`long:` prefers the longer answer whatever it says, `fact:` the one with more facts in fewer words."""
-    found = {
-        "long": Taste("long", len),
-        "fact": Taste("fact", lambda text: 10 * text.count("fact") - text.count("very")),
-    }
+def judges(monkeypatch, tmp_path):
+    """`long:` prefers the longer answer whatever it says, `fact:` the one with more facts and less padding."""
+    monkeypatch.setenv("SPPO_CACHE", str(tmp_path / "cache"))  # what another test had judged would not be asked
+    tastes = {"long": len, "fact": lambda text: 10 * text.count("fact") - text.count("very")}
+    found = {name: Taste(name, liking) for name, liking in tastes.items()}
     for name, judge in found.items():
         monkeypatch.setitem(SCHEMES, name, judge)
     return found

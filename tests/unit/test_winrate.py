@@ -11,7 +11,7 @@ TEXTS = st.text("ab", max_size=6)
 
 
 class LongerWins:
-    """A preference model whose verdicts anyone can predict: the difference in length, plus a bias to the first shown."""
+    """A preference model that anyone can predict: the difference in length, and the first shown has the edge."""
 
     name = "longer wins"
 
