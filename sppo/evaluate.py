@@ -12,15 +12,15 @@ import numpy as np
 
 from sppo import layout, tables
 from sppo.config import RunConfig
+from sppo.contests import Answers, hold_contests
 from sppo.engines import Sampling
 from sppo.gate import decide
 from sppo.generate import LazyEngine
 from sppo.models import fetch_model, model_digest
-from sppo.preference import judge_digest, load_judge
+from sppo.preference import judge_digest
 from sppo.progress import heartbeat
 from sppo.seeds import derive_seed
 from sppo.store import Manifest, Store, file_sha256, open_store, run_once
-from sppo.winrate import Contest, bootstrap_interval, contest, length_controlled_win_rate
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,6 @@ class Evaluation:
     best_uri: str
     figures: dict[str, float]
     folder: Path
-
-
-@dataclass(frozen=True)
-class Answers:
-    """One model's answers to the held-out prompts."""
-
-    key: str
-    texts: list[list[str]]
-    tokens: np.ndarray
-    """Mean tokens of the answers to each prompt, shape (prompts,)."""
 
 
 def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: str, held_out: Path) -> Evaluation:
@@ -60,6 +50,8 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
     digests = {role: model_digest(folder) for role, folder in folders.items()}
     common = {"config": config.digest(), "held_out": file_sha256(held_out)}
     inputs = {**common, **digests, "judge": judge_digest(config.preference_model, config.judge)}
+    if config.evaluate.second_judge:
+        inputs["second_judge"] = judge_digest(config.evaluate.second_judge, config.judge)
 
     def work(output: Path) -> Mapping[str, float]:
         prompts = tables.read(held_out, tables.PROMPTS)
@@ -67,7 +59,7 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
             role: _answers(config, store, folder, {**common, "model": digests[role]}, prompts)
             for role, folder in folders.items()
         }
-        figures = _contests(config, prompts, answers, output)
+        figures = hold_contests(config, prompts, answers, output)
         verdict = decide(config, iteration, figures)
         best = previous_uri if verdict.decision == "keep-previous" else model_uri
         (output / layout.VERDICT_FILE).write_text(
@@ -108,7 +100,7 @@ def _answers(
     return Answers(
         key,
         [[row["text"] for row in group] for group in grouped],
-        np.array([np.mean([row["tokens"] for row in group]) for group in grouped]),
+        np.array([[row["tokens"] for row in group] for group in grouped], dtype=np.float64),
     )
 
 
@@ -133,40 +125,3 @@ def _answer(config: RunConfig, folder: Path, prompts: Sequence[dict[str, Any]], 
     ]
     tables.write(output / layout.ANSWERS_FILE, tables.ANSWERS, rows)
     return {"eval/mean_length": float(np.mean([row["tokens"] for row in rows]))}
-
-
-def _contests(
-    config: RunConfig, prompts: Sequence[dict[str, Any]], answers: Mapping[str, Answers], output: Path
-) -> dict[str, float]:
-    """Win rates over both opponents, and the comparisons table."""
-    judge = load_judge(config.preference_model, config.judge)
-    figures: dict[str, float] = {}
-    rows: list[dict[str, Any]] = []
-    texts = [row["prompt"] for row in prompts]
-    judged: dict[str, Contest] = {}
-    for opponent in ("previous", "base"):
-        key = answers[opponent].key
-        if key not in judged:  # in the first iteration the previous model is the base
-            with heartbeat(f"judging against {opponent}"):
-                judged[key] = contest(
-                    judge, texts, answers["new"].texts, answers[opponent].texts, config.rank.temperature
-                )
-        result = judged[key]
-        interval = bootstrap_interval(
-            result.win_rates, config.evaluate.bootstrap, derive_seed(config.seed, "bootstrap", opponent)
-        )
-        name = f"eval/win_rate_vs_{opponent}"
-        figures |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        figures[f"eval/mean_probability_vs_{opponent}"] = float(result.probabilities.mean())
-        rows += [
-            {"prompt_id": row["prompt_id"], "opponent": opponent, "win_rate": win, "probability": probability}
-            for row, win, probability in zip(prompts, result.win_rates, result.probabilities, strict=True)
-        ]
-        print(f"win rate over {opponent}: {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]", flush=True)
-    gaps = answers["new"].tokens - answers["base"].tokens
-    base = judged[answers["base"].key]
-    figures["eval/lc_win_rate_vs_base"] = length_controlled_win_rate(base.win_rates, gaps)
-    figures["eval/mean_length"] = float(answers["new"].tokens.mean())
-    figures["eval/mean_length_base"] = float(answers["base"].tokens.mean())
-    tables.write(output / layout.COMPARISONS_FILE, tables.COMPARISONS, rows)
-    return figures

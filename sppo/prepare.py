@@ -37,7 +37,7 @@ def shard_list(config: RunConfig, prepared: Path) -> list[int]:
 
 
 def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
-    check_judge(config.preference_model, config.judge)
+    _check_judges(config)
     counts = prompts.Counts()
     source = prompts.read_prompts(config.prompts, config.prepare.prompt_column, config.prepare.split)
     cleaned = prompts.clean(source, counts)
@@ -78,6 +78,15 @@ def _encode(config: RunConfig, cleaned: list[prompts.Prompt], counts: prompts.Co
             encoded[prompt.prompt_id] = ids
     counts.kept = len(encoded)
     return encoded
+
+
+def _check_judges(config: RunConfig) -> None:
+    check_judge(config.preference_model, config.judge)
+    second = config.evaluate.second_judge
+    if second == config.preference_model:
+        raise ConfigError(f"evaluate.second_judge: {second} is the training judge; name another one, or none")
+    if second:
+        check_judge(second, config.judge)
 
 
 def _check_context(config: RunConfig, folder: Path) -> None:

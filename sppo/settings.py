@@ -131,8 +131,22 @@ class GateConfig(Section):
         le=1,
         description="Keep the previous model when the interval of the win rate over it ends below this.",
     )
+    second_judge_below: float = Field(
+        0.5, ge=0, le=1, description="Keep it too when the second judge's interval, if there is one, ends below this."
+    )
     stop_below: float = Field(
         0.0, ge=0, le=1, description="Stop playing when the win rate over the previous model is below this."
+    )
+    max_length_growth: float = Field(
+        1.5,
+        ge=0,
+        description="Keep the previous model when the mean answer is longer than this many times the base's; 0 is off.",
+    )
+    max_instruction_drop: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Keep the previous model when the share of instructions followed falls by more than this from the base's.",
     )
     required_vs_base: float = Field(
         0.5, ge=0, le=1, description="The run fails its gate unless the win rate's interval over the base starts above."
@@ -147,6 +161,12 @@ class EvaluateConfig(Section):
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass.")
     max_tokens: int = Field(1024, ge=1, description="Longest response, in tokens.")
     bootstrap: int = Field(2000, ge=100, description="Resamples of the prompts behind each 95 % interval.")
+    length_match: float = Field(
+        0.1, ge=0, lt=1, description="Answers whose lengths differ by at most this share count as equally long."
+    )
+    second_judge: str = Field(
+        "", description="Another preference model, for win rates that the training did not optimise; empty: none."
+    )
     panel: int = Field(32, ge=1, description="Held-out prompts shown side by side in the report.")
     gate: GateConfig = GateConfig()
 

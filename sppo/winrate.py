@@ -1,15 +1,17 @@
-"""Win rates on held-out prompts: which model's answers a preference model prefers, and how sure that is."""
+"""Contests on held-out prompts: which model's answers a preference model prefers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sppo.probability import pairwise_probabilities
+from sppo.errors import RunFailedError
+from sppo.preference.base import Comparison
 
 if TYPE_CHECKING:
     from sppo.preference.judge import Judge
@@ -19,21 +21,24 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Contest:
-    """The outcome of one model's answers against another's, prompt by prompt."""
+    """The outcome of one model's A answers against another's B, on N prompts."""
 
-    win_rates: Values
-    """Share of a prompt's answer pairs that the first model wins; a tie counts 1/2. Shape (prompts,)."""
+    outcomes: Values
+    """1 where our answer is preferred, 0 where theirs, 1/2 in a tie. Shape (N, A, B)."""
     probabilities: Values
-    """Mean probability with which the first model's answer is preferred. Shape (prompts,)."""
+    """With which our answer is preferred, P(a > b) as `rank` has it. Shape (N, A, B)."""
 
+    @property
+    def win_rates(self) -> Values:
+        """Share of each prompt's answer pairs that we win, shape (N,)."""
+        result: Values = self.outcomes.mean(axis=(1, 2))
+        return result
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
+    @property
+    def mean_probabilities(self) -> Values:
+        """Mean of each prompt's probabilities, shape (N,)."""
+        result: Values = self.probabilities.mean(axis=(1, 2))
+        return result
 
 
 def contest(
@@ -45,55 +50,34 @@ def contest(
 ) -> Contest:
     """Judge every answer of one model against every answer of another to the same prompt, in both orders.
 
+    A pair is tied where the two orders' logits cancel exactly, as those of equal texts do. In bfloat16 that happens to
+    close pairs too.
+
     Args:
         judge: the preference model.
         prompts: N prompts.
-        ours: N lists of answers.
-        theirs: N lists of answers.
+        ours: N lists of A answers.
+        theirs: N lists of B answers.
         temperature: tau of the probabilities.
+
+    Raises:
+        RunFailedError: if a logit is not finite.
     """
-    matrices = judge.logits(prompts, [[*a, *b] for a, b in zip(ours, theirs, strict=True)])
-    win_rates, means = [], []
-    for matrix, answers in zip(matrices, ours, strict=True):
-        pairwise = pairwise_probabilities(np.asarray(matrix, dtype=np.float64), temperature)
-        cross = pairwise[: len(answers), len(answers) :]
-        win_rates.append(float(np.mean((cross > 0.5) + 0.5 * (cross == 0.5))))
-        means.append(float(cross.mean()))
-    return Contest(np.array(win_rates), np.array(means))
+    pairs = [(x, a, b) for x, left, right in zip(prompts, ours, theirs, strict=True) for a, b in product(left, right)]
+    # Both orders of a pair lie together, and so do the pairs of a prompt.
+    asked = [Comparison(x, *order) for x, a, b in pairs for order in ((a, b), (b, a))]
+    logits = judge.compare(asked).astype(np.float64)
+    if not np.isfinite(logits).all():
+        prompt = asked[int(np.argmin(np.isfinite(logits)))].prompt
+        raise RunFailedError(
+            f"{judge.name}: a logit is not finite for the prompt {prompt[:60]!r}; try judge.dtype=float32"
+        )
+    margins = (logits[0::2] - logits[1::2]).reshape(len(prompts), len(ours[0]), len(theirs[0]))
+    # exp of a negative number only, so that a large margin cannot overflow.
+    return Contest((1 + np.sign(margins)) / 2, np.exp(-np.logaddexp(0, -margins / (2 * temperature))))
 
 
-def bootstrap_interval(values: Values, resamples: int, seed: int) -> Interval:
-    """The mean of per-prompt values with a 95 % percentile bootstrap interval over prompts.
-
-    Prompts are resampled, not answers: answers to one prompt are not independent.
-    """
-    generator = np.random.default_rng(seed)
-    means = values[generator.integers(0, len(values), (resamples, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high))
-
-
-def length_controlled_win_rate(win_rates: Values, length_gaps: Values) -> float:
-    """The win rate that answers of equal length would have.
-
-    A logistic regression of the win rate on tanh(gap / its standard deviation), read at a gap of 0: the length term of
-    AlpacaEval 2's length-controlled win rate (Dubois et al., arXiv 2404.04475, section 3), without its instruction
-    difficulty. A weak ridge keeps the slope finite when the lengths separate wins from losses.
-
-    Args:
-        win_rates: share of wins a prompt, shape (prompts,).
-        length_gaps: mean length of our answers less theirs, in tokens, shape (prompts,).
-    """
-    from scipy.optimize import minimize
-
-    spread = float(length_gaps.std())
-    if spread == 0:
-        return float(win_rates.mean())
-    feature = np.tanh(length_gaps / spread)
-
-    def negative_log_likelihood(theta: Values) -> float:
-        logit = theta[0] + theta[1] * feature
-        return float(np.sum(np.logaddexp(0, logit) - win_rates * logit) + 0.5e-3 * theta @ theta)
-
-    intercept = minimize(negative_log_likelihood, np.zeros(2), method="BFGS").x[0]
-    return float(1 / (1 + np.exp(-intercept)))
+def disagreement(first: Sequence[Contest], second: Sequence[Contest]) -> float:
+    """Share of the answer pairs of some contests on which two judges differ; a tie differs from a win."""
+    differs = [(a.outcomes != b.outcomes).ravel() for a, b in zip(first, second, strict=True)]
+    return float(np.concatenate(differs).mean())

@@ -28,12 +28,33 @@ FIGURES: dict[str, Figure] = {
     "eval/lc_win_rate_vs_base": Figure(
         "the same, length-controlled", "What the win rate over the base would be for answers of equal length."
     ),
+    "eval/length_matched_win_rate_vs_base": Figure(
+        "the same, length-matched", "The win rate over the base among pairs of answers that are about equally long."
+    ),
+    "eval/length_matched_win_rate_vs_base_prompts": Figure(
+        "prompts with matched lengths", "Held-out prompts that have such a pair."
+    ),
+    "eval/sign_test_p_vs_base": Figure(
+        "sign test against the base", "How likely equals would win and lose prompts so unevenly; two-sided, exact."
+    ),
+    "eval/ties_vs_base": Figure("ties with the base", "Held-out prompts on which neither model wins more pairs."),
     "eval/mean_probability_vs_base": Figure(
         "mean probability over the base", "How sure the judge is, on average; moves before the win rate does."
     ),
     "eval/win_rate_vs_previous": Figure("win rate over the previous model", "The same against the iteration's start."),
     "eval/mean_probability_vs_previous": Figure(
         "mean probability over the previous model", "The same, in probability."
+    ),
+    "eval/sign_test_p_vs_previous": Figure("sign test against the previous model", "As against the base."),
+    "eval/ties_vs_previous": Figure("ties with the previous model", "As with the base."),
+    "eval/second_win_rate_vs_base": Figure(
+        "win rate over the base by the second judge", "The same answers before a judge that did not rank for training."
+    ),
+    "eval/second_win_rate_vs_previous": Figure(
+        "win rate over the previous model by the second judge", "The same against the iteration's start."
+    ),
+    "eval/judge_disagreement": Figure(
+        "disagreement of the judges", "Share of answer pairs on which the two judges differ; a tie differs from a win."
     ),
     "eval/mean_length": Figure("answer length", "Mean tokens of a held-out answer."),
     "eval/mean_length_base": Figure("answer length of the base", "Mean tokens of the base model's answers."),

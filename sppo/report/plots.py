@@ -58,6 +58,45 @@ CHARTS = (
         line=0.5,
     ),
     Chart(
+        "second-judge",
+        "Win rate by the second judge, and how often it differs from the first",
+        "share",
+        (
+            ("eval/second_win_rate_vs_base", "over the base"),
+            ("eval/second_win_rate_vs_previous", "over the previous model"),
+            ("eval/judge_disagreement", "the judges differ"),
+        ),
+        line=0.5,
+    ),
+    Chart(
+        "length-matched",
+        "Win rate over the base among answers of about the same length",
+        "win rate",
+        (("eval/length_matched_win_rate_vs_base", "over the base"),),
+        line=0.5,
+    ),
+    Chart(
+        "sign-test",
+        "Sign test over prompts",
+        "two-sided p",
+        (
+            ("eval/sign_test_p_vs_base", "against the base"),
+            ("eval/sign_test_p_vs_previous", "against the previous model"),
+        ),
+        line=0.05,
+    ),
+    Chart(
+        "prompts",
+        "Held-out prompts that are tied, or have answers of about the same length",
+        "prompts",
+        (
+            ("eval/ties_vs_base", "tied with the base"),
+            ("eval/ties_vs_previous", "tied with the previous model"),
+            ("eval/length_matched_win_rate_vs_base_prompts", "of matched length"),
+        ),
+        line=0.0,
+    ),
+    Chart(
         "probability",
         "Mean probability of winning on held-out prompts",
         "probability",

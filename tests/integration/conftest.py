@@ -29,6 +29,8 @@ SETTINGS = [
     "evaluate.samples=2",
     # A model trained for seconds need not win: what is tested is the loop, so that no gate may end it.
     "evaluate.gate.keep_previous_below=0",
+    "evaluate.gate.max_length_growth=0",
+    "evaluate.gate.max_instruction_drop=1",
     "evaluate.gate.required_vs_base=0",
 ]
 
