@@ -118,6 +118,18 @@ CHARTS = (
         line=0.0,
     ),
     Chart(
+        "instructions",
+        "Verifiable instructions that the answers follow",
+        "share",
+        (
+            ("eval/instructions_instruction_strict", "instructions"),
+            ("eval/instructions_instruction_strict_base", "instructions, base"),
+            ("eval/instructions_prompt_strict", "prompts, all of their instructions"),
+            ("eval/instructions_prompt_strict_base", "the same, base"),
+        ),
+        line=0.0,
+    ),
+    Chart(
         "decisions",
         "Gate and audit",
         "1 is yes",
