@@ -87,12 +87,13 @@ CHARTS = (
     ),
     Chart(
         "prompts",
-        "Held-out prompts that are tied, or have answers of about the same length",
+        "Prompts that are tied, have answers of about the same length, or carry instructions",
         "prompts",
         (
             ("eval/ties_vs_base", "tied with the base"),
             ("eval/ties_vs_previous", "tied with the previous model"),
             ("eval/length_matched_win_rate_vs_base_prompts", "of matched length"),
+            ("eval/instructions_prompts", "with verifiable instructions"),
         ),
         line=0.0,
     ),
