@@ -71,6 +71,12 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
 
+    def longest_response(self) -> int:
+        """Tokens of the longest response that any step samples."""
+        instructions = self.evaluate.instructions
+        asked = instructions.max_tokens if instructions.count else 0
+        return max(self.generate.max_tokens, self.evaluate.max_tokens, asked)
+
     def digest(self) -> str:
         """SHA-256 of what determines the results."""
         kept = self.model_dump(mode="json", exclude=FREE)

@@ -16,6 +16,7 @@ from sppo.contests import Answers, hold_contests
 from sppo.engines import Sampling
 from sppo.gate import decide
 from sppo.generate import LazyEngine
+from sppo.instruction_following import answer_instructions, instruction_figures
 from sppo.models import fetch_model, model_digest
 from sppo.preference import judge_digest
 from sppo.progress import heartbeat
@@ -42,24 +43,33 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
         iteration: t, from 1.
         model_uri: where pi_{t+1} is.
         previous_uri: where pi_t is.
-        held_out: the held-out prompts table.
+        held_out: the held-out prompts table; that of the verifiable instructions lies beside it, as prepare wrote it.
     """
     store = open_store(config.output_uri)
     uris = {"new": model_uri, "previous": previous_uri, "base": config.base_model}
     folders = {role: fetch_model(uri) for role, uri in uris.items()}
     digests = {role: model_digest(folder) for role, folder in folders.items()}
     common = {"config": config.digest(), "held_out": file_sha256(held_out)}
+    instructions = held_out.with_name(layout.INSTRUCTIONS_FILE)
+    measured = config.evaluate.instructions.count > 0
+    if measured:
+        common["instructions"] = file_sha256(instructions)
     inputs = {**common, **digests, "judge": judge_digest(config.preference_model, config.judge)}
     if config.evaluate.second_judge:
         inputs["second_judge"] = judge_digest(config.evaluate.second_judge, config.judge)
 
     def work(output: Path) -> Mapping[str, float]:
         prompts = tables.read(held_out, tables.PROMPTS)
-        answers = {
-            role: _answers(config, store, folder, {**common, "model": digests[role]}, prompts)
-            for role, folder in folders.items()
-        }
+        answers, checked = {}, {}
+        for role, folder in folders.items():
+            engine, made_from = LazyEngine(folder, config), {**common, "model": digests[role]}
+            answers[role] = _answers(config, store, engine, made_from, prompts)
+            if measured:
+                checked[role] = answer_instructions(config, store, engine, made_from, instructions)
+            engine.close()
         figures = hold_contests(config, prompts, answers, output)
+        if measured:
+            figures |= instruction_figures(config, checked["new"], checked["base"])
         verdict = decide(config, iteration, figures)
         best = previous_uri if verdict.decision == "keep-previous" else model_uri
         (output / layout.VERDICT_FILE).write_text(
@@ -89,11 +99,11 @@ def _read(store: Store, iteration: int, manifest: Manifest) -> Evaluation:
 
 
 def _answers(
-    config: RunConfig, store: Store, folder: Path, inputs: Mapping[str, str], prompts: Sequence[dict[str, Any]]
+    config: RunConfig, store: Store, engine: LazyEngine, inputs: Mapping[str, str], prompts: Sequence[dict[str, Any]]
 ) -> Answers:
     """A model's answers; each model answers once in a run, whichever iterations ask for it."""
     key = layout.answers(inputs["model"])
-    run_once(store, key, inputs, lambda output: _answer(config, folder, prompts, output))
+    run_once(store, key, inputs, lambda output: _answer(config, engine, prompts, output))
     rows = tables.read(store.fetch(key) / layout.ANSWERS_FILE, tables.ANSWERS)
     samples = max(row["sample"] for row in rows) + 1
     grouped = [rows[i : i + samples] for i in range(0, len(rows), samples)]
@@ -104,14 +114,15 @@ def _answers(
     )
 
 
-def _answer(config: RunConfig, folder: Path, prompts: Sequence[dict[str, Any]], output: Path) -> Mapping[str, float]:
+def _answer(
+    config: RunConfig, engine: LazyEngine, prompts: Sequence[dict[str, Any]], output: Path
+) -> Mapping[str, float]:
     wanted = config.evaluate
-    engine = LazyEngine(folder, config).load()
+    loaded = engine.load()
     sampling = Sampling(wanted.samples, wanted.temperature, wanted.top_p, wanted.max_tokens)
     seeds = [derive_seed(config.seed, "evaluate", row["prompt_id"]) for row in prompts]
     with heartbeat(f"answering {len(prompts)} held-out prompts {wanted.samples} times"):
-        sampled = engine.sample([row["prompt_ids"] for row in prompts], sampling, seeds)
-    engine.close()
+        sampled = loaded.sample([row["prompt_ids"] for row in prompts], sampling, seeds)
     rows = [
         {
             "prompt_id": row["prompt_id"],

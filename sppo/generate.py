@@ -96,11 +96,16 @@ class LazyEngine:
     def load(self) -> Engine:
         """The engine, loaded now if it was not before."""
         if self.engine is None:
-            longest = max(self.config.generate.max_tokens, self.config.evaluate.max_tokens)
             with heartbeat(f"loading {self.folder} into {self.config.generate.engine}"):
-                context = self.config.prepare.max_prompt_tokens + longest
+                context = self.config.prepare.max_prompt_tokens + self.config.longest_response()
                 self.engine = load_engine(self.folder, self.config.generate, context)
         return self.engine
+
+    def close(self) -> None:
+        """Free the model's memory, if it was loaded."""
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
 
 
 def _generate_chunk(

@@ -8,6 +8,7 @@ HELD_OUT_FILE = "held-out.parquet"
 RESPONSES_FILE = "responses.parquet"
 PREFERENCES_FILE = "preferences.parquet"
 PAIRS_FILE = "pairs.parquet"
+INSTRUCTIONS_FILE = "instructions.parquet"
 ANSWERS_FILE = "answers.parquet"
 COMPARISONS_FILE = "comparisons.parquet"
 VERDICT_FILE = "verdict.json"
@@ -49,6 +50,11 @@ def model(iteration: int) -> str:
 def answers(model_digest: str) -> str:
     """Answers of one model to the held-out prompts."""
     return f"answers/{model_digest[:16]}"
+
+
+def instruction_answers(model_digest: str) -> str:
+    """Answers of one model to the prompts with verifiable instructions."""
+    return f"instruction-answers/{model_digest[:16]}"
 
 
 def evaluation(iteration: int) -> str:

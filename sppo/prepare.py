@@ -9,6 +9,7 @@ from sppo import chat, layout, prompts, tables
 from sppo.config import RunConfig, read_config
 from sppo.errors import ConfigError
 from sppo.generate import chunk_count
+from sppo.instruction_following import write_instructions
 from sppo.models import causal_lm_config, fetch_model
 from sppo.preference import check_judge
 from sppo.store import Store, open_store, run_once
@@ -54,6 +55,8 @@ def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
         rows = ({"prompt_id": p.prompt_id, "prompt": p.text, "prompt_ids": encoded[p.prompt_id]} for p in part)
         tables.write(folder / name, tables.PROMPTS, rows)
         print(f"{name}: {len(part)} prompts", flush=True)
+    if config.evaluate.instructions.count:
+        write_instructions(config, folder / layout.INSTRUCTIONS_FILE)
     (folder / layout.CONFIG_FILE).write_text(config.model_dump_json(indent=1))
     return {f"prepare/{name}": float(value) for name, value in vars(counts).items()}
 
@@ -92,7 +95,7 @@ def _check_judges(config: RunConfig) -> None:
 def _check_context(config: RunConfig, folder: Path) -> None:
     model = causal_lm_config(folder, config.base_model).get_text_config()
     context = getattr(model, "max_position_embeddings", None)
-    longest = config.prepare.max_prompt_tokens + max(config.generate.max_tokens, config.evaluate.max_tokens)
+    longest = config.prepare.max_prompt_tokens + config.longest_response()
     if context is not None and longest > context:
         raise ConfigError(
             f"prepare.max_prompt_tokens + max_tokens = {longest}, but {config.base_model} has a context of {context}; "

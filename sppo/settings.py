@@ -238,6 +238,18 @@ class GateConfig(Section):
     )
 
 
+class InstructionsConfig(Section):
+    """Prompts whose instructions code can check, as in IFEval (arXiv 2311.07911); they are answered greedily."""
+
+    prompts: str = Field(
+        "package:sppo", min_length=1, description="A .jsonl file in IFEval's form, s3://… to one, or package:sppo."
+    )
+    count: int = Field(
+        541, ge=0, description="At most so many of them, the first, are answered; 0: instructions are not measured."
+    )
+    max_tokens: int = Field(1024, ge=1, description="Longest answer, in tokens.")
+
+
 class EvaluateConfig(Section):
     """How a new policy is measured against the previous one and the base model, on held-out prompts."""
 
@@ -253,6 +265,7 @@ class EvaluateConfig(Section):
         "", description="Another preference model, for win rates that the training did not optimise; empty: none."
     )
     panel: int = Field(32, ge=1, description="Held-out prompts shown side by side in the report.")
+    instructions: InstructionsConfig = InstructionsConfig()
     gate: GateConfig = GateConfig()
 
     @model_validator(mode="after")

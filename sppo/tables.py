@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from sppo.errors import ConfigError
 
 _IDS = pa.list_(pa.int32())
+_STRINGS = pa.list_(pa.string())
 _FLOATS = pa.list_(pa.float32())
 _MATRIX = pa.list_(_FLOATS)
 
@@ -79,6 +80,25 @@ JUDGEMENTS = _schema(
 
 ANSWERS = _schema(prompt_id=pa.string(), prompt=pa.string(), sample=pa.int32(), text=pa.string(), tokens=pa.int32())
 """One row a held-out answer of one model."""
+
+INSTRUCTIONS = _schema(
+    prompt_id=pa.string(),
+    prompt=pa.string(),
+    prompt_ids=_IDS,
+    instruction_ids=_STRINGS,
+    kwargs=_STRINGS,
+)
+"""One row a prompt with verifiable instructions; `kwargs` holds each instruction's values as JSON."""
+
+INSTRUCTION_ANSWERS = _schema(
+    prompt_id=pa.string(),
+    prompt=pa.string(),
+    text=pa.string(),
+    tokens=pa.int32(),
+    instruction_ids=_STRINGS,
+    followed=pa.list_(pa.bool_()),
+)
+"""One row a greedy answer of one model; `followed` has a verdict for each instruction."""
 
 COMPARISONS = _schema(prompt_id=pa.string(), opponent=pa.string(), win_rate=pa.float32(), probability=pa.float32())
 """One row a held-out prompt and opponent: share of answer pairs won, and the mean probability of winning."""

@@ -58,6 +58,17 @@ FIGURES: dict[str, Figure] = {
     ),
     "eval/mean_length": Figure("answer length", "Mean tokens of a held-out answer."),
     "eval/mean_length_base": Figure("answer length of the base", "Mean tokens of the base model's answers."),
+    "eval/instructions_prompt_strict": Figure(
+        "prompts followed", "Share of prompts with verifiable instructions whose instructions are all followed."
+    ),
+    "eval/instructions_prompt_strict_base": Figure("prompts followed by the base", "The same of the base model."),
+    "eval/instructions_instruction_strict": Figure(
+        "instructions followed", "Share of the verifiable instructions that the greedy answers follow, as code checks."
+    ),
+    "eval/instructions_instruction_strict_base": Figure(
+        "instructions followed by the base", "The same of the base model."
+    ),
+    "eval/instructions_prompts": Figure("prompts with instructions", "How many prompts the two shares come from."),
     "gate/continue": Figure("the gate says continue", "1 if the gate let the run go on."),
     "train/loss": Figure("training loss", "Mean SPPO square loss over the iteration's steps."),
     "train/first_loss": Figure("loss of the first step", "Before any weight moved."),

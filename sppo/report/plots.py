@@ -89,12 +89,13 @@ CHARTS = (
     ),
     Chart(
         "prompts",
-        "Held-out prompts that are tied, or have answers of about the same length",
+        "Prompts that are tied, have answers of about the same length, or carry instructions",
         "prompts",
         (
             ("eval/ties_vs_base", "tied with the base"),
             ("eval/ties_vs_previous", "tied with the previous model"),
             ("eval/length_matched_win_rate_vs_base_prompts", "of matched length"),
+            ("eval/instructions_prompts", "with verifiable instructions"),
         ),
         line=0.0,
     ),
@@ -116,6 +117,18 @@ CHARTS = (
             ("eval/mean_length", "new model"),
             ("eval/mean_length_base", "base"),
             ("pairs/length_gap", "chosen less rejected"),
+        ),
+        line=0.0,
+    ),
+    Chart(
+        "instructions",
+        "Verifiable instructions that the answers follow",
+        "share",
+        (
+            ("eval/instructions_instruction_strict", "instructions"),
+            ("eval/instructions_instruction_strict_base", "instructions, base"),
+            ("eval/instructions_prompt_strict", "prompts, all of their instructions"),
+            ("eval/instructions_prompt_strict_base", "the same, base"),
         ),
         line=0.0,
     ),

@@ -19,6 +19,8 @@ SETTINGS = {
     "train.global_batch": 4,
     "evaluate.max_tokens": 16,
     "evaluate.samples": 1,
+    "evaluate.instructions.count": 4,
+    "evaluate.instructions.max_tokens": 16,
 }
 
 

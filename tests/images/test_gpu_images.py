@@ -32,6 +32,7 @@ SETTINGS = {
     "train.learning_rate": 1e-3,
     "train.global_batch": 8,
     "evaluate.max_tokens": 16,
+    "evaluate.instructions.count": 0,
 }
 PROMPTS = [f"What is {i} + {i}?" for i in range(20)]
 

@@ -27,6 +27,8 @@ SETTINGS = [
     "train.audit_fraction=1.0",
     "evaluate.max_tokens=32",
     "evaluate.samples=2",
+    "evaluate.instructions.count=4",
+    "evaluate.instructions.max_tokens=32",
     # A model trained for seconds need not win: what is tested is the loop, so that no gate may end it.
     "evaluate.gate.keep_previous_below=0",
     "evaluate.gate.max_length_growth=0",

@@ -18,6 +18,7 @@ SMALL = [
     "prepare.max_prompt_tokens=100",
     "generate.max_tokens=20",
     "evaluate.max_tokens=20",
+    "evaluate.instructions.count=0",
 ]
 PROMPTS = [f"What is {i} + {i}?" for i in range(12)]
 

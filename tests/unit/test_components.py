@@ -64,6 +64,7 @@ def run_prepare(tiny_llama, tmp_path, write_prompts, monkeypatch):
             "prepare": {"prompts_per_iteration": 0.0, "max_prompt_tokens": 100.0},
             "generate": {"max_tokens": 20.0, "chunk_size": 4.0},
             "evaluate.max_tokens": 20.0,
+            "evaluate.instructions.count": 0.0,
         }
         return prepare.python_func(**{**arguments, "config": settings, **fields}), tmp_path / "out"
 

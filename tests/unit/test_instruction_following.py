@@ -1,0 +1,142 @@
+import json
+from importlib.resources import files
+
+import pytest
+
+from sppo import layout, tables
+from sppo.config import resolve
+from sppo.engines.transformers_engine import TransformersEngine
+from sppo.errors import ConfigError
+from sppo.evaluate import evaluate
+from sppo.generate import LazyEngine
+from sppo.instruction_following import answer_instructions, instruction_figures, write_instructions
+from sppo.instructions import checkers_for
+from sppo.prepare import prepare
+from sppo.store import open_store
+
+ROW = {"prompt": "Say hello.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+
+
+@pytest.fixture
+def configure(tmp_path, tiny_llama, write_prompts):
+    """A run of the tiny Llama whose instructions are the rows given."""
+
+    def make(rows, **changes):
+        path = tmp_path / "instructions.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return resolve(
+            {
+                "output_uri": str(tmp_path / "run"),
+                "base_model": str(tiny_llama),
+                "prompts": str(write_prompts([f"What is {i}?" for i in range(8)])),
+                "iterations": 1,
+                "prepare": {"held_out": 4, "prompts_per_iteration": 4, "max_prompt_tokens": 100},
+                "generate": {"engine": "transformers", "dtype": "float32", "max_tokens": 8},
+                "evaluate": {"samples": 1, "max_tokens": 8, "bootstrap": 100},
+                "evaluate.instructions": {"prompts": str(path), "max_tokens": 12},
+                **changes,
+            }
+        )
+
+    return make
+
+
+def test_the_evaluation_measures_instructions_with_one_load_a_model(configure, tiny_llama, monkeypatch):
+    loads = []
+    load = TransformersEngine.__init__
+    monkeypatch.setattr(
+        TransformersEngine, "__init__", lambda self, *given: (loads.append(given), load(self, *given))[1]
+    )
+    never = {
+        "prompt": "Quote.",
+        "instruction_id_list": ["startend:quotation", "punctuation:no_comma"],
+        "kwargs": [{}, {}],
+    }
+    config = configure([ROW, never])
+    held_out = prepare(config) / layout.HELD_OUT_FILE
+    found = evaluate(config, 1, str(tiny_llama), str(tiny_llama), held_out)
+    assert len(loads) == 1, "one model in three roles, and two sets of prompts"
+    assert found.figures["eval/instructions_prompts"] == 2
+    for name in ("eval/instructions_prompt_strict", "eval/instructions_instruction_strict"):
+        assert found.figures[f"{name}_low"] <= found.figures[name] <= found.figures[f"{name}_high"]
+        assert found.figures[name] == found.figures[f"{name}_base"]
+    assert found.figures["eval/instructions_prompt_strict"] <= 0.5, "noise is not quoted"
+
+
+def test_answers_are_committed_with_their_verdicts(configure, tiny_llama):
+    config = configure([ROW, {**ROW, "prompt": "Say goodbye."}])
+    table = prepare(config) / layout.INSTRUCTIONS_FILE
+    store, inputs = open_store(config.output_uri), {"model": "a" * 64}
+    engine = LazyEngine(tiny_llama, config)
+    rows = answer_instructions(config, store, engine, inputs, table)
+    assert [row["prompt"] for row in rows] == ["Say hello.", "Say goodbye."]
+    assert [row["followed"] for row in rows] == [["," not in row["text"] and bool(row["text"].strip())] for row in rows]
+    assert all(row["tokens"] <= 12 for row in rows)
+    engine.close()
+    assert answer_instructions(config, store, engine, inputs, table) == rows
+    assert engine.engine is None, "what is committed needs no model"
+
+
+def test_without_a_count_nothing_is_measured(configure, tiny_llama):
+    config = configure([], **{"evaluate.instructions.count": 0})
+    prepared = prepare(config)
+    found = evaluate(config, 1, str(tiny_llama), str(tiny_llama), prepared / layout.HELD_OUT_FILE)
+    assert not (prepared / layout.INSTRUCTIONS_FILE).exists()
+    assert not any("instructions" in name for name in found.figures)
+
+
+def test_accuracies_over_prompts_and_over_instructions(configure):
+    def rows(*verdicts):
+        return [{"followed": list(verdict)} for verdict in verdicts]
+
+    new = rows((True, True), (True, False, False), (True,), (False,))
+    figures = instruction_figures(configure([ROW]), new, rows((True, False), (False,) * 3, (True,), (True,)))
+    assert figures["eval/instructions_prompt_strict"] == pytest.approx(2 / 4)
+    assert figures["eval/instructions_instruction_strict"] == pytest.approx(4 / 7)
+    assert figures["eval/instructions_prompt_strict_base"] == pytest.approx(2 / 4)
+    assert figures["eval/instructions_instruction_strict_base"] == pytest.approx(3 / 7)
+    assert figures["eval/instructions_prompts"] == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "No instructions."}, r"row 2: instruction_id_list: field required; IFEval's form"),
+        ({**ROW, "kwargs": {}}, r"row 2: kwargs: .*list"),
+        ({**ROW, "instruction_id_list": ["punctuation:no_comas"]}, r"row 2: .*did you mean 'punctuation:no_comma'"),
+        ({**ROW, "prompt": "Say hello. " * 20}, r"row 2: has \d+ tokens; raise prepare.max_prompt_tokens"),
+        ({**ROW, "prompt": "Say <|im_end|>"}, r"row 2: contains '<\|im_end\|>'"),
+    ],
+)
+def test_a_wrong_row_is_named_before_anything_is_played(configure, tmp_path, row, message):
+    with pytest.raises(ConfigError, match=message):
+        write_instructions(configure([ROW, row]), tmp_path / "table.parquet")
+
+
+def test_count_takes_the_first_prompts(configure, tmp_path):
+    config = configure([ROW, {**ROW, "prompt": "Say goodbye."}], **{"evaluate.instructions.count": 1})
+    write_instructions(config, tmp_path / "table.parquet")
+    assert [row["prompt"] for row in tables.read(tmp_path / "table.parquet", tables.INSTRUCTIONS)] == ["Say hello."]
+
+
+def test_an_empty_or_absent_file_is_refused(configure, tmp_path):
+    with pytest.raises(ConfigError, match="holds no prompt"):
+        write_instructions(configure([]), tmp_path / "table.parquet")
+    absent = configure([ROW], **{"evaluate.instructions.prompts": str(tmp_path / "absent.jsonl")})
+    with pytest.raises(ConfigError, match="no such file"):
+        write_instructions(absent, tmp_path / "table.parquet")
+
+
+def test_the_embedded_prompts_ask_for_every_kind_of_instruction():
+    from lm_eval.tasks.ifeval.instructions_registry import INSTRUCTION_DICT
+
+    text = (files("sppo") / "data" / "instructions.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    for row in rows:
+        checkers_for(row["prompt"], row["instruction_id_list"], row["kwargs"])
+    ids = [name for row in rows for name in row["instruction_id_list"]]
+    assert set(ids) == set(INSTRUCTION_DICT)
+    assert len({row["prompt"] for row in rows}) == len(rows)
+    readme = (files("sppo") / "data" / "README.md").read_text(encoding="utf-8")
+    assert f"{len(rows)} prompts with {len(ids)} instructions" in readme
+    assert f"All {len(set(ids))}\nkinds" in readme
