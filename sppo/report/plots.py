@@ -89,13 +89,12 @@ CHARTS = (
     ),
     Chart(
         "prompts",
-        "Prompts that are tied, have answers of about the same length, or carry instructions",
+        "Held-out prompts that are tied, or have answers of about the same length",
         "prompts",
         (
             ("eval/ties_vs_base", "tied with the base"),
             ("eval/ties_vs_previous", "tied with the previous model"),
             ("eval/length_matched_win_rate_vs_base_prompts", "of matched length"),
-            ("eval/instructions_prompts", "with verifiable instructions"),
         ),
         line=0.0,
     ),
@@ -123,13 +122,18 @@ CHARTS = (
     Chart(
         "instructions",
         "Verifiable instructions that the answers follow",
-        "share",
+        "share of the instructions",
         (
-            ("eval/instructions_instruction_strict", "instructions"),
-            ("eval/instructions_instruction_strict_base", "instructions, base"),
-            ("eval/instructions_prompt_strict", "prompts, all of their instructions"),
-            ("eval/instructions_prompt_strict_base", "the same, base"),
+            ("eval/instructions_instruction_strict", "new model"),
+            ("eval/instructions_instruction_strict_base", "base"),
         ),
+        line=0.0,
+    ),
+    Chart(
+        "instruction-prompts",
+        "Prompts whose verifiable instructions are all followed",
+        "share of the prompts",
+        (("eval/instructions_prompt_strict", "new model"), ("eval/instructions_prompt_strict_base", "base")),
         line=0.0,
     ),
     Chart(
