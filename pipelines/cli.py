@@ -167,6 +167,7 @@ def train_preference(
     settings: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = (),
     evaluate: tuple[str, ...] = (),
     license: tuple[str, ...] = (),
+    baseline: str = "",
     seed: int = 0,
 ) -> None:
     """Train the embedded kind of preference model from preference pairs.
@@ -177,6 +178,7 @@ def train_preference(
         settings: How to train, such as epochs=7 learning_rate=1e-4; write them before the flags.
         evaluate: Held-out files of pairs, each as NAME=FILE.
         license: Licences of the training files, each as FILENAME=LICENCE.
+        baseline: A judge that the card compares with on the held-out files, such as package:sppo.
         seed: Of everything random.
     """
     from pydantic import ValidationError
@@ -184,7 +186,14 @@ def train_preference(
     from sppo.preference.config import TrainPreferenceConfig
 
     named = {"evaluate": _by_name("evaluate", evaluate), "licenses": _by_name("license", license)}
-    values = {"train": train, "output": output, "seed": seed, **named, **collect_values(None, None, settings)}
+    values = {
+        "train": train,
+        "output": output,
+        "baseline": baseline,
+        "seed": seed,
+        **named,
+        **collect_values(None, None, settings),
+    }
     try:
         config = TrainPreferenceConfig.model_validate(values)
     except ValidationError as error:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from sppo.preference.config import TrainPreferenceConfig
+from sppo.preference.measure import Bin
 
-_FLAGS = {name: f"--{name}" for name in ("train", "evaluate", "output", "seed")} | {"licenses": "--license"}
+_FLAGS = {name: f"--{name}" for name in ("train", "evaluate", "output", "baseline", "seed")} | {"licenses": "--license"}
 """Values that `sppo train-preference` takes as flags; the others are settings, KEY=VALUE."""
-
-_COLUMNS = "| file | pairs | accuracy | longer wins | orders disagree | order correlation | spread | NLL |\n" + (
-    "|---|---:|---:|---:|---:|---:|---:|---:|\n"
-)
 
 _TEMPLATE = """# Pairwise preference model
 
@@ -43,15 +41,14 @@ optimisation of small chat models where nothing larger can run; it is no judge o
 ## Measured
 
 Accuracy: the mean of both orders prefers the chosen response, ± one standard error. Longer wins: the accuracy of
-preferring the response with more characters (ties 1/2). Orders disagree: the share of pairs whose verdict depends on
-which response is shown first; order correlation: between M[a, b] and -M[b, a]. Spread: root mean square of P - 1/2.
-NLL: mean -log P of the chosen response, in nats (0.693 is chance).
+preferring the response with more characters (ties 1/2). Spread: root mean square of P - 1/2. NLL: mean -log P of the
+chosen response, in nats (0.693 is chance). ECE: expected calibration error, mean |P of the preferred response - share
+of the pairs where that is the chosen one| over ten bins of equal size.
 
 Development pairs, which set the temperature and the choice of settings, so the figures flatter:
 
 {development}
-{held_out}
-## Limits
+{held_out}## Limits
 
 {weak}- The standard errors above are the resolution: differences below two of them mean nothing.
 - It repeats the taste of the raters of its training data. Facts, mathematics and code are beyond its size, and style
@@ -69,9 +66,9 @@ def write_card(config: TrainPreferenceConfig, result: Mapping[str, Any]) -> None
         **{key: result[key] for key in ("train_pairs", "temperature")},
         data="\n".join(_data_line(config, path) for path in config.train),
         command=command(config),
-        development=_table(result["development"]),
+        development=_quality(result["development"]),
         weak=_weak(held_out),
-        held_out=f"Held-out pairs, measured once after training:\n\n{_table(held_out)}" if held_out else "",
+        held_out=_held_out(result) if held_out else "",
     )
     (Path(config.output) / "README.md").write_text(text, encoding="utf-8")
 
@@ -99,19 +96,96 @@ def _data_line(config: TrainPreferenceConfig, path: str) -> str:
 
 def _weak(figures: Mapping[str, Mapping[str, float]]) -> str:
     """The limits that the held-out figures show."""
-    below_chance = [name for name, f in figures.items() if f["accuracy"] < 0.5]
-    below_length = [name for name, f in figures.items() if 0.5 <= f["accuracy"] < f["longer_wins"]]
     lines = ""
-    if below_chance:
-        lines += f"- Worse than chance on {', '.join(below_chance)}: do not use it for what these measure.\n"
+    no_better = [name for name, f in figures.items() if f["accuracy"] < 0.5 + 2 * f["standard_error"]]
+    below_length = [name for name, f in figures.items() if f["accuracy"] < f["longer_wins"]]
+    if no_better:
+        lines += f"- Not better than chance on {', '.join(no_better)}: do not use it for what these measure.\n"
     if below_length:
         lines += f"- Worse than preferring the longer response on {', '.join(below_length)}.\n"
     return lines
 
 
-def _table(figures: Mapping[str, Mapping[str, float]]) -> str:
-    return _COLUMNS + "".join(
-        f"| {name} | {f['pairs']} | {f['accuracy']:.1%} ± {f['standard_error']:.1%} | {f['longer_wins']:.1%} "
-        f"| {f['order_disagreement']:.1%} | {f['order_correlation']:.3f} | {f['spread']:.3f} | {f['nll']:.3f} |\n"
-        for name, f in figures.items()
+def _held_out(result: Mapping[str, Any]) -> str:
+    figures = result["evaluate"]
+    parts = ["Held-out pairs, measured once after training:\n", _quality(figures)]
+    if "comparison" in result:
+        parts += [_COMPARISON.format(baseline=result["baseline"]), _comparison(result["comparison"])]
+    parts += [_BIAS, _bias(figures), _CALIBRATION, _reliability(result["reliability"])]
+    return "\n".join(parts) + "\n"
+
+
+_COMPARISON = """### Against another judge
+
+The other judge: {baseline}. The pairs that only one of the two gets right, and the p-value of the exact McNemar test
+that both are right equally often:
+"""
+
+_BIAS = """### Position and length
+
+Orders disagree: the share of pairs whose verdict depends on which response is shown first. Order correlation: between
+M[a, b] and -M[b, a]. Position bias: mean of (M[a, b] + M[b, a]) / 2, the edge in logits of the response shown first.
+Prefers longer: the share of verdicts for the response with more characters. The last two columns: accuracy where the
+raters chose the longer and where they chose the shorter response.
+"""
+
+_CALIBRATION = """### Calibration
+
+All held-out pairs in ten bins by P of the response that the judge prefers. Right: the share of them where the raters
+chose it, ± one standard error.
+"""
+
+
+def _quality(figures: Mapping[str, Mapping[str, float]]) -> str:
+    return _table(
+        ["file", "pairs", "accuracy", "longer wins", "spread", "NLL", "ECE"],
+        [
+            [name, f"{f['pairs']}", f"{f['accuracy']:.1%} ± {f['standard_error']:.1%}", f"{f['longer_wins']:.1%}",
+             f"{f['spread']:.3f}", f"{f['nll']:.3f}", f"{f['calibration_error']:.3f}"]
+            for name, f in figures.items()
+        ],
+    )  # fmt: skip
+
+
+def _bias(figures: Mapping[str, Mapping[str, float]]) -> str:
+    return _table(
+        ["file", "orders disagree", "order correlation", "position bias", "prefers longer", "longer chosen",
+         "shorter chosen"],
+        [
+            [name, f"{f['order_disagreement']:.1%}", f"{f['order_correlation']:.3f}", f"{f['position_bias']:+.3f}",
+             *(_share(f[key]) for key in ("prefers_longer", "accuracy_longer", "accuracy_shorter"))]
+            for name, f in figures.items()
+        ],
+    )  # fmt: skip
+
+
+def _comparison(tests: Mapping[str, Mapping[str, float]]) -> str:
+    return _table(
+        ["file", "pairs", "only the other right", "only this one right", "p"],
+        [
+            [name, *(f"{test[key]}" for key in ("pairs", "only_old", "only_new")), f"{test['p_value']:.2g}"]
+            for name, test in tests.items()
+        ],
     )
+
+
+def _reliability(curve: Sequence[Bin]) -> str:
+    rows = [
+        [
+            f"{each.pairs}",
+            f"{each.confidence:.3f}",
+            f"{each.right:.3f} ± {(each.right * (1 - each.right) / each.pairs) ** 0.5:.3f}",
+        ]
+        for each in curve
+    ]
+    return _table(["pairs", "mean P", "right"], rows)
+
+
+def _share(value: float) -> str:
+    return "none" if isnan(value) else f"{value:.1%}"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are figures."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

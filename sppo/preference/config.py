@@ -31,6 +31,7 @@ class TrainPreferenceConfig(Section):
         min_length=1, description="Pair files: .jsonl or .jsonl.gz; prompt, chosen, rejected."
     )
     evaluate: dict[str, str] = Field({}, description="Held-out pair files by the name that the card gives them.")
+    baseline: str = Field("", description="URI of a judge that the card compares with on the held-out pairs, if any.")
     output: str = Field(description="Folder that gets config.json, adapter.safetensors and README.md.")
     licenses: dict[str, str] = Field(
         {}, description="Licence and origin of each training file, by file name, for the card."

@@ -9,18 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
 from sppo.errors import ConfigError
 from sppo.models import fetch_model, model_digest
+from sppo.preference import load_judge
 from sppo.preference.card import write_card
 from sppo.preference.config import PairwiseEncoderConfig, TrainPreferenceConfig
+from sppo.preference.judge import Judge
 from sppo.preference.layout import Layout
-from sppo.preference.measure import agreement, calibrate, logits_of_pairs
+from sppo.preference.measure import agreement, calibrate, logits_of_pairs, paired_test, reliability
 from sppo.preference.network import PairwiseNetwork
 from sppo.preference.pairs import Pair, read_pairs, split
 from sppo.preference.pairwise import DTYPES, PairwiseEncoder, batches, build, forward, save_adapter
+from sppo.settings import JudgeConfig
 
 Triple = tuple[list[int], list[int], list[int]]
 MICRO_BATCH_TOKENS = 4096
@@ -35,10 +39,12 @@ def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
 
     Returns:
         "train_pairs", "seconds", "temperature", and under "development" and "evaluate" the figures of
-        `measure.agreement` for each training file's development pairs and each held-out file.
+        `measure.agreement` for each training file's development pairs and each held-out file; where there are held-out
+        files "reliability", the curve of `measure.reliability` over all of them; where there is a baseline too its
+        name, "baseline", and "comparison", `measure.paired_test` for each held-out file and for all.
 
     Raises:
-        ConfigError: if a file is missing or wrong, or the encoder does not fit.
+        ConfigError: if a file is missing or wrong, or the encoder or the baseline does not fit.
     """
     began = time.monotonic()
     held_out = {name: read_pairs(path) for name, path in config.evaluate.items()}
@@ -49,18 +55,34 @@ def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
         raise ConfigError(
             "train: too few pairs to set development pairs aside; give more pairs or change `development`"
         )
+    # Loaded before training: it may be the very judge that the output replaces.
+    baseline = load_judge(config.baseline, JudgeConfig(dtype=config.dtype, cache=False)) if config.baseline else None
     network = _fit(config, training)
     output = Path(config.output)
     temperature = _calibrate(network, output, config.dtype, [pair for part in development.values() for pair in part])
     model = PairwiseEncoder(output, config.output, dtype=config.dtype)
     result: dict[str, Any] = {"train_pairs": len(training), "temperature": temperature}
-    for kind, files in (("development", development), ("evaluate", held_out)):
-        result[kind] = {name: agreement(pairs, logits_of_pairs(model, pairs)) for name, pairs in files.items()}
+    logits = {name: logits_of_pairs(model, pairs) for name, pairs in held_out.items()}
+    result["evaluate"] = {name: agreement(pairs, logits[name]) for name, pairs in held_out.items()}
+    result["development"] = {name: agreement(part, logits_of_pairs(model, part)) for name, part in development.items()}
+    for kind in ("development", "evaluate"):
         for name, figures in result[kind].items():
             print(f"{kind} {name}: accuracy {figures['accuracy']:.3f}, {figures['pairs']} pairs", flush=True)
+    if held_out:
+        result["reliability"] = reliability(np.concatenate(list(logits.values())))
+    if held_out and baseline:
+        result |= {"baseline": baseline.name, "comparison": _comparison(baseline, held_out, logits)}
     result["seconds"] = time.monotonic() - began
     write_card(config, result)
     return result
+
+
+def _comparison(
+    baseline: Judge, held_out: dict[str, list[Pair]], logits: dict[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    old = {name: logits_of_pairs(baseline, pairs) for name, pairs in held_out.items()}
+    tests = {name: paired_test(old[name], logits[name]) for name in held_out}
+    return tests | {"all": paired_test(*(np.concatenate(list(each.values())) for each in (old, logits)))}
 
 
 def _fit(config: TrainPreferenceConfig, pairs: Sequence[Pair]) -> PairwiseNetwork:

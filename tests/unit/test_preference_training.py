@@ -6,12 +6,15 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from sppo.errors import ConfigError
 from sppo.preference import load_judge
 from sppo.preference.card import command
 from sppo.preference.config import TrainPreferenceConfig
-from sppo.preference.measure import agreement, calibrate
+from sppo.preference.measure import agreement, calibrate, calibration_error, paired_test, reliability
 from sppo.preference.pairs import Pair, read_pairs, split
 from sppo.preference.training import train_preference
 from sppo.settings import JudgeConfig
@@ -33,8 +36,9 @@ def test_training_is_reproducible_and_learns(tmp_path, capsys):
 
     def run(name):
         config = TrainPreferenceConfig(
-            train=(train,), evaluate={"easy": test}, output=str(tmp_path / name), licenses={"train.jsonl.gz": "MIT"},
-            seed=1, epochs=3, batch_size=8, learning_rate=2e-3, rank=2, max_length=64, dtype="float32",
+            train=(train,), evaluate={"easy": test}, baseline="package:sppo", output=str(tmp_path / name),
+            licenses={"train.jsonl.gz": "MIT"}, seed=1, epochs=3, batch_size=8, learning_rate=2e-3, rank=2,
+            max_length=64, dtype="float32",
         )  # fmt: skip
         return train_preference(config), (tmp_path / name / "adapter.safetensors").read_bytes()
 
@@ -45,6 +49,10 @@ def test_training_is_reproducible_and_learns(tmp_path, capsys):
     assert "step" in capsys.readouterr().out
     card = (tmp_path / "one" / "README.md").read_text()
     assert "| easy | 8 | 100.0% ± 0.0% | 100.0% |" in card
+    assert result["baseline"].startswith("package:sppo (") and result["baseline"] in card
+    assert result["comparison"]["easy"] == result["comparison"]["all"] and result["comparison"]["all"]["only_old"] == 0
+    assert "| all | 8 | 0 |" in card and "| 100.0% | 100.0% | none |" in card
+    assert sum(each.pairs for each in result["reliability"]) == 8
     assert "`train.jsonl.gz`, MIT" in card and f"--train {train}" in card
     model = load_judge(str(tmp_path / "one"), JudgeConfig(cache=False))
     (matrix,) = model.logits(["Question 99?"], [["A kind and complete answer 99.", "No 99."]])
@@ -96,6 +104,39 @@ def test_agreement_counts_ties_and_disagreeing_orders():
     figures = agreement(pairs, np.array([[2.0, -1.0], [1.0, 3.0], [0.0, 0.0]]))
     assert figures["accuracy"] == figures["longer_wins"] == 0.5
     assert figures["order_disagreement"] == pytest.approx(1 / 3)
+
+
+def test_agreement_tells_length_and_position_bias_from_accuracy():
+    pairs = [Pair("p", "long text", "short", "p"), Pair("p", "s", "long text", "p"), Pair("p", "aa", "bb", "p")]
+    longer_and_first = np.array([[3.0, -1.0], [-1.0, 3.0], [1.0, 1.0]])
+    figures = agreement(pairs, longer_and_first)
+    assert figures["prefers_longer"] == figures["accuracy_longer"] == 1 and figures["accuracy_shorter"] == 0
+    assert figures["position_bias"] == 1
+    assert np.isnan(agreement(pairs[:1], longer_and_first[:1])["accuracy_shorter"])
+
+
+def test_reliability_of_probabilities_that_are_true_and_of_overconfident_ones():
+    random = np.random.default_rng(0)
+    margin = random.normal(size=20000)
+    right = random.random(20000) < 1 / (1 + np.exp(-np.abs(margin)))
+    signed = np.where(right, 1, -1) * np.abs(margin)
+    curve = reliability(np.stack((signed, -signed), axis=1))
+    assert len(curve) == 10 and sum(each.pairs for each in curve) == 20000
+    assert [each.confidence for each in curve] == sorted(each.confidence for each in curve)
+    assert curve[0].confidence == pytest.approx(0.5, abs=0.02) and calibration_error(curve) < 0.02
+    assert calibration_error(reliability(np.stack((4 * signed, -4 * signed), axis=1))) > 0.15
+    assert len(reliability(np.array([[1.0, -1.0]] * 3))) == 3
+
+
+@given(st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 2.0]), st.sampled_from([-1.0, 0.0, 2.0])), min_size=1))
+def test_paired_test_is_the_sign_test_of_the_pairs_that_differ(margins):
+    old, new = (np.stack((column, -column), axis=1) for column in np.array(margins).T)
+    result = paired_test(old, new)
+    assert result["only_old"] == sum(a > 0 >= b for a, b in margins)
+    assert result["only_new"] == sum(b > 0 >= a for a, b in margins)
+    differing = int(result["only_old"] + result["only_new"])
+    expected = binomtest(int(result["only_old"]), differing).pvalue if differing else 1.0
+    assert result["p_value"] == pytest.approx(expected)
 
 
 def test_calibration_recovers_the_temperature_of_overconfident_logits():
