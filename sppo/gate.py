@@ -56,7 +56,7 @@ def _against(gate: GateConfig, figures: Mapping[str, float]) -> Iterator[str]:
 def _ends(config: RunConfig, iteration: int, figures: Mapping[str, float]) -> Iterator[str]:
     """The rules by which no further iteration is played."""
     if figures[WIN_RATE] < config.evaluate.gate.stop_below:
-        yield f"it is below {config.evaluate.gate.stop_below}"
+        yield f"the win rate is below {config.evaluate.gate.stop_below}"
     if iteration >= config.iterations:
         yield f"all {config.iterations} iterations are played"
 

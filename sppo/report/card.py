@@ -12,7 +12,7 @@ from sppo import __version__
 from sppo.config import RunConfig, resolve
 from sppo.report.collect import RunReport
 from sppo.report.escape import markdown_environment
-from sppo.report.figures import SUMMARY_COLUMNS, gate_sentence, headline, summary_rows
+from sppo.report.figures import SUMMARY_COLUMNS, gate_sentence, headline, second_judge_sentence, summary_rows
 
 NOT_RESULTS = ("output_uri", "experiment", "shards")
 """Values of the configuration that change no result: the card leaves them out, and with them the author's paths."""
@@ -44,6 +44,7 @@ def model_card(report: RunReport, license_name: str | None) -> str:
         name=hub_id.rstrip("/").rpartition("/")[2].removeprefix("package:"),
         headline=headline(report),
         gate_sentence=gate_sentence(report),
+        second_judge_sentence=second_judge_sentence(report),
         summary_columns=SUMMARY_COLUMNS,
         summary_rows=summary_rows(report),
         overrides=Markup(yaml.safe_dump(overrides(config), sort_keys=False, allow_unicode=True)),

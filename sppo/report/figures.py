@@ -199,6 +199,19 @@ def headline(report: RunReport) -> str:
     return f"Iteration {best.iteration} gave the best model: its win rate over the base is {rate}."
 
 
+def second_judge_sentence(report: RunReport) -> str:
+    """What a judge that had no part in the training says of the best model, or of the last one; empty without one."""
+    judge = report.config.evaluate.second_judge
+    if not judge:
+        return ""
+    each = report.best or report.iterations[-1]
+    rate = with_interval(each.figures, "eval/second_win_rate_vs_base")
+    return (
+        f"A second judge, {judge}, which ranked nothing for the training, gives iteration {each.iteration} a win rate "
+        f"over the base of {rate}."
+    )
+
+
 def gate_sentence(report: RunReport) -> str:
     """Whether the gate is passed, and what it asks for."""
     required = share(report.config.evaluate.gate.required_vs_base)

@@ -14,6 +14,7 @@ from sppo.report.figures import (
     gate_sentence,
     headline,
     prepare_rows,
+    second_judge_sentence,
     share,
     summary_rows,
 )
@@ -46,6 +47,7 @@ def _content(report: RunReport) -> dict[str, object]:
         "latest": report.best or report.iterations[-1],
         "headline": headline(report),
         "gate_sentence": gate_sentence(report),
+        "second_judge_sentence": second_judge_sentence(report),
         "summary_columns": SUMMARY_COLUMNS,
         "summary_rows": summary_rows(report),
         "figure_rows": figure_rows(report),

@@ -158,6 +158,23 @@ def test_html_is_one_inert_balanced_page(play_run):
     assert len(answers) == 6 and all(text.partition(": ")[2] == HOSTILE for text in answers)
 
 
+def test_a_run_with_one_judge_speaks_of_no_second(play_run):
+    run = play_run()
+    assert "A second judge" not in render_html(collect(run.config, run.store))
+
+
+def test_a_second_judge_has_its_say(play_run):
+    run = play_run(**{"evaluate.second_judge": "hf://org/second"})
+    report = collect(run.config, run.store)
+    name = "eval/second_win_rate_vs_base"
+    rate = {name: 0.4, f"{name}_low": 0.3, f"{name}_high": 0.5}
+    report = replace(report, iterations=[replace(each, figures={**each.figures, **rate}) for each in report.iterations])
+    for text in (render_html(report), render_markdown(report), model_card(report, None)):
+        shown = " ".join(text.replace("\\", "").split())
+        assert "A second judge, hf://org/second, which ranked nothing for the training" in shown
+        assert "gives iteration 2 a win rate over the base of 0.400 [0.300, 0.500]" in shown
+
+
 def test_page_ids_are_unique(play_run):
     run = play_run()
     ids = [attrs["id"] for _, attrs in Page(render_html(collect(run.config, run.store))).elements if "id" in attrs]

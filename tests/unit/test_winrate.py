@@ -3,91 +3,94 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.winrate import bootstrap_interval, contest, length_controlled_win_rate
+from sppo.errors import RunFailedError
+from sppo.preference.judge import Judge
+from sppo.winrate import Contest, contest, disagreement
 
-ANSWERS = st.lists(st.text("ab", max_size=6), min_size=1, max_size=3)
+TEXTS = st.text("ab", max_size=6)
 
 
 class LongerWins:
-    """A judge whose verdicts anyone can predict: the difference in length, plus a bias to the first shown."""
+    """A preference model that anyone can predict: the difference in length, and the first shown has the edge."""
 
     name = "longer wins"
 
-    def logits(self, prompts, responses):
-        return [np.array([[(len(a) - len(b) + 0.5) * (a != b) for b in group] for a in group]) for group in responses]
+    def __init__(self, unit=1.0):
+        self.unit, self.asked = unit, []
+
+    def compare(self, comparisons):
+        self.asked += comparisons
+        return np.array([self.unit * (len(a) - len(b)) + 0.5 for _, a, b in comparisons], np.float32)
+
+    def figures(self):
+        return {}
+
+    def save(self, folder):
+        raise NotImplementedError
+
+
+@st.composite
+def answers(draw):
+    """Two models' answers to some prompts, a fixed number of each."""
+    sizes = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    prompts = draw(st.integers(1, 4))
+    return [draw(st.lists(st.lists(TEXTS, min_size=n, max_size=n), min_size=prompts, max_size=prompts)) for n in sizes]
 
 
 def test_the_longer_answers_win():
-    result = contest(LongerWins(), ["p", "q"], [["aaa", "a"], ["a"]], [["aa"], ["aaaa"]], 1.0)
+    result = contest(Judge(LongerWins()), ["p", "q"], [["aaa", "a"], ["a", "aa"]], [["aa"], ["aaaa"]], 1.0)
+    np.testing.assert_array_equal(result.outcomes, [[[1], [0]], [[0], [0]]])
     np.testing.assert_allclose(result.win_rates, [0.5, 0.0])
-    p = 1 / (1 + np.exp(-np.array([1.0, -1.0, -3.0])))
-    np.testing.assert_allclose(result.probabilities, [p[:2].mean(), p[2]])
+    p = 1 / (1 + np.exp(-np.array([1.0, -1.0, -3.0, -2.0])))
+    np.testing.assert_allclose(result.probabilities.ravel(), p)
+    np.testing.assert_allclose(result.mean_probabilities, [p[:2].mean(), p[2:].mean()])
 
 
-@given(st.lists(st.tuples(ANSWERS, ANSWERS), min_size=1, max_size=4), st.floats(0.2, 5))
-def test_what_one_wins_the_other_loses(answers, temperature):
-    ours, theirs = ([pair[side] for pair in answers] for side in (0, 1))
-    prompts = ["p"] * len(answers)
-    there = contest(LongerWins(), prompts, ours, theirs, temperature)
-    back = contest(LongerWins(), prompts, theirs, ours, temperature)
+@given(answers(), st.floats(0.2, 5))
+def test_what_one_wins_the_other_loses(both, temperature):
+    ours, theirs = both
+    prompts = ["p"] * len(ours)
+    there = contest(Judge(LongerWins()), prompts, ours, theirs, temperature)
+    back = contest(Judge(LongerWins()), prompts, theirs, ours, temperature)
     np.testing.assert_allclose(there.win_rates + back.win_rates, 1)
-    np.testing.assert_allclose(there.probabilities + back.probabilities, 1)
+    np.testing.assert_allclose(there.probabilities + back.probabilities.transpose(0, 2, 1), 1)
 
 
-def test_equal_answers_tie():
-    result = contest(LongerWins(), ["p"], [["same", "same"]], [["same"]], 1.0)
-    assert result.win_rates.tolist() == result.probabilities.tolist() == [0.5]
+@given(answers())
+def test_only_answers_of_different_models_are_compared_in_both_orders_and_once(both):
+    ours, theirs = both
+    model = LongerWins()
+    contest(Judge(model), [str(i) for i in range(len(ours))], ours, theirs, 1.0)
+    cross = {
+        (str(i), *order)
+        for i, (left, right) in enumerate(zip(ours, theirs, strict=True))
+        for a in left
+        for b in right
+        for order in ((a, b), (b, a))
+        if a != b
+    }
+    assert sorted(model.asked) == sorted(cross)
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=50), st.integers(0, 1000))
-def test_an_interval_holds_its_estimate_and_is_a_function_of_its_seed(values, seed):
-    interval = bootstrap_interval(np.array(values), 500, seed)
-    assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
-    assert interval.value == pytest.approx(np.mean(values))
-    assert interval == bootstrap_interval(np.array(values), 500, seed)
+@pytest.mark.parametrize("theirs", ["same", "emas"])
+def test_answers_that_the_judge_cannot_tell_apart_tie(theirs):
+    result = contest(Judge(LongerWins()), ["p"], [["same", "same"]], [[theirs]], 1.0)
+    assert result.win_rates.tolist() == result.mean_probabilities.tolist() == [0.5]
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    generator = np.random.default_rng(0)
-    hits = 0
-    for trial in range(300):
-        interval = bootstrap_interval((generator.random(64) < 0.6).astype(float), 400, trial)
-        hits += interval.low <= 0.6 <= interval.high
-    assert 0.90 < hits / 300 < 0.985
+def test_margins_beyond_all_measure_are_certain():
+    result = contest(Judge(LongerWins(1e30)), ["p"], [["aa"]], [["a"]], 1.0)
+    assert result.probabilities.item() == 1.0
 
 
-def test_more_prompts_make_the_interval_narrower():
-    values = np.tile([0.0, 1.0], 32)
-    few, many = (bootstrap_interval(np.tile(values, n), 1000, 0) for n in (1, 16))
-    assert (many.high - many.low) == pytest.approx((few.high - few.low) / 4, rel=0.25)
+def test_a_logit_that_is_not_finite_names_its_prompt():
+    with pytest.raises(RunFailedError, match="longer wins: a logit is not finite for the prompt 'q'"):
+        contest(Judge(LongerWins(np.nan)), ["p", "q"], [["a"], ["aa"]], [["a"], ["a"]], 1.0)
 
 
-def logistic(count: int, intercept: float, slope: float):
-    generator = np.random.default_rng(1)
-    gaps = generator.normal(size=count)
-    p = 1 / (1 + np.exp(-(intercept + slope * np.tanh(gaps / gaps.std()))))
-    return (generator.random(count) < p).astype(float), gaps
-
-
-def test_length_control_finds_no_win_where_length_explains_it():
-    """Longer answers win, and ours are longer: 0.5 + log-odds of length only."""
-    wins, gaps = logistic(4000, 0.0, 3.0)
-    longer = gaps > 0
-    raw = wins[longer].mean()
-    assert raw > 0.8
-    assert length_controlled_win_rate(wins, gaps) == pytest.approx(0.5, abs=0.03)
-
-
-def test_length_control_keeps_a_win_that_length_does_not_explain():
-    wins, gaps = logistic(4000, 1.0, 2.0)
-    assert length_controlled_win_rate(wins, gaps) == pytest.approx(1 / (1 + np.exp(-1)), abs=0.03)
-
-
-def test_length_control_of_equal_lengths_is_the_win_rate():
-    assert length_controlled_win_rate(np.array([1.0, 0.5, 0.0, 1.0]), np.zeros(4)) == 0.625
-
-
-@pytest.mark.parametrize("wins", [np.ones(8), np.zeros(8), np.repeat([0.0, 1.0], 4)])
-def test_length_control_stays_finite_where_lengths_separate(wins):
-    value = length_controlled_win_rate(wins, np.arange(8) - 3.5)
-    assert 0 <= value <= 1
+def test_judges_differ_where_their_outcomes_do():
+    probabilities = np.full((2, 2, 1), 0.5)
+    first = Contest(np.array([[[1.0], [0.0]], [[0.5], [0.0]]]), probabilities)
+    second = Contest(np.array([[[1.0], [1.0]], [[1.0], [0.0]]]), probabilities)
+    assert disagreement([first], [second]) == 0.5
+    assert disagreement([first, second], [first, first]) == 0.25
