@@ -59,7 +59,7 @@ class Run:
     def __init__(self, folder, model, **overrides):
         self.folder, self.model = folder, model
         values = {"output_uri": str(folder / "run"), "base_model": str(folder / "base"), "preference_model": "long:"}
-        values |= {"evaluate.instructions.count": 0}
+        values["evaluate.instructions.count"] = 0  # these answers are written, and a model's would be asked for
         self.config = resolve(values | overrides)
         self.store = LocalStore(folder / "run")
         self.held_out = folder / "held-out.parquet"
