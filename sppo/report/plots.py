@@ -254,7 +254,7 @@ def drawings(report: RunReport) -> list[Drawing]:
 
 def distribution_svg(iteration: IterationReport) -> str:
     """An iteration's distribution of P as an SVG file of its own."""
-    return _distribution(iteration).svg.replace("<svg ", f'<svg style="{_OF_ITS_OWN}" ', 1)
+    return str(_distribution(iteration).svg).replace("<svg ", f'<svg style="{_OF_ITS_OWN}" ', 1)
 
 
 def _over_iterations(report: RunReport) -> Iterator[Drawing]:
