@@ -8,6 +8,8 @@ of row i of that product, which moves by one with every row: a view, where other
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -21,7 +23,10 @@ ROWS = 256
 class Attention(nn.Module):
     """Disentangled attention of one layer; shares the layer's projections."""
 
-    def __init__(self, projections: nn.Module, distances: torch.Tensor) -> None:
+    distance_keys: torch.Tensor
+    distance_queries: torch.Tensor
+
+    def __init__(self, projections: Any, distances: torch.Tensor) -> None:
         """Make the distances' keys and queries.
 
         Args:
@@ -30,8 +35,9 @@ class Attention(nn.Module):
         """
         super().__init__()
         self.query, self.key, self.value = projections.query_proj, projections.key_proj, projections.value_proj
-        self.heads, self.size = projections.num_attention_heads, projections.attention_head_size
-        self.scale = (3 * self.size) ** -0.5
+        self.heads: int = projections.num_attention_heads
+        self.size: int = projections.attention_head_size
+        self.scale: float = (3 * self.size) ** -0.5
         for name, projection in (("distance_keys", self.key), ("distance_queries", self.query)):
             heads = projection(distances).view(-1, self.heads, self.size).permute(1, 2, 0)  # (heads, d, 2S)
             self.register_buffer(name, (heads * self.scale).contiguous(), persistent=False)
@@ -111,14 +117,13 @@ class Encoder(nn.Module):
 
     def __init__(self, model: DebertaV2Model) -> None:
         super().__init__()
-        config, encoder = model.config, model.encoder
+        encoder = model.encoder
         self.words, self.norm, self.layers = model.embeddings.word_embeddings, model.embeddings.LayerNorm, encoder.layer
         self.buckets, self.farthest = encoder.position_buckets, encoder.max_relative_positions
         self.span = self.buckets if self.buckets > 0 else self.farthest
         with torch.no_grad():
             distances = encoder.get_rel_embedding()[: 2 * self.span]
             self.attentions = nn.ModuleList(Attention(layer.attention.self, distances) for layer in self.layers)
-        assert len(self.layers) == config.num_hidden_layers
 
     def forward(self, ids: torch.Tensor, places: torch.Tensor, hidden: torch.Tensor | None) -> torch.Tensor:
         """The last states of some tokens.
@@ -133,10 +138,10 @@ class Encoder(nn.Module):
         """
         states = self.norm(self.words(ids))
         buckets = self._buckets(ids.shape[1], ids.device)
-        *layers, last = zip(self.layers, self.attentions, strict=True)
-        for layer, attention in layers:
+        layers: list[tuple[Any, Any]] = list(zip(self.layers, self.attentions, strict=True))
+        for layer, attention in layers[:-1]:
             states = _rest_of_layer(layer, attention(states, buckets, hidden), states)
-        layer, attention = last
+        layer, attention = layers[-1]
         context = attention.at(states, places, buckets, hidden)
         return _rest_of_layer(layer, context, states.gather(1, places[..., None].expand(-1, -1, states.shape[-1])))
 
@@ -147,6 +152,7 @@ class Encoder(nn.Module):
         return (distances + self.span).clamp(0, 2 * self.span - 1)
 
 
-def _rest_of_layer(layer: nn.Module, context: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+def _rest_of_layer(layer: Any, context: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     attended = layer.attention.output(context, states)
-    return layer.output(layer.intermediate(attended), attended)
+    result: torch.Tensor = layer.output(layer.intermediate(attended), attended)
+    return result

@@ -102,13 +102,16 @@ class _Layout:
         """The comparisons in tokens; every text is tokenized once, without its marker's number."""
         sources = self._tokenize(SOURCE, {each.prompt for each in comparisons})
         responses = self._tokenize(CANDIDATE, {text for _, *both in comparisons for text in both})
-        return [self._sequence(sources[each.prompt], responses[each.first], responses[each.second]) for each in comparisons]
+        return [
+            self._sequence(sources[each.prompt], responses[each.first], responses[each.second]) for each in comparisons
+        ]
 
     def _tokenize(self, marker: str, texts: set[str]) -> dict[str, list[int]]:
         """[CLS], the marker, the text's tokens and [SEP], whatever their number."""
         order = sorted(texts)
         marked = [marker + text for text in self.checkpoint.plain(order)]
-        return dict(zip(order, self.checkpoint.tokenizer(marked, truncation=False)["input_ids"], strict=True))
+        ids = self.checkpoint.tokenizer(marked, truncation=False, verbose=False)["input_ids"] if marked else []
+        return dict(zip(order, ids, strict=True))
 
     def _sequence(self, source: list[int], first: list[int], second: list[int]) -> _Sequence:
         source = _cut(source, self.checkpoint.source_length)
@@ -154,5 +157,5 @@ def _load(checkpoint: Checkpoint, folder: Path, uri: str) -> tuple[Encoder, nn.M
     with torch.device("meta"):
         network = _Network(checkpoint)
     load_weights(network, folder, uri)
-    network.eval().requires_grad_(False)
+    network.float().eval().requires_grad_(False)
     return Encoder(network.pretrained_model), network.head_layer

@@ -18,7 +18,6 @@ from torch import nn
 
 from sppo.errors import ConfigError
 
-HF_ARCHITECTURE = "DebertaV2PairRM"
 SOURCE, FIRST, SECOND, CANDIDATE = "<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>"
 SOURCE_LENGTH, CANDIDATE_LENGTH = 1224, 412  # https://huggingface.co/llm-blender/PairRM, "Context length"
 
@@ -54,13 +53,8 @@ class Checkpoint:
         return self.candidate_length + (self.source_length - source) // 2
 
 
-def is_pairrm(config: dict[str, Any]) -> bool:
-    """Whether a config.json is that of a PairRM checkpoint, in either layout."""
-    return config.get("ranker_type") == "pairranker" or HF_ARCHITECTURE in (config.get("architectures") or [])
-
-
 def read_backbone(folder: Path, uri: str) -> Any:
-    """The configuration of a checkpoint's encoder; llm-blender's layout names it by the backbone's repository or folder.
+    """The configuration of a checkpoint's encoder; llm-blender's layout names a repository or folder that has it.
 
     Raises:
         ConfigError: if it cannot be found, or is not of DeBERTa's third version.
@@ -80,7 +74,7 @@ def read_backbone(folder: Path, uri: str) -> Any:
     }  # fmt: skip
     wrong = [key for key, value in wanted.items() if getattr(backbone, key, None) != value]
     wrong += ["pos_att_type"] if set(backbone.to_dict().get("pos_att_type") or ()) != {"c2p", "p2c"} else []
-    wrong += [key for key in ("conv_kernel_size",) if getattr(backbone, key, 0)]
+    wrong += ["conv_kernel_size"] if getattr(backbone, "conv_kernel_size", 0) else []
     if wrong:
         raise ConfigError(f"{uri}: {wrong[0]} of the backbone is not that of DeBERTa-v3, on which PairRM is built")
     return backbone
