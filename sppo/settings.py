@@ -106,6 +106,10 @@ class JudgeConfig(Section):
 
     batch_tokens: int = Field(8192, ge=512, description="Tokens of a forward pass of the preference model.")
     dtype: Literal["bfloat16", "float32"] = Field("float32", description="Arithmetic of the preference model.")
+    pairrm: Literal["fast", "llm-blender"] = Field(
+        "fast",
+        description="What runs PairRM: the scorer of this system, or the package, a prompt at a time.",
+    )
     cache: bool = Field(True, description="Keep every judgement on disk, so that a retry asks for none again.")
     llm: LlmJudgeConfig = LlmJudgeConfig()
     mixture: tuple[MixtureMember, ...] = Field(

@@ -63,15 +63,34 @@ class Pairwise(_Weights):
 
 
 class PairRanker(_Weights):
-    """PairRM in LLM-Blender's layout: the paper's judge."""
+    """PairRM: the paper's judge, in either of the layouts in which it is published."""
 
-    example = "hf://llm-blender/PairRM, or a folder in PairRM's layout"
+    example = "hf://llm-blender/PairRM, hf://llm-blender/PairRM-hf, or a folder in their layouts"
+
+    def check(self, uri: str, settings: JudgeConfig) -> None:
+        """See `Kind.check`."""
+        from sppo.preference.pairrm_files import read_checkpoint
+
+        read_checkpoint(fetch_model(uri, weights=False), uri)
+
+    def digest(self, uri: str, settings: JudgeConfig) -> str:
+        """See `Kind.digest`; the backbone's configuration may lie outside of the folder."""
+        from sppo.preference.pairrm_files import read_backbone
+
+        folder = fetch_model(uri)
+        backbone = read_backbone(folder, uri).to_json_string()
+        return hashlib.sha256(f"{model_digest(folder)} {backbone}".encode()).hexdigest()
 
     def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
         """See `Kind.load`."""
+        folder = fetch_model(uri)
+        if settings.pairrm == "llm-blender":
+            from sppo.preference.llm_blender import LlmBlenderPairRM
+
+            return LlmBlenderPairRM(folder, uri, dtype=settings.dtype)
         from sppo.preference.pairrm import PairRM
 
-        return PairRM(fetch_model(uri), uri, dtype=settings.dtype)
+        return PairRM(folder, uri, batch_tokens=settings.batch_tokens, dtype=settings.dtype)
 
 
 class Reward(_Weights):
@@ -249,7 +268,7 @@ def kind_of(uri: str) -> Kind:
 def _of_weights(config: dict[str, Any], uri: str) -> Kind | None:
     if config.get("model_type") == "sppo-pairwise-encoder":
         return PAIRWISE
-    if config.get("ranker_type") == "pairranker":
+    if config.get("ranker_type") == "pairranker" or "DebertaV2PairRM" in (config.get("architectures") or []):
         return PAIR_RANKER
     if any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ()):
         # transformers writes the labels down unless they are two.

@@ -1,115 +1,161 @@
-"""PairRM (arXiv 2306.02561) through the llm-blender package: its collator, network and weights, its raw logits.
+"""PairRM (Jiang et al., arXiv 2306.02561) without its package: the same weights and logits, at a fraction of the cost.
 
-Only the loading is done here, because llm-blender's own loads a second model whose weights it overwrites, and prefers
-pickles. One prompt at a time: llm-blender's length budget depends on the batch.
+    [CLS] <|source|> prompt [SEP]  [CLS] <|candidate1|> a [SEP]  [CLS] <|candidate2|> b [SEP]
+
+The logit is head(source, candidate1) - head(source, candidate2), on the last states of the three markers. A text is
+tokenized once, the room of a response depends on its prompt alone (as in llm-blender at a batch size of 1), and
+sequences of nearly one length make a batch, whatever they belong to.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import transformers
-import transformers.utils.hub
-from safetensors.torch import load_file
+from torch import nn
+from transformers import DebertaV2Model
 
-from sppo.errors import ConfigError
 from sppo.models import model_digest
 from sppo.preference.base import Comparison
+from sppo.preference.deberta import Encoder
+from sppo.preference.pairrm_files import CANDIDATE, FIRST, SECOND, SOURCE, Checkpoint, load_weights, read_checkpoint
 
-
-def _mend_llm_blender() -> None:
-    """Give transformers 5 the two names that llm-blender 0.0.2 still uses."""
-    if not hasattr(transformers.utils.hub, "TRANSFORMERS_CACHE"):
-        transformers.utils.hub.TRANSFORMERS_CACHE = None
-    base = transformers.PreTrainedTokenizerBase
-    if not hasattr(base, "batch_encode_plus"):
-        base.batch_encode_plus = lambda self, *args, **kwargs: self(*args, **kwargs)
+PADDING = 0.04
+"""Largest share of padding in a sequence: batches of sequences of nearly one length."""
 
 
 class PairRM:
     """PairRM's weights, ready to judge; implements `PreferenceModel`."""
 
-    def __init__(self, folder: Path, uri: str, *, dtype: str = "float32") -> None:
-        """Load a folder in the layout of `llm-blender/PairRM`: a RankerConfig, model.safetensors, a tokenizer.
+    def __init__(self, folder: Path, uri: str, *, batch_tokens: int = 8192, dtype: str = "float32") -> None:
+        """Load a PairRM folder, in either layout.
 
         Args:
-            folder: the local folder. Its config's `model_name` names the backbone, of which only config.json is read.
-            uri: where the folder comes from, for `name`.
-            dtype: arithmetic, "float32" or "bfloat16".
+            folder: the local folder.
+            uri: where it comes from, for `name`.
+            batch_tokens: tokens of one forward pass, padding included; a longer sequence is one alone.
+            dtype: arithmetic of the encoder, "float32" or "bfloat16"; the head is always float32.
 
         Raises:
-            ConfigError: if the weights do not fit, or the backbone's configuration cannot be found.
+            ConfigError: if the folder is not a whole PairRM model.
         """
         self.name = f"{uri} ({model_digest(folder)[:12]})"
+        self.batch_tokens = batch_tokens
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        ranker, self.collator = _load(folder, uri)
-        self.ranker = ranker.to(self.device, getattr(torch, dtype)).eval()
-        tokenizer = self.collator.tokenizer
-        self.special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
+        self.layout = _Layout(read_checkpoint(folder, uri))
+        self.encoder, self.head = _load(self.layout.checkpoint, folder, uri)
+        self.encoder.to(self.device, getattr(torch, dtype))
+        self.head.to(self.device)
+        self._tokens = self._forwarded = 0
 
     @torch.inference_mode()
     def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
-        """See `PreferenceModel.compare`; all responses to a prompt go through llm-blender together."""
-        logits: list[float] = []
-        for prompt, group in groupby(comparisons, key=lambda comparison: comparison.prompt):
-            asked = list(group)
-            texts = sorted({text for _, *both in asked for text in both})
-            place = {text: row for row, text in enumerate(texts)}
-            matrix = self._judge(prompt, texts)
-            logits += [float(matrix[place[first], place[second]]) for _, first, second in asked]
-        return np.array(logits, np.float32)
+        """See `PreferenceModel.compare`."""
+        sequences = self.layout.sequences(comparisons)
+        logits = np.zeros(len(sequences), np.float32)
+        for rows in batches([len(sequence.ids) for sequence in sequences], self.batch_tokens):
+            logits[rows] = self._forward([sequences[row] for row in rows])
+        return logits
 
     def figures(self) -> dict[str, float]:
-        """See `PreferenceModel.figures`."""
-        return {}
+        """Tokens of all sequences, and tokens that went through the encoder, padding included."""
+        return {"tokens": float(self._tokens), "forwarded_tokens": float(self._forwarded)}
 
     def save(self, folder: Path) -> None:
         """See `PreferenceModel.save`."""
 
-    def _judge(self, prompt: str, texts: Sequence[str]) -> np.ndarray:
-        batch = self.collator([{"source": self._plain(prompt), "candidates": [self._plain(text) for text in texts]}])
-        tensors = {name: value.to(self.device) for name, value in batch.items() if value is not None}
-        return self.ranker._full_predict(**tensors)["logits"][0].float().cpu().numpy()
+    def _forward(self, sequences: Sequence[_Sequence]) -> np.ndarray:
+        lengths = torch.tensor([len(sequence.ids) for sequence in sequences])
+        length = int(lengths.max())
+        ids = torch.zeros(len(sequences), length, dtype=torch.long)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence.ids)] = torch.tensor(sequence.ids)
+        hidden = (torch.arange(length) >= lengths[:, None]).to(self.device) if lengths.min() < length else None
+        places = torch.tensor([sequence.markers for sequence in sequences]).to(self.device)
+        source, first, second = self.encoder(ids.to(self.device), places, hidden).float().unbind(1)
+        better, worse = (self.head(torch.cat((source, response), dim=-1)) for response in (first, second))
+        self._tokens += int(lengths.sum())
+        self._forwarded += ids.numel()
+        return (better - worse).mean(dim=-1).cpu().numpy()
 
-    def _plain(self, text: str) -> str:
-        """The text without the names of special tokens, which llm-blender would take for tokens."""
-        for token in self.special:
-            text = text.replace(token, " ")
-        return text
+
+class _Sequence(NamedTuple):
+    """A comparison in tokens."""
+
+    ids: list[int]
+    markers: tuple[int, int, int]
+    """Where the markers of prompt, first and second response are."""
 
 
-def _load(folder: Path, uri: str) -> tuple[Any, Any]:
-    if importlib.util.find_spec("llm_blender") is None:
-        raise ConfigError(f"{uri}: PairRM needs the package llm-blender; pip install llm-blender, or use package:sppo")
-    _mend_llm_blender()
-    from llm_blender.pair_ranker.config import RankerConfig
-    from llm_blender.pair_ranker.model_util import build_collator
-    from llm_blender.pair_ranker.ranker import CrossCompareReranker
+class _Layout:
+    """Lays out comparisons in tokens."""
 
-    config = RankerConfig.from_json((folder / "config.json").read_text())
-    try:
-        backbone_config = transformers.AutoConfig.from_pretrained(config.model_name)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{uri}: cannot load the tokenizer, or the configuration of the backbone {config.model_name!r} that "
-            f"config.json names ({str(error).splitlines()[0]}); download it, or let model_name be a local folder"
-        ) from error
-    collator = build_collator(config.ranker_type, tokenizer, config.source_maxlength, config.candidate_maxlength)
-    backbone = transformers.AutoModel.from_config(backbone_config)
-    backbone.resize_token_embeddings(len(tokenizer))
-    backbone.config.out_hidden_state_size = backbone.config.hidden_size
-    ranker = CrossCompareReranker(backbone, config, tokenizer)
-    try:
-        missing, unexpected = ranker.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
-    except RuntimeError as error:
-        raise ConfigError(f"{uri}: model.safetensors does not fit the backbone {config.model_name!r}") from error
-    if missing or [name for name in unexpected if not name.endswith("position_ids")]:
-        raise ConfigError(f"{uri}: model.safetensors does not fit: {[*missing, *unexpected][0]} is missing or unknown")
-    return ranker, collator
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        vocabulary = checkpoint.tokenizer.get_vocab()
+        self.first, self.second = vocabulary[FIRST], vocabulary[SECOND]
+
+    def sequences(self, comparisons: Sequence[Comparison]) -> list[_Sequence]:
+        """The comparisons in tokens; every text is tokenized once, without its marker's number."""
+        sources = self._tokenize(SOURCE, {each.prompt for each in comparisons})
+        responses = self._tokenize(CANDIDATE, {text for _, *both in comparisons for text in both})
+        return [
+            self._sequence(sources[each.prompt], responses[each.first], responses[each.second]) for each in comparisons
+        ]
+
+    def _tokenize(self, marker: str, texts: set[str]) -> dict[str, list[int]]:
+        """[CLS], the marker, the text's tokens and [SEP], whatever their number."""
+        order = sorted(texts)
+        marked = [marker + text for text in self.checkpoint.plain(order)]
+        ids = self.checkpoint.tokenizer(marked, truncation=False, verbose=False)["input_ids"] if marked else []
+        return dict(zip(order, ids, strict=True))
+
+    def _sequence(self, source: list[int], first: list[int], second: list[int]) -> _Sequence:
+        source = _cut(source, self.checkpoint.source_length)
+        room = self.checkpoint.response_length(len(source))
+        first, second = _cut(first, room), _cut(second, room)
+        starts = 0, len(source), len(source) + len(first)
+        ids = source + first + second
+        ids[starts[1] + 1], ids[starts[2] + 1] = self.first, self.second
+        return _Sequence(ids, (starts[0] + 1, starts[1] + 1, starts[2] + 1))
+
+
+def _cut(ids: list[int], length: int) -> list[int]:
+    """The beginning of a text, and its [SEP]."""
+    return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of nearly one length, longest first, each of at most `batch_tokens` with padding."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        longest = lengths[batch[0]] if batch else 0
+        if batch and ((len(batch) + 1) * longest > batch_tokens or lengths[row] < (1 - PADDING) * longest):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+class _Network(nn.Module):
+    """The modules that a checkpoint's tensors are named after; dropout has no tensors and is left out."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        width = checkpoint.backbone.hidden_size
+        self.pretrained_model = DebertaV2Model(checkpoint.backbone)
+        self.head_layer = nn.Sequential(
+            nn.Identity(), nn.Linear(2 * width, width), nn.Tanh(), nn.Identity(), nn.Linear(width, checkpoint.tasks)
+        )
+
+
+def _load(checkpoint: Checkpoint, folder: Path, uri: str) -> tuple[Encoder, nn.Module]:
+    with torch.device("meta"):
+        network = _Network(checkpoint)
+    load_weights(network, folder, uri)
+    network.float().eval().requires_grad_(False)
+    return Encoder(network.pretrained_model), network.head_layer
