@@ -66,13 +66,13 @@ class LlmJudgeConfig(Section):
     )
     prompt_price: float = Field(0.0, ge=0, description="What an endpoint charges for a million tokens that it reads.")
     completion_price: float = Field(0.0, ge=0, description="The same for a million tokens that it writes.")
-    max_cost: float | None = Field(
-        None, gt=0, description="What one task may spend at an endpoint, in the currency of the prices."
+    max_cost: float = Field(
+        0.0, ge=0, description="What one task may spend at an endpoint, in the currency of the prices; 0 is no limit."
     )
 
     @model_validator(mode="after")
     def _cost_needs_prices(self) -> LlmJudgeConfig:
-        if self.max_cost is not None and not (self.prompt_price or self.completion_price):
+        if self.max_cost and not (self.prompt_price or self.completion_price):
             raise ValueError("max_cost needs prompt_price and completion_price")
         return self
 

@@ -128,7 +128,7 @@ class Endpoint:
                 f"judge.llm.max_requests: {count} more requests would make {self._requests + count}, {limit} are "
                 "allowed; raise it, or ask for fewer comparisons"
             )
-        if self.settings.max_cost is not None and self._cost >= self.settings.max_cost:
+        if 0 < self.settings.max_cost <= self._cost:
             raise ConfigError(
                 f"judge.llm.max_cost: {self._cost:.2f} are spent, {self.settings.max_cost:.2f} are allowed; raise it, "
                 "or ask for fewer comparisons"

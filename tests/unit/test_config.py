@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sppo.config import PRESETS, RunConfig, all_keys, load_preset, read_config, resolve
+from sppo.config import PRESETS, RunConfig, all_keys, flatten, load_preset, read_config, resolve
 from sppo.errors import ConfigError, SppoError
 
 
@@ -145,3 +145,11 @@ def test_a_run_of_another_version_is_told(tmp_path):
         ConfigError, match=r"written by another version \(train\.micro_batch: unknown key; .*start a new run"
     ):
         read_config(tmp_path / "config.json")
+
+
+def test_every_value_is_one_that_a_pipeline_can_hand_on():
+    """Kubeflow Pipelines refuses a missing value (None) inside a parameter: a switch needs a value that is off."""
+    for name in PRESETS:
+        assert [
+            key for key, value in flatten(resolve({"preset": name}).model_dump(mode="json")).items() if value is None
+        ] == []
