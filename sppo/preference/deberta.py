@@ -8,6 +8,7 @@ of row i of that product, which moves by one with every row: a view, where other
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,8 +17,10 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import DebertaV2Model
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-ROWS = 256
+ROWS = 128
 """Tokens whose windows are made together: more would compute distances that no window shows, fewer small products."""
+BLOCK = 2**21
+"""Scores that a CPU computes together."""
 
 
 class Attention(nn.Module):
@@ -52,18 +55,16 @@ class Attention(nn.Module):
         """
         query, key, value = (self._split(project(states)) for project in (self.query, self.key, self.value))
         seen, seeing = self.distance_keys[..., buckets], self.distance_queries[..., buckets.flip(0)]
-        contexts = []
-        # A CPU takes one sequence at a time, whose scores its caches hold.
-        for rows in torch.arange(len(states)).split(len(states) if states.is_cuda else 1):
-            here = slice(int(rows[0]), int(rows[-1]) + 1)
-            bias = windows(key[here], seeing).mT.contiguous()
-            bias = windows(query[here], seen, out=bias)
+        contexts = query.new_empty(*states.shape[:2], self.heads, self.size)
+        for rows, heads in self._blocks(*states.shape[:2], states.device):
+            bias = windows(key[rows, heads], seeing[heads]).mT.contiguous()
+            bias = windows(query[rows, heads], seen[heads], out=bias)
             if hidden is not None:
-                bias.masked_fill_(hidden[here, None, None], -torch.inf)
-            contexts.append(
-                scaled_dot_product_attention(query[here], key[here], value[here], attn_mask=bias, scale=self.scale)
-            )
-        return torch.cat(contexts).transpose(1, 2).flatten(2)
+                bias.masked_fill_(hidden[rows, None, None], -torch.inf)
+            contexts[rows, :, heads] = scaled_dot_product_attention(
+                query[rows, heads], key[rows, heads], value[rows, heads], attn_mask=bias, scale=self.scale
+            ).transpose(1, 2)
+        return contexts.flatten(2)
 
     def at(
         self, states: torch.Tensor, places: torch.Tensor, buckets: torch.Tensor, hidden: torch.Tensor | None
@@ -80,6 +81,15 @@ class Attention(nn.Module):
             bias.masked_fill_(hidden[:, None, None], -torch.inf)
         context = scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
         return context.transpose(1, 2).flatten(2)
+
+    def _blocks(self, batch: int, length: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+        """Sequences and heads whose scores are computed together: on a CPU, those that its caches hold."""
+        fit = BLOCK // length**2 if device.type == "cpu" else batch * self.heads
+        heads = min(max(fit, 1), self.heads)
+        rows = max(fit // self.heads, 1)
+        for row in range(0, batch, rows):
+            for head in range(0, self.heads, heads):
+                yield slice(row, row + rows), slice(head, head + heads)
 
     def _split(self, projected: torch.Tensor) -> torch.Tensor:
         """(B, L, H) to (B, heads, L, d)."""
