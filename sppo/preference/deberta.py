@@ -55,8 +55,9 @@ class Attention(nn.Module):
         """
         query, key, value = (self._split(project(states)) for project in (self.query, self.key, self.value))
         seen, seeing = self.distance_keys[..., buckets], self.distance_queries[..., buckets.flip(0)]
-        contexts = query.new_empty(*states.shape[:2], self.heads, self.size)
-        for rows, heads in self._blocks(*states.shape[:2], states.device):
+        batch, length = states.shape[:2]
+        contexts = query.new_empty(batch, length, self.heads, self.size)
+        for rows, heads in self._blocks(batch, length, states.device):
             bias = windows(key[rows, heads], seeing[heads]).mT.contiguous()
             bias = windows(query[rows, heads], seen[heads], out=bias)
             if hidden is not None:
