@@ -109,7 +109,8 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
     assert "resuming after step" in output
 
     committed = manifests(store)
-    answers = [layout.answers(committed[layout.evaluation(1)].inputs[role]) for role in ("new", "base")]
+    models = [committed[layout.evaluation(1)].inputs[role] for role in ("new", "base")]
+    answers = [place(model) for model in models for place in (layout.answers, layout.instruction_answers)]
     chunks = [layout.response_chunk(1, chunk) for chunk in (0, 1)]
     stages = [layout.PREPARED, *chunks, layout.preferences(1, 0, 1), layout.model(1), *answers, layout.evaluation(1)]
     assert set(committed) == {*stages, layout.PUBLISHED_MODEL, layout.PUBLISHED_REPORT}
