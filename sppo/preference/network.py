@@ -27,9 +27,8 @@ class LowRankLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) to (..., out_features), in the base layer's dtype."""
-        y = self.base(x)
-        low = (x @ self.down.T.to(x.dtype)).flatten(end_dim=-2)
-        return torch.addmm(y.flatten(end_dim=-2), low, self.up.T.to(x.dtype), alpha=self.scale).view(y.shape)
+        update = (x @ self.down.T.to(x.dtype)) @ self.up.T.to(x.dtype)
+        return self.base(x) + self.scale * update
 
     def merged(self) -> nn.Linear:
         """The same map as one linear layer."""
