@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from sppo import short_attention
 from sppo.errors import ConfigError
-from sppo.packing import Row
-from sppo.short_attention import Groups, ShortAttention, causal_mask
+from sppo.packing import Groups, Row
+from sppo.short_attention import ShortAttention, causal_mask, is_short
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -102,10 +101,9 @@ def packed_attention(
         )
     groups = ((query.shape[2], ()),) if row is None else row.groups
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    longest = max(prompt + max(responses, default=0) for prompt, responses in groups)
     if query.is_cuda:
         output = _flex(query, key, value, groups, scaling, sliding_window, softcap)
-    elif longest <= short_attention.LONGEST and softcap is None and not dropout:
+    elif softcap is None and not dropout and is_short(groups):
         return ShortAttention.apply(query, key, value, groups, scaling, sliding_window), None
     else:
         output = _by_response(query, key, value, groups, scaling, dropout, sliding_window, softcap)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
@@ -22,12 +22,14 @@ from sppo.engines import Sampling
 from sppo.errors import ConfigError
 from sppo.generate import LazyEngine
 from sppo.instructions import checkers_for, follows
-from sppo.models import fetch_model
 from sppo.progress import heartbeat
 from sppo.prompts import read_jsonl
 from sppo.seeds import derive_seed
 from sppo.statistics import bca_interval, mean_interval
-from sppo.store import Store, run_once
+from sppo.store import Store, fetch_file, run_once
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _WHERE = "evaluate.instructions.prompts"
 
@@ -41,13 +43,12 @@ class _Row(BaseModel):
     values: list[dict[str, Any]] = Field(validation_alias=AliasPath("kwargs"))
 
 
-def write_instructions(config: RunConfig, path: Path) -> None:
+def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     """Check the prompts of `evaluate.instructions` and write them, tokenised, as `tables.INSTRUCTIONS`.
 
     Raises:
         ConfigError: naming the row that is not in IFEval's form, has an unknown instruction, or is too long.
     """
-    tokenizer = chat.load_tokenizer(fetch_model(config.base_model, weights=False))
     rows = []
     for number, row in _read(config.evaluate.instructions.prompts)[: config.evaluate.instructions.count]:
         where = f"{_WHERE}: {config.evaluate.instructions.prompts}: row {number}"
@@ -77,14 +78,8 @@ def _read(uri: str) -> list[tuple[int, _Row]]:
     if uri == "package:sppo":
         with as_file(files("sppo") / "data" / "instructions.jsonl") as path:
             return _rows(path, uri)
-    if uri.startswith("s3://"):
-        from sppo.s3 import s3_file
-
-        return _rows(s3_file(uri), uri)
-    path = Path(uri.removeprefix("file://")).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"{_WHERE}: {uri}: no such file; give a .jsonl file, s3://… or package:sppo")
-    return _rows(path, uri)
+    absent = f"{_WHERE}: {uri}: no such file; give a .jsonl file, s3://… or package:sppo"
+    return _rows(fetch_file(uri, absent), uri)
 
 
 def _rows(path: Path, uri: str) -> list[tuple[int, _Row]]:

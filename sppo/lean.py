@@ -37,17 +37,11 @@ def make_lean(model: PreTrainedModel) -> None:
 
 def _is_plain(mlp: torch.nn.Module) -> bool:
     """Whether an MLP is three products without biases around a SiLU: adapters, for one, make it something else."""
-    layers = [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-    return all(type(layer) is torch.nn.Linear and layer.bias is None for layer in layers) and isinstance(
-        mlp.act_fn, torch.nn.SiLU | type(_silu())
-    )
-
-
-@functools.cache
-def _silu() -> torch.nn.Module:
     from transformers.activations import ACT2FN
 
-    return ACT2FN["silu"]
+    layers = [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    plain = all(type(layer) is torch.nn.Linear and layer.bias is None for layer in layers)
+    return plain and isinstance(mlp.act_fn, (torch.nn.SiLU, type(ACT2FN["silu"])))
 
 
 def _norm(module: Any, hidden: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sppo.probability import sigmoid
+
 Values = NDArray[np.float64]
 
 ALPACA_EVAL_STRENGTHS = tuple(np.logspace(-4, 4, 10).tolist())
@@ -75,7 +77,7 @@ def length_controlled_win_rate(
         features, targets = np.concatenate([disguised, features]), np.concatenate([anchor.win_rates, targets])
         fitted = np.concatenate([np.full((*counts.shape[:-1], len(disguised)), ANCHOR_WEIGHT), counts], axis=-1)
     strength = strengths[0] if len(strengths) == 1 else _cross_validate(features, targets, fitted, strengths)
-    at_no_gap = _sigmoid(_fit(features, targets, fitted, strength)[..., 1:] @ np.stack(terms))
+    at_no_gap = sigmoid(_fit(features, targets, fitted, strength)[..., 1:] @ np.stack(terms))
     result: Values = (counts * at_no_gap).sum(axis=-1) / counts.sum(axis=-1)
     return result
 
@@ -120,15 +122,10 @@ def _fit(features: Values, targets: Values, weights: Values, strength: float) ->
     size = features.shape[1]
     theta = np.zeros((*weights.shape[:-1], size))
     for step in range(STEPS):
-        predicted = _sigmoid(theta @ features.T)
+        predicted = sigmoid(theta @ features.T)
         penalty = 1 / (strength * np.sqrt(theta**2 + 0.25**step))
         gradient = (weights * (predicted - targets)) @ features + penalty * theta
         curvature = ((weights * predicted * (1 - predicted)) @ products).reshape(*theta.shape, size)
         curvature += penalty[..., None] * np.eye(size)
         theta = theta - np.clip(np.linalg.solve(curvature, gradient[..., None])[..., 0], -1, 1)
     return theta
-
-
-def _sigmoid(x: Values) -> Values:
-    result: Values = np.exp(-np.logaddexp(0, -x))
-    return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -126,8 +127,15 @@ def model_digest(folder: Path) -> str:
     if manifest.exists():
         return Manifest.model_validate_json(manifest.read_bytes()).digest()
     names = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix != ".md")
-    lines = "".join(f"{file_sha256(p)}  {p.name}\n" for p in names)
+    states = ((path, path.stat()) for path in names)
+    lines = "".join(f"{_sha256(path, state.st_size, state.st_mtime_ns)}  {path.name}\n" for path, state in states)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, _size: int, _changed: int) -> str:
+    """A file's SHA-256, which several parts of a step ask for: read once, until the file changes."""
+    return file_sha256(path)
 
 
 def _is_whole(path: Path) -> bool:

@@ -14,6 +14,8 @@ from typing import TypeVar
 import torch
 
 Item = TypeVar("Item")
+Groups = tuple[tuple[int, tuple[int, ...]], ...]
+"""Tokens of each prompt of a row, and of each of its responses."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Row:
 
     ids: torch.Tensor
     positions: torch.Tensor
-    groups: tuple[tuple[int, tuple[int, ...]], ...]
+    groups: Groups
     predicting: torch.Tensor
     targets: torch.Tensor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sppo import chat, layout, prompts, tables
 from sppo.config import RunConfig, read_config
@@ -13,6 +14,9 @@ from sppo.instruction_following import write_instructions
 from sppo.models import causal_lm_config, fetch_model
 from sppo.preference import check_judge
 from sppo.store import Store, open_store, run_once
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def prepare(config: RunConfig) -> Path:
@@ -44,7 +48,10 @@ def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
     cleaned = prompts.clean(source, counts)
     if not cleaned:
         raise ConfigError(f"prompts: {config.prompts}: no usable prompt among {counts.read} rows; {counts.line()}")
-    encoded = _encode(config, cleaned, counts)
+    model = fetch_model(config.base_model, weights=False)
+    _check_context(config, model)
+    tokenizer = chat.load_tokenizer(model)
+    encoded = _encode(config, tokenizer, cleaned, counts)
     print(counts.line(), flush=True)
     fitting = [prompt for prompt in cleaned if prompt.prompt_id in encoded]
     parts = prompts.divide(fitting, config.iterations, config.prepare.held_out, config.prepare.prompts_per_iteration)
@@ -56,16 +63,15 @@ def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
         tables.write(folder / name, tables.PROMPTS, rows)
         print(f"{name}: {len(part)} prompts", flush=True)
     if config.evaluate.instructions.count:
-        write_instructions(config, folder / layout.INSTRUCTIONS_FILE)
+        write_instructions(config, tokenizer, folder / layout.INSTRUCTIONS_FILE)
     (folder / layout.CONFIG_FILE).write_text(config.model_dump_json(indent=1))
     return {f"prepare/{name}": float(value) for name, value in vars(counts).items()}
 
 
-def _encode(config: RunConfig, cleaned: list[prompts.Prompt], counts: prompts.Counts) -> dict[str, list[int]]:
+def _encode(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, cleaned: list[prompts.Prompt], counts: prompts.Counts
+) -> dict[str, list[int]]:
     """Token ids of each prompt that fits; prompts with special tokens written out are refused."""
-    folder = fetch_model(config.base_model, weights=False)
-    _check_context(config, folder)
-    tokenizer = chat.load_tokenizer(folder)
     encoded: dict[str, list[int]] = {}
     for prompt in cleaned:
         token = chat.special_token_in(tokenizer, prompt.text)

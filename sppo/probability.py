@@ -26,7 +26,7 @@ def pairwise_probabilities(logits: Matrix, temperature: float) -> Matrix:
     Returns:
         Shape (K, K), with P + P^T = 1 and 1/2 on the diagonal. Preferences may be intransitive.
     """
-    return _sigmoid((logits - logits.T) / (2 * temperature))
+    return sigmoid((logits - logits.T) / (2 * temperature))
 
 
 def collapsed_probabilities(logits: Matrix, temperature: float) -> Matrix:
@@ -37,7 +37,7 @@ def collapsed_probabilities(logits: Matrix, temperature: float) -> Matrix:
     LLM-Blender's `rank(return_scores=True)`.)
     """
     scores = (logits - logits.T).mean(axis=1)
-    return _sigmoid((scores[:, None] - scores[None, :]) / temperature)
+    return sigmoid((scores[:, None] - scores[None, :]) / temperature)
 
 
 ESTIMATORS: dict[str, Callable[[Matrix, float], Matrix]] = {
@@ -142,7 +142,8 @@ def intransitive_triads(pairwise: Matrix) -> tuple[int, int]:
     return cycles, total
 
 
-def _sigmoid(x: Matrix) -> Matrix:
+def sigmoid(x: Matrix) -> Matrix:
+    """1 / (1 + exp(-x)), element by element."""
     # exp of a negative number only, so that a large logit cannot overflow.
     small = np.exp(-np.abs(x))
     result: Matrix = np.where(x >= 0, 1.0, small) / (1.0 + small)

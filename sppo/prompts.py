@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.store import fetch_file
 
 _FORMATS = "a .jsonl, .csv or .parquet file"
 
@@ -64,14 +65,7 @@ def read_prompts(uri: str, column: str, split: str) -> list[str]:
             return list(_texts(read_jsonl(path), uri, column))
     if uri.startswith("hf://"):
         return list(_texts(_read_hub(uri.removeprefix("hf://"), split), uri, column))
-    if uri.startswith("s3://"):
-        from sppo.s3 import s3_file
-
-        path = s3_file(uri)
-    else:
-        path = Path(uri.removeprefix("file://")).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"prompts: {uri}: no such file; give {_FORMATS}, s3://…, hf://org/name or package:sppo")
+    path = fetch_file(uri, f"prompts: {uri}: no such file; give {_FORMATS}, s3://…, hf://org/name or package:sppo")
     readers = {".jsonl": read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise ConfigError(f"prompts: {uri}: unknown format {path.suffix or '(no suffix)'}; give {_FORMATS}")

@@ -89,7 +89,7 @@ def _rank(config: RunConfig, iteration: int, responses: Path, output: Path) -> M
     tables.write(output / layout.PREFERENCES_FILE, tables.PREFERENCES, preferences)
     tables.write(output / layout.PAIRS_FILE, tables.PAIRS, pairs)
     judge.save(output)
-    costs = {f"judge/{name}": value for name, value in judge.figures().items()}
+    costs = judge.tracked()
     asked, known = costs["judge/asked"], costs["judge/cached"]
     print(f"{asked:.0f} comparisons in {seconds:.1f} s, {known:.0f} known already, {len(pairs)} pairs", flush=True)
     return {**_count(groups, preferences, pairs), **costs, "seconds": seconds}

@@ -12,9 +12,15 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sppo.packing import Groups
+
 LONGEST = 512
 """Sequences up to this length are attended to here; longer ones by a kernel that never holds the scores."""
-Groups = tuple[tuple[int, tuple[int, ...]], ...]
+
+
+def is_short(groups: Groups) -> bool:
+    """Whether every sequence of a row, a prompt with one of its responses, is short enough."""
+    return all(prompt + max(responses, default=0) <= LONGEST for prompt, responses in groups)
 
 
 class Span(NamedTuple):

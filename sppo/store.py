@@ -106,6 +106,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SPPO_CACHE", default)).expanduser()
 
 
+def fetch_file(uri: str, otherwise: str) -> Path:
+    """The local copy of a file that a user names as `s3://…`, `file://…` or a path.
+
+    Args:
+        uri: what the user wrote.
+        otherwise: the message for a file that is not there.
+
+    Raises:
+        ConfigError: if there is no such file or object.
+    """
+    if uri.startswith("s3://"):
+        from sppo.s3 import s3_file
+
+        return s3_file(uri)
+    path = Path(uri.removeprefix("file://")).expanduser()
+    if not path.is_file():
+        raise ConfigError(otherwise)
+    return path
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sppo.errors import RunFailedError
 from sppo.preference.base import Comparison
+from sppo.probability import sigmoid
 
 if TYPE_CHECKING:
     from sppo.preference.judge import Judge
@@ -73,8 +74,7 @@ def contest(
             f"{judge.name}: a logit is not finite for the prompt {prompt[:60]!r}; try judge.dtype=float32"
         )
     margins = (logits[0::2] - logits[1::2]).reshape(len(prompts), len(ours[0]), len(theirs[0]))
-    # exp of a negative number only, so that a large margin cannot overflow.
-    return Contest((1 + np.sign(margins)) / 2, np.exp(-np.logaddexp(0, -margins / (2 * temperature))))
+    return Contest((1 + np.sign(margins)) / 2, sigmoid(margins / (2 * temperature)))
 
 
 def disagreement(first: Sequence[Contest], second: Sequence[Contest]) -> float:

@@ -75,6 +75,10 @@ class Judge:
         """Sums over all calls: the model's own, and how many comparisons it was asked and the cache knew."""
         return {**self.model.figures(), "asked": float(self._asked), "cached": float(self._found)}
 
+    def tracked(self) -> dict[str, float]:
+        """`figures` under the names by which they are tracked."""
+        return {f"judge/{name}": value for name, value in self.figures().items()}
+
     def save(self, folder: Path) -> None:
         """See `PreferenceModel.save`."""
         self.model.save(folder)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from sppo.errors import ConfigError
 from sppo.models import causal_lm_config, fetch_model, model_digest
 from sppo.preference.base import PreferenceModel
-from sppo.settings import JudgeConfig
+from sppo.settings import JudgeConfig, MixtureMember
 from sppo.store import file_sha256
 
 
@@ -211,17 +211,20 @@ class Mixed:
 
     def check(self, uri: str, settings: JudgeConfig) -> None:
         """See `Kind.check`."""
+        for member in self._members(uri, settings):
+            kind_of(member.model).check(member.model, settings)
+
+    def _members(self, uri: str, settings: JudgeConfig) -> tuple[MixtureMember, ...]:
         if uri != "mixture" or not settings.mixture:
             raise ConfigError("judge.mixture: a mixture needs members; give [{model: URI, weight: 1}, …]")
         for member in settings.mixture:
             if kind_of(member.model) is MIXTURE:
                 raise ConfigError("judge.mixture: a mixture cannot be a member of itself; list the models themselves")
-            kind_of(member.model).check(member.model, settings)
+        return settings.mixture
 
     def digest(self, uri: str, settings: JudgeConfig) -> str:
         """See `Kind.digest`."""
-        self.check(uri, settings)
-        members = settings.mixture
+        members = self._members(uri, settings)
         return _sha256(*(f"{m.weight} {m.temperature} {kind_of(m.model).digest(m.model, settings)}" for m in members))
 
     def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
@@ -229,8 +232,8 @@ class Mixed:
         from sppo.preference import load_judge
         from sppo.preference.mixture import Mixture
 
-        self.check(uri, settings)
-        return Mixture(settings.mixture, [load_judge(member.model, settings) for member in settings.mixture])
+        members = self._members(uri, settings)
+        return Mixture(members, [load_judge(member.model, settings) for member in members])
 
 
 PAIRWISE, PAIR_RANKER, REWARD, MIXTURE = Pairwise(), PairRanker(), Reward(), Mixed()

@@ -19,6 +19,7 @@ import transformers.utils.hub
 
 from sppo.errors import ConfigError
 from sppo.models import model_digest
+from sppo.policy import device_for
 from sppo.preference.base import Comparison
 from sppo.preference.pairrm_files import load_weights, read_checkpoint
 
@@ -54,7 +55,7 @@ class LlmBlenderPairRM:
         from llm_blender.pair_ranker.ranker import CrossCompareReranker
 
         self.name = f"{uri} ({model_digest(folder)[:12]})"
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_for()
         self.checkpoint = checkpoint = read_checkpoint(folder, uri)
         self.collator = build_collator(
             "pairranker", checkpoint.tokenizer, checkpoint.source_length, checkpoint.candidate_length

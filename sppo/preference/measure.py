@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import comb
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from sppo.preference.base import Comparison
+from sppo.preference.base import Comparison, PreferenceModel
 from sppo.preference.pairs import Pair
 
 
-class Comparer(Protocol):
-    """A preference model, or a judge that holds one."""
-
-    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
-        """See `PreferenceModel.compare`."""
-        ...
-
-
-def logits_of_pairs(model: Comparer, pairs: Sequence[Pair]) -> np.ndarray:
+def logits_of_pairs(model: PreferenceModel, pairs: Sequence[Pair]) -> np.ndarray:
     """(N, 2) float64: M[chosen, rejected] and M[rejected, chosen]."""
     comparisons = [
         Comparison(pair.prompt, *texts)

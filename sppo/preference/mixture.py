@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sppo.preference.base import Comparison, PreferenceModel
+from sppo.probability import sigmoid
 from sppo.settings import MixtureMember
 
 
@@ -37,7 +38,7 @@ class Mixture:
         mixed: np.ndarray = self.shares @ logits
         self._sums["compared"] += len(comparisons)
         self._sums["disagreements"] += float(np.sum((logits > 0).any(axis=0) & (logits < 0).any(axis=0)))
-        deviations = np.abs(_sigmoid(logits) - _sigmoid(mixed))
+        deviations = np.abs(sigmoid(logits) - sigmoid(mixed))
         self._sums["deviation"] += float((self.shares @ deviations).sum())
         return mixed.astype(np.float32)
 
@@ -64,8 +65,3 @@ class Mixture:
             model.save(place)
             if not any(place.iterdir()):
                 place.rmdir()
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    result: np.ndarray = np.exp(-np.logaddexp(0, -logits))
-    return result

@@ -9,7 +9,7 @@ sequences of nearly one length make a batch, whatever they belong to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,9 @@ from torch import nn
 from transformers import DebertaV2Model
 
 from sppo.models import model_digest
+from sppo.policy import device_for
 from sppo.preference.base import Comparison
+from sppo.preference.batching import batches
 from sppo.preference.deberta import Encoder
 from sppo.preference.pairrm_files import CANDIDATE, FIRST, SECOND, SOURCE, Checkpoint, load_weights, read_checkpoint
 
@@ -44,7 +46,7 @@ class PairRM:
         """
         self.name = f"{uri} ({model_digest(folder)[:12]})"
         self.batch_tokens = batch_tokens
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_for()
         self.layout = _Layout(read_checkpoint(folder, uri))
         self.encoder, self.head = _load(self.layout.checkpoint, folder, uri)
         self.encoder.to(self.device, getattr(torch, dtype))
@@ -56,7 +58,7 @@ class PairRM:
         """See `PreferenceModel.compare`."""
         sequences = self.layout.sequences(comparisons)
         logits = np.zeros(len(sequences), np.float32)
-        for rows in batches([len(sequence.ids) for sequence in sequences], self.batch_tokens):
+        for rows in batches([len(sequence.ids) for sequence in sequences], self.batch_tokens, PADDING):
             logits[rows] = self._forward([sequences[row] for row in rows])
         return logits
 
@@ -126,19 +128,6 @@ class _Layout:
 def _cut(ids: list[int], length: int) -> list[int]:
     """The beginning of a text, and its [SEP]."""
     return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
-
-
-def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of nearly one length, longest first, each of at most `batch_tokens` with padding."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        longest = lengths[batch[0]] if batch else 0
-        if batch and ((len(batch) + 1) * longest > batch_tokens or lengths[row] < (1 - PADDING) * longest):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 class _Network(nn.Module):

@@ -32,10 +32,7 @@ def read_pairs(path: str) -> list[Pair]:
     Raises:
         ConfigError: naming the file, the line and the column.
     """
-    pairs = [_parse(row, where) for row, where in json_lines(path, "preference pairs")]
-    if not pairs:
-        raise ConfigError(f"{path}: holds no preference pairs")
-    return pairs
+    return [_parse(row, where) for row, where in json_lines(path, "preference pairs")]
 
 
 def json_lines(path: str, what: str) -> Iterator[tuple[Any, str]]:
@@ -46,12 +43,13 @@ def json_lines(path: str, what: str) -> Iterator[tuple[Any, str]]:
         what: what it holds, in the plural, for messages.
 
     Raises:
-        ConfigError: naming the file, and the line where there is one.
+        ConfigError: naming the file, and the line where there is one; also for a file without lines.
     """
     if not Path(path).is_file():
         raise ConfigError(f"{path}: no such file of {what}")
     if not path.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigError(f"{path}: {what} are read from .jsonl or .jsonl.gz")
+    number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
@@ -62,6 +60,8 @@ def json_lines(path: str, what: str) -> Iterator[tuple[Any, str]]:
                     raise ConfigError(f"{where}: not JSON ({error.msg})") from None
     except (gzip.BadGzipFile, UnicodeDecodeError, EOFError) as error:
         raise ConfigError(f"{path}: not readable as UTF-8 JSON lines ({error})") from None
+    if number == 0:
+        raise ConfigError(f"{path}: holds no {what}")
 
 
 def _parse(row: Any, where: str) -> Pair:

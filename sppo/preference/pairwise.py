@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save
 
 from sppo.errors import ConfigError
 from sppo.models import fetch_model, model_digest
+from sppo.policy import device_for
 from sppo.preference.base import Comparison
+from sppo.preference.batching import batches
 from sppo.preference.config import PairwiseEncoderConfig
 from sppo.preference.layout import Layout, Sequences, load_layout
 from sppo.preference.network import PairwiseNetwork, load_encoder
@@ -48,7 +50,7 @@ class PairwiseEncoder:
         load_adapter(self.network, folder)
         self.network.merge()
         self.network.eval().requires_grad_(False)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_for()
         self.network.to(self.device)
         self.network.encoder.to(DTYPES[dtype])
 
@@ -70,18 +72,6 @@ class PairwiseEncoder:
 
     def save(self, folder: Path) -> None:
         """See `PreferenceModel.save`."""
-
-
-def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of similar length, longest first, each of at most `batch_tokens` with padding."""
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def forward(network: PairwiseNetwork, sequences: Sequences, device: torch.device) -> torch.Tensor:

@@ -15,7 +15,7 @@ from sppo.errors import ConfigError
 from sppo.models import check_safe, model_digest
 from sppo.policy import device_for
 from sppo.preference.base import Comparison
-from sppo.preference.pairwise import batches
+from sppo.preference.batching import batches
 from sppo.preference.scores import Scored, differences
 
 if TYPE_CHECKING:

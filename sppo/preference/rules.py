@@ -16,7 +16,7 @@ import numpy as np
 from sppo.errors import ConfigError
 from sppo.preference.base import Comparison
 from sppo.preference.scores import Scored, differences
-from sppo.store import file_sha256
+from sppo.store import fetch_file, file_sha256
 
 CHECKS = Path(__file__).parents[1] / "instructions.py"
 FOLLOWED = 4.0
@@ -115,15 +115,8 @@ def instructions_file(uri: str) -> Path:
     Raises:
         ConfigError: if there is none.
     """
-    name = uri.partition(":")[2]
-    if name.startswith("s3://"):
-        from sppo.s3 import s3_file
-
-        return s3_file(name)
-    path = Path(name.removeprefix("file://")).expanduser()
-    if not path.is_file():
-        raise ConfigError(f"{uri}: no such file; give a .jsonl file with prompt, instruction_id_list and kwargs")
-    return path
+    absent = f"{uri}: no such file; give a .jsonl file with prompt, instruction_id_list and kwargs"
+    return fetch_file(uri.partition(":")[2], absent)
 
 
 def read_instructions(path: Path) -> dict[str, Instructions]:

@@ -41,10 +41,7 @@ def read_questions(path: str) -> list[Question]:
     Raises:
         ConfigError: naming the file, the line and the column.
     """
-    questions = [_question(row, where) for row, where in json_lines(path, "prompts with responses")]
-    if not questions:
-        raise ConfigError(f"{path}: holds no prompts with responses")
-    return questions
+    return [_question(row, where) for row, where in json_lines(path, "prompts with responses")]
 
 
 def score(config: RunConfig, questions: Sequence[Question]) -> tuple[list[dict[str, Any]], dict[str, float]]:
@@ -81,8 +78,7 @@ def score(config: RunConfig, questions: Sequence[Question]) -> tuple[list[dict[s
                 "best": int(win.argmax()),
             }
         )
-    costs = {f"judge/{name}": value for name, value in judge.figures().items()}
-    return rows, diagnostics.figures(diagnostics.add(counted)) | costs
+    return rows, diagnostics.figures(diagnostics.add(counted)) | judge.tracked()
 
 
 def benchmark(config: RunConfig, path: str) -> dict[str, float]:
@@ -101,7 +97,7 @@ def benchmark(config: RunConfig, path: str) -> dict[str, float]:
         logits = logits_of_pairs(judge, pairs)
     for number, row in enumerate(logits, start=1):
         _finite(row, f"{path}, line {number}")
-    return agreement(pairs, logits) | {f"judge/{name}": value for name, value in judge.figures().items()}
+    return agreement(pairs, logits) | judge.tracked()
 
 
 def check_output(path: str) -> None:

@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid
 from sppo.errors import ConfigError
 from sppo.models import fetch_model, model_digest
 from sppo.preference import load_judge
+from sppo.preference.batching import batches
 from sppo.preference.card import write_card
 from sppo.preference.config import PairwiseEncoderConfig, TrainPreferenceConfig
 from sppo.preference.judge import Judge
@@ -23,7 +24,7 @@ from sppo.preference.layout import Layout
 from sppo.preference.measure import agreement, calibrate, logits_of_pairs, paired_test, reliability
 from sppo.preference.network import PairwiseNetwork
 from sppo.preference.pairs import Pair, read_pairs, split
-from sppo.preference.pairwise import DTYPES, PairwiseEncoder, batches, build, forward, save_adapter
+from sppo.preference.pairwise import DTYPES, PairwiseEncoder, build, forward, save_adapter
 from sppo.settings import JudgeConfig
 
 Triple = tuple[list[int], list[int], list[int]]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 # matplotlib knows no CSS variables: it draws in these stand-ins, which the SVG then replaces.
 _INK = "#010101"
-_SERIES = ("#020202", "#030303", "#040404", "#050505")
+_SERIES = ("#020202", "#030303", "#040404")
 _CSS = {_INK: "currentColor", **{color: f"var(--series-{i})" for i, color in enumerate(_SERIES, start=1)}}
-_MARKERS, _LINES = ("o", "s", "^", "D"), ("-", "--", ":", "-.")
+_MARKERS, _LINES = ("o", "s", "^"), ("-", "--", ":")
 _SIZE = (5.6, 3.0)  # inches
 _OF_ITS_OWN = "color: #1c2128; background: #fff; --series-1: #0b62c1"
 """The page's colours, for a drawing without the page."""

@@ -1,9 +1,11 @@
 import json
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from sppo import layout, tables
+from sppo.chat import load_tokenizer
 from sppo.config import resolve
 from sppo.engines.transformers_engine import TransformersEngine
 from sppo.errors import ConfigError
@@ -39,6 +41,10 @@ def configure(tmp_path, tiny_llama, write_prompts):
         )
 
     return make
+
+
+def write(config, path):
+    write_instructions(config, load_tokenizer(Path(config.base_model)), path)
 
 
 def test_the_evaluation_measures_instructions_with_one_load_a_model(configure, tiny_llama, monkeypatch):
@@ -110,21 +116,21 @@ def test_accuracies_over_prompts_and_over_instructions(configure):
 )
 def test_a_wrong_row_is_named_before_anything_is_played(configure, tmp_path, row, message):
     with pytest.raises(ConfigError, match=message):
-        write_instructions(configure([ROW, row]), tmp_path / "table.parquet")
+        write(configure([ROW, row]), tmp_path / "table.parquet")
 
 
 def test_count_takes_the_first_prompts(configure, tmp_path):
     config = configure([ROW, {**ROW, "prompt": "Say goodbye."}], **{"evaluate.instructions.count": 1})
-    write_instructions(config, tmp_path / "table.parquet")
+    write(config, tmp_path / "table.parquet")
     assert [row["prompt"] for row in tables.read(tmp_path / "table.parquet", tables.INSTRUCTIONS)] == ["Say hello."]
 
 
 def test_an_empty_or_absent_file_is_refused(configure, tmp_path):
     with pytest.raises(ConfigError, match="holds no prompt"):
-        write_instructions(configure([]), tmp_path / "table.parquet")
+        write(configure([]), tmp_path / "table.parquet")
     absent = configure([ROW], **{"evaluate.instructions.prompts": str(tmp_path / "absent.jsonl")})
     with pytest.raises(ConfigError, match="no such file"):
-        write_instructions(absent, tmp_path / "table.parquet")
+        write(absent, tmp_path / "table.parquet")
 
 
 def test_the_embedded_prompts_ask_for_every_kind_of_instruction():

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from sppo.errors import ConfigError
 from sppo.preference import check_judge, judge_digest, load_judge
 from sppo.preference.base import Comparison
+from sppo.preference.batching import batches
 from sppo.preference.llm_blender import LlmBlenderPairRM, mend_llm_blender
-from sppo.preference.pairrm import PADDING, PairRM, batches
+from sppo.preference.pairrm import PADDING, PairRM
 from sppo.settings import JudgeConfig
 
 from .pairrm_checkpoints import MARKERS, SMALL, build_tokenizer, write_checkpoint
@@ -122,7 +123,7 @@ def test_raw_logits_of_both_orders_are_kept(published, way):
 
 @given(st.lists(st.integers(3, 2048), max_size=200), st.integers(1, 9000))
 def test_batches_hold_every_row_once_with_hardly_any_padding(lengths, batch_tokens):
-    made = list(batches(lengths, batch_tokens))
+    made = list(batches(lengths, batch_tokens, PADDING))
     shapes = [[lengths[row] for row in batch] for batch in made]
     assert sorted(row for batch in made for row in batch) == list(range(len(lengths)))
     assert all(len(batch) == 1 or len(batch) * max(batch) <= batch_tokens for batch in shapes)
