@@ -1,0 +1,187 @@
+"""The parent run and its nested runs in MLflow, and what a record becomes there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from sppo.config import RunConfig
+from sppo.store import LocalStore, Store
+from sppo.tracking.datasets import log_datasets, measured_on
+from sppo.tracking.record import Dataset, Model, Record
+from sppo.tracking.registry import Registry
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_RUN_TAG = "sppo.run"
+_ITERATION_TAG = "sppo.iteration"
+_METRICS, _PARAMS = 1000, 100
+"""How many of these MLflow takes in one request."""
+
+
+class _Point(NamedTuple):
+    name: str
+    value: float
+    step: int
+    time: int
+
+
+class TrackedRun:
+    """An alignment run in MLflow; its runs are found by tag or created."""
+
+    def __init__(self, config: RunConfig, store: Store, uri: str) -> None:
+        # A dead server must not hold up a GPU: fewer and shorter retries than MLflow's own.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        self.config, self.store, self.uri = config, store, uri
+        self.client: MlflowClient = MlflowClient(uri)
+        attached = self._attached()
+        if attached is not None:
+            self.parent = attached
+            # MLflow shows a nested run under its parent only where both are in one experiment.
+            self.experiment = str(self.client.get_run(attached).info.experiment_id)
+        else:
+            self.experiment = self._experiment()
+            self.parent = self._find_or_create({_RUN_TAG: self._identity()}, _name(store))
+        self.registry = Registry(self.client, uri, config.publish.registered_model, self.experiment)
+
+    def send(self, record: Record) -> None:
+        """Log a record; sending one twice changes nothing."""
+        run = self._nested(record.iteration) if record.iteration else self.parent
+        if record.stage == "prepare":
+            self._log_params()
+        for name, value in record.tags.items():
+            self.client.set_tag(self.parent, name, value)
+        log_datasets(self.client, run, record.datasets)
+        self._log_points(run, [*_curve(record), *_system(record)])
+        figures = [_Point(name, value, record.iteration, record.time) for name, value in record.figures.items()]
+        if record.iteration:
+            self._log_points(self.parent, figures)
+        if record.model is None:
+            self._log_points(run, figures)
+        else:
+            self._log_model(run, record.iteration, record.model, figures, record.datasets)
+        for name, text in record.texts.items():
+            self.client.log_text(run, text, name)
+        if record.publication is not None and record.publication.best_iteration:
+            self.registry.publish(self._nested(record.publication.best_iteration), record.publication)
+        if record.finished and self.client.get_run(run).info.status != "FINISHED":
+            self.client.set_terminated(run, "FINISHED")
+
+    def _identity(self) -> str:
+        # Quoted, because a filter of MLflow cannot hold an apostrophe.
+        return f"{quote(self.store.uri, safe='/:')} {self.config.digest()[:16]}"
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(self.config.experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        local = self.uri.startswith("sqlite:") and isinstance(self.store, LocalStore)
+        location = (Path(self.store.uri) / "mlflow-artifacts").as_uri() if local else None
+        return str(self.client.create_experiment(self.config.experiment, artifact_location=location))
+
+    def _attached(self) -> str | None:
+        """The root of the run that `MLFLOW_RUN_ID` names: Kubeflow's MLflow plugin nests a run for every task."""
+        run_id = os.environ.get("MLFLOW_RUN_ID")
+        while run_id:
+            parent = self.client.get_run(run_id).data.tags.get("mlflow.parentRunId")
+            if not parent:
+                break
+            run_id = parent
+        return run_id or None
+
+    def _nested(self, iteration: int) -> str:
+        tags = {_RUN_TAG: self._identity(), _ITERATION_TAG: str(iteration), "mlflow.parentRunId": self.parent}
+        return self._find_or_create(tags, f"iteration-{iteration}")
+
+    def _find_or_create(self, tags: Mapping[str, str], name: str) -> str:
+        condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        for run in self.client.search_runs([self.experiment], condition):
+            if (_ITERATION_TAG in tags) == (_ITERATION_TAG in run.data.tags):
+                return str(run.info.run_id)
+        return str(self.client.create_run(self.experiment, tags=dict(tags), run_name=name).info.run_id)
+
+    def _log_params(self) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(name, str(value)) for name, value in self.config.decisive().items()]
+        for start in range(0, len(params), _PARAMS):
+            self.client.log_batch(self.parent, params=params[start : start + _PARAMS])
+        # Parameters cannot change once they are logged; these may, when a run is resumed.
+        free = {"output_uri": self.store.uri, "shards": str(self.config.shards), "config_digest": self.config.digest()}
+        for name, value in free.items():
+            self.client.set_tag(self.parent, f"sppo.{name}", value)
+
+    def _log_model(
+        self, run: str, iteration: int, model: Model, figures: Sequence[_Point], datasets: Sequence[Dataset]
+    ) -> None:
+        """Log the model of an iteration's run; what is said of it once it is evaluated is the model's too."""
+        logged = self.registry.log_model(run, f"{_name(self.store)}-iteration-{iteration}", iteration, model)
+        if not model.decision:
+            self._log_points(run, figures)
+            return
+        self._log_points(run, figures, logged, datasets)
+        self.registry.register(run, logged, iteration, model)
+
+    def _log_points(
+        self, run: str, points: Sequence[_Point], model: str | None = None, datasets: Sequence[Dataset] = ()
+    ) -> None:
+        """Log the points that a run, or the logged model that they are of, does not have yet.
+
+        Args:
+            run: the run's id.
+            points: what to log.
+            model: the logged model's id, if the points are of one.
+            datasets: on which it may have been measured.
+        """
+        from mlflow.entities import Metric
+
+        new = set(self._unknown(run, points))
+        if model is not None:
+            known = {(metric.key, metric.step) for metric in self.client.get_logged_model(model).metrics or []}
+            # What the run has already is sent with the time that it has there, so that it stays one value.
+            new |= {point for point in points if (point.name, point.step) not in known}
+        metrics = []
+        for point in points:
+            if point in new:
+                dataset = measured_on(datasets, point.name) if model else {}
+                metrics.append(Metric(point.name, point.value, point.time, point.step, model_id=model, **dataset))
+        for start in range(0, len(metrics), _METRICS):
+            self.client.log_batch(run, metrics=metrics[start : start + _METRICS])
+
+    def _unknown(self, run: str, points: Sequence[_Point]) -> list[_Point]:
+        """The points at steps for which a run has no value of that name."""
+        if not points:
+            return []
+        latest = {metric.key: metric.step for metric in self.client.get_run(run).data.to_proto().metrics}
+        # Whether the run has an earlier step is in the history only, which takes a request a name.
+        asked = {point.name for point in points if point.step < latest.get(point.name, point.step)}
+        known = {(metric.key, metric.step) for name in asked for metric in self.client.get_metric_history(run, name)}
+        known |= set(latest.items())
+        return [point for point in points if (point.name, point.step) not in known]
+
+
+def _curve(record: Record) -> Iterator[_Point]:
+    for row in record.steps:
+        for name, value in row.items():
+            if name != "step":
+                yield _Point(f"train/step_{name}", value, int(row["step"]), record.time)
+
+
+def _system(record: Record) -> Iterator[_Point]:
+    """Under the names of MLflow's own system metrics, the stage in the place of a node."""
+    for step, sample in enumerate(record.system):
+        for name, value in sample.items():
+            if name != "time":
+                yield _Point(f"system/{record.stage}/{name}", value, step, int(sample["time"]))
+
+
+def _name(store: Store) -> str:
+    return store.uri.rstrip("/").rpartition("/")[2]
