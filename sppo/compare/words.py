@@ -41,20 +41,21 @@ def headline(comparison: Comparison) -> str:
     """Which run is better, in one sentence that says how sure it is."""
     if comparison.same_model:
         return "A and B have the same best model."
-    if comparison.difference is not None:
-        evidence = comparison.difference
-        why = f"the win rates of the best models over the base differ by {signed_interval(evidence.interval)}, B less A"
-    elif comparison.head_to_head is not None:
-        evidence = comparison.head_to_head
-        why = f"head to head, its best model wins {interval(evidence.interval)} of the contests with A's"
-    else:
+    evidence = comparison.difference or comparison.head_to_head
+    if evidence is None:
         return "The results of A and B do not compare, so neither is known to be better."
+    if comparison.difference is not None:
+        of_a, of_b = (share(float(side.best_win_rates.mean())) for side in (comparison.a, comparison.b))
+        difference = signed_interval(evidence.interval)
+        why = f"the win rate over the base of its best model is {of_b} against {of_a}, a difference of {difference}"
+    else:
+        why = f"its best model wins {interval(evidence.interval)} of the contests with that of A"
     if evidence.direction != "undecided":
         return f"B is {evidence.direction} than A: {why}."
     if evidence.differing < FEWEST:
         told = f"{evidence.differing} held-out prompts tell A and B apart, and a finding needs {FEWEST}"
-        return f"There are too few prompts to say which run is better ({told}): {why}."
-    return f"The data does not say which run is better: {why}."
+        return f"Too few prompts to say whether B is better than A ({told}): {why}."
+    return f"The data does not say whether B is better than A: {why}."
 
 
 def sentences(comparison: Comparison) -> Iterator[str]:
@@ -62,7 +63,7 @@ def sentences(comparison: Comparison) -> Iterator[str]:
     if comparison.obstacles:
         listed = "; ".join(f"{what}: {differs}" for what, differs in comparison.obstacles.items())
         yield f"Win rates over the base do not compare, because the runs differ in what these rest on ({listed})."
-    if comparison.difference is not None:
+    if comparison.difference is not None and not comparison.same_model:
         yield _signs(comparison.difference)
         assert comparison.length_controlled is not None
         yield _at_equal_length(comparison, comparison.length_controlled)
@@ -70,7 +71,7 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         held = comparison.head_to_head
         judge = comparison.a.report.config.preference_model
         won = f"B's best model wins {interval(held.interval)} of the contests with A's"
-        yield f"Head to head before the judge, {judge}, {won}. {_signs(held)}"
+        yield f"Head to head before {judge}, {won}. {_signs(held)}"
 
 
 def _signs(evidence: Evidence) -> str:
