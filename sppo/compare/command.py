@@ -12,16 +12,13 @@ from sppo.errors import ConfigError, GateFailedError
 if TYPE_CHECKING:
     from sppo.compare.comparison import Comparison
 
-Run = Annotated[
-    str,
-    tyro.conf.Positional,
-    tyro.conf.arg(help="A run's folder or s3://…, or mlflow:RUN_ID, of the server that MLFLOW_TRACKING_URI names."),
-]
+RunA = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_A")]
+RunB = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_B")]
 
 
 def compare(
-    run_a: Run,
-    run_b: Run,
+    run_a: RunA,
+    run_b: RunB,
     judge: tyro.conf.FlagCreatePairsOff[bool] = False,
     html: Path | None = None,
     markdown: Path | None = None,
@@ -30,8 +27,8 @@ def compare(
     """Compare two runs: which is better and how sure that is, and what was done differently.
 
     Args:
-        run_a: The run to compare with.
-        run_b: The run that is judged better or worse than it.
+        run_a: A run's folder or s3://…, or mlflow:RUN_ID of the server that MLFLOW_TRACKING_URI names.
+        run_b: The run that may be better or worse than it, named in the same ways.
         judge: Let the runs' judge compare the best models' stored answers with each other.
         html: A page to write.
         markdown: A Markdown file to write.

@@ -25,7 +25,6 @@ FEWEST = 6
 """Prompts that must differ for a finding: of five, even a sign test that they all win has p = 2/32, above 0.05."""
 
 _SAMPLING = ("evaluate.temperature", "evaluate.top_p", "evaluate.max_tokens")
-_JUDGING = "judge."
 _NO_JUDGING = {"judge.batch_tokens", "judge.mixture"}
 """One moves a logit's last digits only, the other is in the judge's digest."""
 
@@ -110,13 +109,14 @@ class Comparison:
 
 def compare(a: Side, b: Side) -> Comparison:
     """Compare two runs by what they committed."""
-    obstacles = _obstacles(a, b)
+    changes = _changes(a, b)
+    obstacles = _obstacles(a, b, changes)
     comparable = not obstacles
     shared = a.win_rates.keys() & b.win_rates.keys() if comparable else set()
     return Comparison(
         a=a,
         b=b,
-        changes=_changes(a, b),
+        changes=changes,
         obstacles=obstacles,
         difference=paired(a, b, a.best_win_rates, b.best_win_rates) if comparable else None,
         length_controlled=_length_controlled(a, b) if comparable else None,
@@ -152,7 +152,7 @@ def _resampling(a: Side, b: Side) -> tuple[int, int]:
     return max(s.report.config.evaluate.bootstrap for s in (a, b)), derive_seed(0, "bootstrap", "compare")
 
 
-def _obstacles(a: Side, b: Side) -> dict[str, str]:
+def _obstacles(a: Side, b: Side, changes: Changes) -> dict[str, str]:
     """What win rates over the base depend on, besides the model, where it differs."""
     found = {}
     if [each.prompt_id for each in a.held_out] != [each.prompt_id for each in b.held_out]:
@@ -162,30 +162,25 @@ def _obstacles(a: Side, b: Side) -> dict[str, str]:
         if a.inputs[digest] != b.inputs[digest]:
             uris = [str(getattr(side.report.config, key)) for side in (a, b)]
             found[what] = f"{uris[0]} and {uris[1]}" if uris[0] != uris[1] else f"{uris[0]}, whose content changed"
-    for key, old, new in _settings(a, b):
-        judging = key.startswith(_JUDGING) and key not in _NO_JUDGING
-        if old != new and (judging or key in _SAMPLING):
-            found[key] = f"{old} and {new}"
+    for change in changes.decisive:
+        judging = change.key.startswith("judge.") and change.key not in _NO_JUDGING
+        if judging or change.key in _SAMPLING:
+            found[change.key] = f"{change.a} and {change.b}"
     return found
 
 
-def _settings(a: Side, b: Side) -> list[tuple[str, Any, Any]]:
-    """Every setting by its dotted key, with both values."""
-    old, new = (flatten(side.report.config.model_dump(mode="json")) for side in (a, b))
-    return [(key, old.get(key), new.get(key)) for key in {**old, **new}]
-
-
 def _changes(a: Side, b: Side) -> Changes:
-    differing = [Change(key, old, new) for key, old, new in _settings(a, b) if old != new]
+    settings = _differing(*(flatten(side.report.config.model_dump(mode="json")) for side in (a, b)))
     decisive = a.report.config.decisive().keys() | b.report.config.decisive().keys()
-    old, new = _content(a), _content(b)
     return Changes(
-        decisive=tuple(each for each in differing if each.key in decisive),
-        free=tuple(each for each in differing if each.key not in decisive),
-        content=tuple(
-            Change(key, old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)
-        ),
+        decisive=tuple(each for each in settings if each.key in decisive),
+        free=tuple(each for each in settings if each.key not in decisive),
+        content=tuple(_differing(_content(a), _content(b))),
     )
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
+    return [Change(key, a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
 _READ = {"base": "base model", "judge": "judge", "second_judge": "second judge", "instructions": "instructions"}

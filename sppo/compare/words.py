@@ -84,7 +84,8 @@ def _signs(evidence: Evidence) -> str:
 
 def _at_equal_length(comparison: Comparison, controlled: Interval) -> str:
     told = f"At equal length the difference is {signed_interval(controlled)}"
-    if comparison.direction != "undecided" and controlled.low <= 0 <= controlled.high:
+    borne_out = {"better": controlled.low > 0, "worse": controlled.high < 0, "undecided": True}
+    if not borne_out[comparison.direction or "undecided"]:
         return f"{told}, which does not bear this out: mind how long the answers are."
     return f"{told}."
 

@@ -177,11 +177,12 @@ def test_other_prompts_do_not_compare():
 
 def test_other_training_is_no_obstacle():
     comparison = compare(
-        side("A", EASY), side("B", EASY, **{"train.eta": 5, "rank.temperature": 2, "evaluate.samples": 1, "shards": 2})
+        side("A", EASY),
+        side("B", EASY, **{"train.eta": 5, "rank.temperature": 2, "evaluate.samples": 1, "judge.cache": False}),
     )
     assert comparison.obstacles == {}
     assert {each.key for each in comparison.changes.decisive} == {"train.eta", "rank.temperature", "evaluate.samples"}
-    assert comparison.changes.free == (Change("shards", 1, 2),)
+    assert comparison.changes.free == (Change("judge.cache", True, False),)
 
 
 def test_only_content_that_differs_is_listed():
