@@ -35,6 +35,7 @@ FREE: dict[str, Any] = {
     "generate": {"memory_fraction"},
     "judge": JudgeConfig.FREE,
     "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
+    "publish": {"registered_model"},
 }
 """Values of a run that do not change its results: another one resumes the same run."""
 

@@ -285,6 +285,8 @@ class PublishConfig(Section):
     """What is handed out at the end."""
 
     registered_model: str = Field(
-        "sppo", description="Name in the MLflow model registry, of which every iteration's model is a version."
+        "sppo",
+        pattern=r"^[^/:.%\"']+$",
+        description="Name in the MLflow model registry, of which every iteration's model is a version.",
     )
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Type of the published weights.")

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+Rows = list[dict[str, str | float]]
+"""A table."""
+
 
 class _Said(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -54,6 +57,10 @@ class Record(_Said):
     """Samples of the machine, as `sppo.tracking.system` takes them."""
     texts: dict[str, str] = {}
     """Artifacts by file name."""
+    tables: dict[str, Rows] = {}
+    """Artifacts that MLflow shows as tables, those of several runs side by side: rows by file name."""
+    note: str = ""
+    """A sentence for the head of the run's page."""
     tags: dict[str, str] = {}
     """Of the whole run."""
     datasets: list[Dataset] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import quote
 from sppo.config import RunConfig
 from sppo.store import LocalStore, Store
 from sppo.tracking.datasets import log_datasets, measured_on
-from sppo.tracking.record import Dataset, Model, Record
+from sppo.tracking.record import Dataset, Model, Record, Rows
 from sppo.tracking.registry import Registry
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _RUN_TAG = "sppo.run"
 _ITERATION_TAG = "sppo.iteration"
+_TABLES_TAG = "mlflow.loggedArtifacts"
+"""In which MLflow looks up the artifacts that are tables."""
 _METRICS, _PARAMS = 1000, 100
 """How many of these MLflow takes in one request."""
 
@@ -70,6 +73,9 @@ class TrackedRun:
             self._log_model(run, record.iteration, record.model, figures, record.datasets)
         for name, text in record.texts.items():
             self.client.log_text(run, text, name)
+        self._log_tables(run, record.tables)
+        if record.note:
+            self.client.set_tag(run, "mlflow.note.content", record.note)
         if record.publication is not None and record.publication.best_iteration:
             self.registry.publish(self._nested(record.publication.best_iteration), record.publication)
         if record.finished and self.client.get_run(run).info.status != "FINISHED":
@@ -129,6 +135,17 @@ class TrackedRun:
             return
         self._log_points(run, figures, logged, datasets)
         self.registry.register(run, logged, iteration, model)
+
+    def _log_tables(self, run: str, tables: Mapping[str, Rows]) -> None:
+        """Log whole tables, in the form of MLflow's `log_table`, which itself would add to what a first attempt logged."""
+        for name, rows in tables.items():
+            columns = list(rows[0]) if rows else []
+            data = [[row[column] for column in columns] for row in rows]
+            self.client.log_text(run, json.dumps({"columns": columns, "data": data}, ensure_ascii=False), name)
+            shown = json.loads(self.client.get_run(run).data.tags.get(_TABLES_TAG, "[]"))
+            entry = {"path": name, "type": "table"}
+            if entry not in shown:
+                self.client.set_tag(run, _TABLES_TAG, json.dumps([*shown, entry]))
 
     def _log_points(
         self, run: str, points: Sequence[_Point], model: str | None = None, datasets: Sequence[Dataset] = ()

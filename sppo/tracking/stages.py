@@ -65,14 +65,13 @@ def trained(
         rows=len(pairs),
         context="training",
     )
-    shown = [{name: row[name] for name in _SHOWN} for row in pairs[:SHOWN_PAIRS]]
     return Record(
         stage="train",
         iteration=iteration,
         figures=manifest.figures,
         steps=[json.loads(line) for line in log.splitlines()],
         system=list(map(dict, system)),
-        texts={"pairs.json": _json(shown)},
+        tables={"pairs.json": [{name: row[name] for name in _SHOWN} for row in pairs[:SHOWN_PAIRS]]},
         datasets=[_prompts(store, iteration), dataset],
         model=_model(store, iteration),
     )
@@ -94,16 +93,15 @@ def evaluated(
         texts: the reports of the run so far, by file name.
         system: samples of the machine.
     """
-    shown = {
-        "verdict.txt": f"{found.decision}: {found.reason}\n",
-        "samples.json": _json([asdict(sample) for sample in report.samples]),
-    }
+    verdict = f"{found.decision}: {found.reason}"
     return Record(
         stage="evaluate",
         iteration=report.iteration,
         figures=found.figures,
         system=list(map(dict, system)),
-        texts={**texts, **shown},
+        texts={**texts, "verdict.txt": f"{verdict}\n"},
+        tables={"samples.json": [asdict(sample) for sample in report.samples]},
+        note=verdict,
         datasets=_held_out(store),
         model=_model(store, report.iteration, found.decision),
         finished=True,
@@ -113,6 +111,8 @@ def evaluated(
 def published(result: Published) -> Record:
     """Of publish: the report, and which model passed its gate or did not."""
     reports = {layout.REPORT_FILE: result.report_path, layout.SUMMARY_FILE: result.summary_path}
+    best = int(result.figures["publish/best_iteration"])
+    model = f"the model of iteration {best}" if best else "the base model"
     return Record(
         stage="publish",
         iteration=0,
@@ -120,9 +120,10 @@ def published(result: Published) -> Record:
         texts={name: path.read_text(encoding="utf-8") for name, path in reports.items()},
         publication=Publication(
             uri=result.model_uri,
-            best_iteration=int(result.figures["publish/best_iteration"]),
+            best_iteration=best,
             passed=result.passed,
         ),
+        note=f"published {model}; the gate is {'passed' if result.passed else 'not passed'}",
         finished=True,
     )
 
@@ -159,7 +160,3 @@ def _table(store: Store, file: str, **fields: Any) -> Dataset:
         rows=pq.read_metadata(io.BytesIO(data)).num_rows,
         **fields,
     )
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sppo.config import RunConfig
@@ -24,11 +24,8 @@ def track(config: RunConfig, store: Store, record: Record) -> None:
     waiting = [earlier for earlier in _records(config, store) if not earlier.sent]
     if not waiting:
         return
-    with _outage_reported(uri):
-        run = TrackedRun(config, store, uri)
-        for each in waiting:
-            run.send(each)
-            _write(store, each.model_copy(update={"sent": True}))
+    for each in _send(config, store, uri, waiting):
+        _write(store, each.model_copy(update={"sent": True}))
 
 
 def tracking_uri(store: Store) -> str | None:
@@ -41,7 +38,7 @@ def tracking_uri(store: Store) -> str | None:
 
 def without_password(text: str) -> str:
     """A text in which addresses do not tell their user and password."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
+    return re.sub(r"//[^/\s]*@", "//", text)
 
 
 def _keep(store: Store, record: Record) -> None:
@@ -77,15 +74,28 @@ def _records(config: RunConfig, store: Store) -> Iterator[Record]:
             yield record
 
 
+def _send(config: RunConfig, store: Store, uri: str, records: Sequence[Record]) -> Iterator[Record]:
+    """Send records one by one, until MLflow fails; each that it has."""
+    with _outage_reported(uri):
+        run = TrackedRun(config, store, uri)
+        for each in records:
+            run.send(each)
+            yield each
+
+
 @contextmanager
 def _outage_reported(uri: str) -> Iterator[None]:
-    """Turn an unreachable or failing MLflow into a warning; the records stay in the store."""
-    import requests
+    """Turn an unreachable or failing MLflow into a warning; the records stay in the store.
+
+    Its artifacts may lie in a folder or in S3, to which a client that no server stands in for writes by itself.
+    """
     import sqlalchemy.exc
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
     from mlflow.exceptions import MlflowException
 
     try:
         yield
-    except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
+    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, Boto3Error, BotoCoreError, ClientError) as error:
         line = f"warning: MLflow at {uri} failed ({str(error).splitlines()[0]}); figures are kept and sent later"
         print(without_password(line), flush=True)

@@ -3,26 +3,50 @@ from mlflow import MlflowClient
 
 from sppo.config import flatten, resolve
 from sppo.store import open_store
-from sppo.tracking import Record, track, tracking_uri
+from sppo.tracking import Dataset, Model, Publication, Record, track, tracking_uri
 
+PROMPTS = Dataset(name="prompts-1", sha256="ab" * 32, source="/runs/x/prompts", rows=37, context="training")
+HELD_OUT = Dataset(
+    name="held-out", sha256="cd" * 32, source="s3://x/held-out", rows=8, context="evaluation", measures="eval/"
+)
+MODEL = Model(uri="/runs/x/iteration-1/model", sha256="ef" * 32)
+JUDGED = MODEL.model_copy(update={"decision": "continue"})
 TRAINED = Record(
     stage="train",
     iteration=1,
     figures={"train/loss": 12.5, "generate/tokens_per_second": 100.0},
     steps=[{"step": 0, "loss": 14.0}, {"step": 1, "loss": 11.0}],
+    system=[{"time": 1e12, "cpu_utilization_percentage": 50.0}, {"time": 1e12 + 2000, "cpu_utilization_percentage": 90.0}],
+    tables={"pairs.json": [{"prompt": "Hi?", "p_chosen": 0.75}, {"prompt": "Ho?", "p_chosen": 0.5}]},
+    datasets=[PROMPTS],
+    model=MODEL,
 )
 EVALUATED = Record(
-    stage="evaluate", iteration=1, figures={"eval/win_rate_vs_base": 0.6}, texts={"report.md": "# Run"}, finished=True
+    stage="evaluate",
+    iteration=1,
+    figures={"eval/win_rate_vs_base": 0.6, "gate/continue": 1.0},
+    texts={"report.md": "# Run"},
+    tables={"samples.json": [{"prompt": "Hi?", "new": "Hello."}]},
+    datasets=[HELD_OUT],
+    model=JUDGED,
+    note="continue: it is better",
+    finished=True,
 )
 PUBLISHED = Record(
     stage="publish",
     iteration=0,
     figures={"publish/passed": 1.0},
-    model_uri="/runs/x/published/model",
-    passed=True,
+    publication=Publication(uri="/runs/x/published/model", best_iteration=1, passed=True),
     finished=True,
 )
-PREPARED = Record(stage="prepare", iteration=0, figures={"prepare/kept": 37.0}, texts={"config.json": "{}"})
+PREPARED = Record(
+    stage="prepare",
+    iteration=0,
+    figures={"prepare/kept": 37.0},
+    texts={"config.json": "{}"},
+    tags={"mlflow.source.git.commit": "c0ffee"},
+    datasets=[PROMPTS, HELD_OUT],
+)
 EVERYTHING = [PREPARED, TRAINED, EVALUATED, PUBLISHED]
 
 
