@@ -137,7 +137,7 @@ class TrackedRun:
         self.registry.register(run, logged, iteration, model)
 
     def _log_tables(self, run: str, tables: Mapping[str, Rows]) -> None:
-        """Log whole tables, in the form of MLflow's `log_table`, which itself would add to what a first attempt logged."""
+        """Log whole tables, in the form of MLflow's `log_table`, which would add its rows to a first attempt's."""
         for name, rows in tables.items():
             columns = list(rows[0]) if rows else []
             data = [[row[column] for column in columns] for row in rows]
