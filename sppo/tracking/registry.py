@@ -12,6 +12,7 @@ from sppo.tracking.record import Model, Publication
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
 
 CANDIDATE = "candidate"
 """Alias of the version that was evaluated last."""
@@ -25,35 +26,34 @@ class Registry:
     def __init__(self, client: MlflowClient, uri: str, name: str, experiment: str) -> None:
         self.client, self.uri, self.name, self.experiment = client, uri, name, experiment
 
-    def log_model(self, run: str, title: str, iteration: int, model: Model) -> str:
+    def log_model(self, run: Run, title: str, iteration: int, model: Model) -> LoggedModel:
         """Find or make the logged model that a run gave.
 
         Args:
-            run: the iteration's run.
+            run: the iteration's run, as it was before.
             title: the model's name, in which MLflow allows few characters.
             iteration: which iteration.
             model: the weights.
 
         Returns:
-            Its id.
+            It, with the figures that it has.
         """
         import mlflow
         from mlflow.entities import LoggedModelOutput
 
-        logged = self._logged(run)
+        logged = self._logged(run.info.run_id)
         if logged is None:
             mlflow.set_tracking_uri(self.uri)
             logged = mlflow.create_external_model(
                 name=re.sub(r"[^\w-]+", "-", title),
-                source_run_id=run,
+                source_run_id=run.info.run_id,
                 experiment_id=self.experiment,
                 tags=_tags(iteration, model),
                 model_type="policy",
             )
-        outputs = self.client.get_run(run).outputs
-        if not any(output.model_id == logged.model_id for output in outputs.model_outputs):
-            self.client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
-        return str(logged.model_id)
+        if not any(output.model_id == logged.model_id for output in run.outputs.model_outputs):
+            self.client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        return logged
 
     def register(self, run: str, model_id: str, iteration: int, model: Model) -> None:
         """Make an evaluated model a version of the registered model, and the candidate if it is new."""
@@ -87,7 +87,7 @@ class Registry:
             self.client.set_registered_model_alias(self.name, alias, version.version)
         self.client.set_model_version_tag(self.name, version.version, tag, value)
 
-    def _logged(self, run: str) -> Any | None:
+    def _logged(self, run: str) -> LoggedModel | None:
         """The logged model of a run; what an interruption left half made is removed."""
         from mlflow.entities import LoggedModelStatus
 

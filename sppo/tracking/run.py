@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,7 @@ from sppo.tracking.registry import Registry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
 
 _RUN_TAG = "sppo.run"
 _ITERATION_TAG = "sppo.iteration"
@@ -57,29 +59,26 @@ class TrackedRun:
 
     def send(self, record: Record) -> None:
         """Log a record; sending one twice changes nothing."""
-        run = self._nested(record.iteration) if record.iteration else self.parent
+        run = self.client.get_run(self._nested(record.iteration) if record.iteration else self.parent)
+        run_id = str(run.info.run_id)
         if record.stage == "prepare":
             self._log_params()
-        for name, value in record.tags.items():
-            self.client.set_tag(self.parent, name, value)
-        log_datasets(self.client, run, record.datasets)
-        self._log_points(run, [*_curve(record), *_system(record)])
+        self._log_tags(self.parent, record.tags)
+        log_datasets(self.client, run_id, record.datasets)
+        self._log_files(run, record)
         figures = [_Point(name, value, record.iteration, record.time) for name, value in record.figures.items()]
         if record.iteration:
-            self._log_points(self.parent, figures)
+            self._log_points(self.client.get_run(self.parent), figures)
+        points = [*_curve(record), *_system(record)]
         if record.model is None:
-            self._log_points(run, figures)
+            points += figures
         else:
             self._log_model(run, record.iteration, record.model, figures, record.datasets)
-        for name, text in record.texts.items():
-            self.client.log_text(run, text, name)
-        self._log_tables(run, record.tables)
-        if record.note:
-            self.client.set_tag(run, "mlflow.note.content", record.note)
+        self._log_points(run, points)
         if record.publication is not None and record.publication.best_iteration:
             self.registry.publish(self._nested(record.publication.best_iteration), record.publication)
-        if record.finished and self.client.get_run(run).info.status != "FINISHED":
-            self.client.set_terminated(run, "FINISHED")
+        if record.finished and run.info.status != "FINISHED":
+            self.client.set_terminated(run_id, "FINISHED")
 
     def _identity(self) -> str:
         # Quoted, because a filter of MLflow cannot hold an apostrophe.
@@ -122,11 +121,31 @@ class TrackedRun:
             self.client.log_batch(self.parent, params=params[start : start + _PARAMS])
         # Parameters cannot change once they are logged; these may, when a run is resumed.
         free = {"output_uri": self.store.uri, "shards": str(self.config.shards), "config_digest": self.config.digest()}
-        for name, value in free.items():
-            self.client.set_tag(self.parent, f"sppo.{name}", value)
+        self._log_tags(self.parent, {f"sppo.{name}": value for name, value in free.items()})
+
+    def _log_tags(self, run: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        if tags:
+            self.client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def _log_files(self, run: Run, record: Record) -> None:
+        """Log the artifacts and the note of a record, whole: MLflow's `log_table` adds rows to a first attempt's."""
+        files = record.texts | {name: _table(rows) for name, rows in record.tables.items()}
+        if files:
+            with tempfile.TemporaryDirectory(prefix="sppo-") as folder:
+                for name, text in files.items():
+                    path = Path(folder) / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(text, encoding="utf-8")
+                self.client.log_artifacts(run.info.run_id, folder)
+        shown = json.loads(run.data.tags.get(_TABLES_TAG, "[]"))
+        shown += [entry for name in record.tables if (entry := {"path": name, "type": "table"}) not in shown]
+        tags = {_TABLES_TAG: json.dumps(shown)} if record.tables else {}
+        self._log_tags(run.info.run_id, tags | ({"mlflow.note.content": record.note} if record.note else {}))
 
     def _log_model(
-        self, run: str, iteration: int, model: Model, figures: Sequence[_Point], datasets: Sequence[Dataset]
+        self, run: Run, iteration: int, model: Model, figures: Sequence[_Point], datasets: Sequence[Dataset]
     ) -> None:
         """Log the model of an iteration's run; what is said of it once it is evaluated is the model's too."""
         logged = self.registry.log_model(run, f"{_name(self.store)}-iteration-{iteration}", iteration, model)
@@ -134,53 +153,44 @@ class TrackedRun:
             self._log_points(run, figures)
             return
         self._log_points(run, figures, logged, datasets)
-        self.registry.register(run, logged, iteration, model)
-
-    def _log_tables(self, run: str, tables: Mapping[str, Rows]) -> None:
-        """Log whole tables, in the form of MLflow's `log_table`, which would add its rows to a first attempt's."""
-        for name, rows in tables.items():
-            columns = list(rows[0]) if rows else []
-            data = [[row[column] for column in columns] for row in rows]
-            self.client.log_text(run, json.dumps({"columns": columns, "data": data}, ensure_ascii=False), name)
-            shown = json.loads(self.client.get_run(run).data.tags.get(_TABLES_TAG, "[]"))
-            entry = {"path": name, "type": "table"}
-            if entry not in shown:
-                self.client.set_tag(run, _TABLES_TAG, json.dumps([*shown, entry]))
+        self.registry.register(run.info.run_id, logged.model_id, iteration, model)
 
     def _log_points(
-        self, run: str, points: Sequence[_Point], model: str | None = None, datasets: Sequence[Dataset] = ()
+        self,
+        run: Run,
+        points: Sequence[_Point],
+        model: LoggedModel | None = None,
+        datasets: Sequence[Dataset] = (),
     ) -> None:
         """Log the points that a run, or the logged model that they are of, does not have yet.
 
         Args:
-            run: the run's id.
+            run: the run as it was before.
             points: what to log.
-            model: the logged model's id, if the points are of one.
+            model: the logged model, if the points are of one.
             datasets: on which it may have been measured.
         """
         from mlflow.entities import Metric
 
         new = set(self._unknown(run, points))
         if model is not None:
-            known = {(metric.key, metric.step) for metric in self.client.get_logged_model(model).metrics or []}
+            known = {(metric.key, metric.step) for metric in model.metrics or []}
             # What the run has already is sent with the time that it has there, so that it stays one value.
             new |= {point for point in points if (point.name, point.step) not in known}
         metrics = []
         for point in points:
             if point in new:
-                dataset = measured_on(datasets, point.name) if model else {}
-                metrics.append(Metric(point.name, point.value, point.time, point.step, model_id=model, **dataset))
+                of = {"model_id": model.model_id, **measured_on(datasets, point.name)} if model else {}
+                metrics.append(Metric(point.name, point.value, point.time, point.step, **of))
         for start in range(0, len(metrics), _METRICS):
-            self.client.log_batch(run, metrics=metrics[start : start + _METRICS])
+            self.client.log_batch(run.info.run_id, metrics=metrics[start : start + _METRICS])
 
-    def _unknown(self, run: str, points: Sequence[_Point]) -> list[_Point]:
+    def _unknown(self, run: Run, points: Sequence[_Point]) -> list[_Point]:
         """The points at steps for which a run has no value of that name."""
-        if not points:
-            return []
-        latest = {metric.key: metric.step for metric in self.client.get_run(run).data.to_proto().metrics}
+        latest = {metric.key: metric.step for metric in run.data.to_proto().metrics}
         # Whether the run has an earlier step is in the history only, which takes a request a name.
         asked = {point.name for point in points if point.step < latest.get(point.name, point.step)}
-        known = {(metric.key, metric.step) for name in asked for metric in self.client.get_metric_history(run, name)}
+        known = {(m.key, m.step) for name in asked for m in self.client.get_metric_history(run.info.run_id, name)}
         known |= set(latest.items())
         return [point for point in points if (point.name, point.step) not in known]
 
@@ -202,3 +212,9 @@ def _system(record: Record) -> Iterator[_Point]:
 
 def _name(store: Store) -> str:
     return store.uri.rstrip("/").rpartition("/")[2]
+
+
+def _table(rows: Rows) -> str:
+    """A table in the form of MLflow's `log_table`."""
+    columns = list(rows[0]) if rows else []
+    return json.dumps({"columns": columns, "data": [list(row.values()) for row in rows]}, ensure_ascii=False)
