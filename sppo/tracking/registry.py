@@ -12,7 +12,7 @@ from sppo.tracking.record import Model, Publication
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import LoggedModel
 
 CANDIDATE = "candidate"
 """Alias of the version that was evaluated last."""
@@ -26,11 +26,11 @@ class Registry:
     def __init__(self, client: MlflowClient, uri: str, name: str, experiment: str) -> None:
         self.client, self.uri, self.name, self.experiment = client, uri, name, experiment
 
-    def log_model(self, run: Run, title: str, iteration: int, model: Model) -> LoggedModel:
+    def log_model(self, run: str, title: str, iteration: int, model: Model) -> LoggedModel:
         """Find or make the logged model that a run gave.
 
         Args:
-            run: the iteration's run, as it was before.
+            run: the iteration's run.
             title: the model's name, in which MLflow allows few characters.
             iteration: which iteration.
             model: the weights.
@@ -41,18 +41,19 @@ class Registry:
         import mlflow
         from mlflow.entities import LoggedModelOutput
 
-        logged = self._logged(run.info.run_id)
+        logged = self._logged(run)
         if logged is None:
             mlflow.set_tracking_uri(self.uri)
             logged = mlflow.create_external_model(
                 name=re.sub(r"[^\w-]+", "-", title),
-                source_run_id=run.info.run_id,
+                source_run_id=run,
                 experiment_id=self.experiment,
                 tags=_tags(iteration, model),
                 model_type="policy",
             )
-        if not any(output.model_id == logged.model_id for output in run.outputs.model_outputs):
-            self.client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        outputs = self.client.get_run(run).outputs  # a search does not give them
+        if not any(output.model_id == logged.model_id for output in outputs.model_outputs):
+            self.client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
         return logged
 
     def register(self, run: str, model_id: str, iteration: int, model: Model) -> None:

@@ -51,7 +51,7 @@ class TrackedRun:
         if attached is not None:
             self.parent = attached
             # MLflow shows a nested run under its parent only where both are in one experiment.
-            self.experiment = str(self.client.get_run(attached).info.experiment_id)
+            self.experiment = str(attached.info.experiment_id)
         else:
             self.experiment = self._experiment()
             self.parent = self._find_or_create({_RUN_TAG: self._identity()}, _name(store))
@@ -59,16 +59,15 @@ class TrackedRun:
 
     def send(self, record: Record) -> None:
         """Log a record; sending one twice changes nothing."""
-        run = self.client.get_run(self._nested(record.iteration) if record.iteration else self.parent)
-        run_id = str(run.info.run_id)
+        run = self._nested(record.iteration) if record.iteration else self.parent
         if record.stage == "prepare":
             self._log_params()
         self._log_tags(self.parent, record.tags)
-        log_datasets(self.client, run_id, record.datasets)
+        log_datasets(self.client, run.info.run_id, record.datasets)
         self._log_files(run, record)
         figures = [_Point(name, value, record.iteration, record.time) for name, value in record.figures.items()]
         if record.iteration:
-            self._log_points(self.client.get_run(self.parent), figures)
+            self._log_points(self.parent, figures)
         points = [*_curve(record), *_system(record)]
         if record.model is None:
             points += figures
@@ -76,9 +75,10 @@ class TrackedRun:
             self._log_model(run, record.iteration, record.model, figures, record.datasets)
         self._log_points(run, points)
         if record.publication is not None and record.publication.best_iteration:
-            self.registry.publish(self._nested(record.publication.best_iteration), record.publication)
+            best = self._nested(record.publication.best_iteration)
+            self.registry.publish(best.info.run_id, record.publication)
         if record.finished and run.info.status != "FINISHED":
-            self.client.set_terminated(run_id, "FINISHED")
+            self.client.set_terminated(run.info.run_id, "FINISHED")
 
     def _identity(self) -> str:
         # Quoted, because a filter of MLflow cannot hold an apostrophe.
@@ -92,42 +92,41 @@ class TrackedRun:
         location = (Path(self.store.uri) / "mlflow-artifacts").as_uri() if local else None
         return str(self.client.create_experiment(self.config.experiment, artifact_location=location))
 
-    def _attached(self) -> str | None:
+    def _attached(self) -> Run | None:
         """The root of the run that `MLFLOW_RUN_ID` names: Kubeflow's MLflow plugin nests a run for every task."""
-        run_id = os.environ.get("MLFLOW_RUN_ID")
+        run, run_id = None, os.environ.get("MLFLOW_RUN_ID")
         while run_id:
-            parent = self.client.get_run(run_id).data.tags.get("mlflow.parentRunId")
-            if not parent:
-                break
-            run_id = parent
-        return run_id or None
+            run = self.client.get_run(run_id)
+            run_id = run.data.tags.get("mlflow.parentRunId")
+        return run
 
-    def _nested(self, iteration: int) -> str:
-        tags = {_RUN_TAG: self._identity(), _ITERATION_TAG: str(iteration), "mlflow.parentRunId": self.parent}
+    def _nested(self, iteration: int) -> Run:
+        parent = self.parent.info.run_id
+        tags = {_RUN_TAG: self._identity(), _ITERATION_TAG: str(iteration), "mlflow.parentRunId": parent}
         return self._find_or_create(tags, f"iteration-{iteration}")
 
-    def _find_or_create(self, tags: Mapping[str, str], name: str) -> str:
+    def _find_or_create(self, tags: Mapping[str, str], name: str) -> Run:
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         for run in self.client.search_runs([self.experiment], condition):
             if (_ITERATION_TAG in tags) == (_ITERATION_TAG in run.data.tags):
-                return str(run.info.run_id)
-        return str(self.client.create_run(self.experiment, tags=dict(tags), run_name=name).info.run_id)
+                return run
+        return self.client.create_run(self.experiment, tags=dict(tags), run_name=name)
 
     def _log_params(self) -> None:
         from mlflow.entities import Param
 
         params = [Param(name, str(value)) for name, value in self.config.decisive().items()]
         for start in range(0, len(params), _PARAMS):
-            self.client.log_batch(self.parent, params=params[start : start + _PARAMS])
+            self.client.log_batch(self.parent.info.run_id, params=params[start : start + _PARAMS])
         # Parameters cannot change once they are logged; these may, when a run is resumed.
         free = {"output_uri": self.store.uri, "shards": str(self.config.shards), "config_digest": self.config.digest()}
         self._log_tags(self.parent, {f"sppo.{name}": value for name, value in free.items()})
 
-    def _log_tags(self, run: str, tags: Mapping[str, str]) -> None:
+    def _log_tags(self, run: Run, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
         if tags:
-            self.client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
+            self.client.log_batch(run.info.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def _log_files(self, run: Run, record: Record) -> None:
         """Log the artifacts and the note of a record, whole: MLflow's `log_table` adds rows to a first attempt's."""
@@ -142,13 +141,14 @@ class TrackedRun:
         shown = json.loads(run.data.tags.get(_TABLES_TAG, "[]"))
         shown += [entry for name in record.tables if (entry := {"path": name, "type": "table"}) not in shown]
         tags = {_TABLES_TAG: json.dumps(shown)} if record.tables else {}
-        self._log_tags(run.info.run_id, tags | ({"mlflow.note.content": record.note} if record.note else {}))
+        self._log_tags(run, tags | ({"mlflow.note.content": record.note} if record.note else {}))
 
     def _log_model(
         self, run: Run, iteration: int, model: Model, figures: Sequence[_Point], datasets: Sequence[Dataset]
     ) -> None:
         """Log the model of an iteration's run; what is said of it once it is evaluated is the model's too."""
-        logged = self.registry.log_model(run, f"{_name(self.store)}-iteration-{iteration}", iteration, model)
+        title = f"{_name(self.store)}-iteration-{iteration}"
+        logged = self.registry.log_model(run.info.run_id, title, iteration, model)
         if not model.decision:
             self._log_points(run, figures)
             return
@@ -165,7 +165,7 @@ class TrackedRun:
         """Log the points that a run, or the logged model that they are of, does not have yet.
 
         Args:
-            run: the run as it was before.
+            run: the run as it was found.
             points: what to log.
             model: the logged model, if the points are of one.
             datasets: on which it may have been measured.

@@ -262,7 +262,7 @@ def user(server, monkeypatch):
 
 
 def iteration(t: int) -> tuple[Record, Record]:
-    """What train and evaluate have to say."""
+    """What train and evaluate have to say of an iteration."""
     model = Model(uri=f"s3://runs/one/iteration-{t}/model", sha256=f"{t:064}")
     trained = Record(
         stage="train",
@@ -289,23 +289,24 @@ def iteration(t: int) -> tuple[Record, Record]:
 
 
 def everything(client: MlflowClient) -> dict[str, Any]:
-    """The runs with their figures, and the models with theirs."""
+    """The runs, the models with their figures, and the registered model's versions."""
     (experiment,) = client.search_experiments(filter_string="name = 'alignment'")
-    runs = client.search_runs([experiment.experiment_id])
     models = client.search_logged_models([experiment.experiment_id])
     found: dict[str, Any] = {
         model.name: sorted((m.key, m.value, m.step, m.dataset_name) for m in model.metrics or []) for model in models
     }
-    for run in runs:
-        curves = {
-            name: sorted((m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, name))
-            for name in run.data.metrics
-        }
+    for run in client.search_runs([experiment.experiment_id]):
         datasets = sorted(each.dataset.name for each in run.inputs.dataset_inputs)
-        found[run.info.run_name] = (run.info.status, run.data.params, run.data.tags, curves, datasets)
+        outputs = [each.model_id for each in client.get_run(run.info.run_id).outputs.model_outputs]
+        found[run.info.run_name] = (run.info.status, run.data.params, run.data.tags, datasets, outputs)
+        found[run.info.run_name, "id"] = run.info.run_id
     versions = client.search_model_versions("name = 'aligned'")
     found["versions"] = sorted((v.version, v.run_id, v.source, v.tags) for v in versions)
     return found | {"aliases": client.get_registered_model("aligned").aliases}
+
+
+def curve(client: MlflowClient, run: str, name: str) -> list[tuple[int, float, int]]:
+    return sorted((m.step, m.value, m.timestamp) for m in client.get_metric_history(run, name))
 
 
 def test_a_run_is_tracked_whole_though_the_server_was_down_in_it(server, user, tmp_path, capfd):
@@ -320,38 +321,39 @@ def test_a_run_is_tracked_whole_though_the_server_was_down_in_it(server, user, t
         publication=Publication(uri="s3://runs/one/published/model", best_iteration=1, passed=True),
         finished=True,
     )
-    for record in (prepared, *iteration(1)):
-        track(config, store, record)
-    server.up.close()
-    trained, evaluated = iteration(2)
+    trained, evaluated = iteration(1)
+    track(config, store, prepared)
     track(config, store, trained)
+    server.up.close()
+    track(config, store, evaluated)
     assert f"warning: MLflow at {server.uri} failed" in capfd.readouterr().out
     server.up.enter_context(server.serve())
-    track(config, store, evaluated)
     track(config, store, published)
     printed = capfd.readouterr()
     assert "warning: MLflow" not in printed.out and PASSWORD not in printed.out + printed.err
 
     client = MlflowClient(server.uri)
     kept = everything(client)
-    status, params, tags, curves, _ = kept["run"]
+    status, params, tags, _, _ = kept["run"]
     assert (status, params["train.eta"], tags["sppo.output_uri"]) == ("FINISHED", "1000.0", str(place))
-    assert [point[:2] for point in curves["eval/win_rate_vs_base"]] == [(1, 0.6), (2, 0.7)]
-    for t in (1, 2):
-        status, _, _, curves, datasets = kept[f"iteration-{t}"]
-        assert (status, datasets) == ("FINISHED", ["held-out", f"pairs-{t}"])
-        assert [point[0] for point in curves["train/step_loss"]] == list(range(1200))
-        assert kept[f"run-iteration-{t}"] == [("eval/win_rate_vs_base", 0.5 + t / 10, t, "held-out")]
-    assert kept["aliases"] == {"candidate": "2", "champion": "1"}
-    run = client.search_runs([client.get_experiment_by_name("alignment").experiment_id], "tags.`sppo.iteration` = '2'")
-    report = f"{run[0].info.run_id}/artifacts/report.md"
-    assert [body for key, body in server.objects().items() if key.endswith(report)] == [b"# Iteration 2"]
+    win_rates = curve(client, kept["run", "id"], "eval/win_rate_vs_base")
+    assert [point[:2] for point in win_rates] == [(1, 0.6)]
+    losses = curve(client, kept["iteration-1", "id"], "train/step_loss")
+    assert [point[0] for point in losses] == list(range(1200))
+    status, _, _, datasets, outputs = kept["iteration-1"]
+    assert (status, datasets, len(outputs)) == ("FINISHED", ["held-out", "pairs-1"], 1)
+    assert kept["run-iteration-1"] == [("eval/win_rate_vs_base", 0.6, 1, "held-out")]
+    assert kept["aliases"] == {"candidate": "1", "champion": "1"}
+    (report,) = [body for key, body in server.objects().items() if key.endswith("/report.md")]
+    assert report == b"# Iteration 1"
 
-    for record in (prepared, *iteration(1), trained, evaluated, published):  # as if nothing was noted as sent
+    for record in (trained, evaluated):  # as if it was not noted that they were sent
         data = Record.model_validate_json(store.read(record.key()) or b"").model_copy(update={"sent": False})
         store.write(record.key(), data.model_dump_json().encode())
     track(config, store, published)
     assert everything(client) == kept
+    assert curve(client, kept["run", "id"], "eval/win_rate_vs_base") == win_rates
+    assert curve(client, kept["iteration-1", "id"], "train/step_loss") == losses
 
 
 def test_the_log_shows_no_secret(server):
