@@ -1,4 +1,4 @@
-"""The alignment run as a Kubeflow pipeline: prepare, iterations of self-play nested in one another, publish, benchmarks.
+"""The alignment run as a Kubeflow pipeline: prepare, iterations of self-play in one another, publish, benchmarks.
 
 Kubeflow Pipelines has no loop with a carried state. Iterations are unrolled up to a maximum and nested: each one's
 gate decides at run time whether the next one is played. What they carry is a string, the URI of the policy, because

@@ -61,5 +61,5 @@ def prepare(
     values = {**config, **{name: value for name, value in named.items() if value}}
     prepared = stages.prepare(values, max_iterations, run_config.path, prompt_tables.path)
     benchmarks = "yes" if prepared.benchmarks else "no"
-    outputs = namedtuple("Outputs", ["shards", "base_uri", "benchmarks"])
-    return outputs(prepared.shards, prepared.base_uri, benchmarks)  # type: ignore[call-arg]
+    names = ["shards", "base_uri", "benchmarks"]
+    return namedtuple("Outputs", names)(prepared.shards, prepared.base_uri, benchmarks)  # type: ignore[call-arg]
