@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from sppo.bench.base import Result, Subject, digest_of, result_once, write_jsonl
@@ -70,14 +75,15 @@ def _evaluate(subject: Subject) -> Mapping[str, Any]:
     from lm_eval.tasks import TaskManager
 
     config, wanted = subject.config, subject.config.bench.leaderboard
-    manager = TaskManager(include_path=wanted.include_path or None)
+    own = [wanted.include_path] if wanted.include_path else []
+    manager = TaskManager(include_path=[str(files("sppo") / "bench" / "tasks"), *own])
     for name in wanted.tasks:
         if name not in manager.all_tasks:
             near = difflib.get_close_matches(name, manager.all_tasks, 1)
             hint = f"did you mean {near[0]}?" if near else "set bench.leaderboard.include_path where it is your own"
             raise ConfigError(f"{_KEY}.tasks: {name!r} is no task of lm-eval; {hint}")
     subject.engine.close()
-    with heartbeat(f"running {', '.join(wanted.tasks)} in lm-eval"):
+    with heartbeat(f"running {', '.join(wanted.tasks)} in lm-eval"), rouge_left_out():
         model = load_lm_eval_model(subject.folder, config.generate, config.bench.context, config.seed)
         try:
             found = simple_evaluate(
@@ -90,6 +96,11 @@ def _evaluate(subject: Subject) -> Mapping[str, Any]:
                 torch_random_seed=config.seed,
                 fewshot_random_seed=config.seed,
             )
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"{_KEY}.tasks: a task needs the package {error.name}, which is not installed; install it, or leave "
+                "the task out"
+            ) from error
         except (ConnectionError, DatasetNotFoundError) as error:
             reason = str(error).splitlines()[0]
             raise InfrastructureError(
@@ -99,6 +110,35 @@ def _evaluate(subject: Subject) -> Mapping[str, Any]:
     assert found is not None
     result: Mapping[str, Any] = found
     return result
+
+
+@contextmanager
+def rouge_left_out() -> Iterator[None]:
+    """Let lm-eval load TruthfulQA's tasks without rouge_score, where that is not installed: it has no wheel.
+
+    The module of these tasks imports it for the generative one alone, which the leaderboard does not have; whatever
+    uses it is told so.
+    """
+    if find_spec("rouge_score") is not None:
+        yield
+        return
+    sys.modules["rouge_score"] = _Absent("rouge_score")
+    try:
+        yield
+    finally:
+        del sys.modules["rouge_score"]
+
+
+class _Absent(ModuleType):
+    """A module that can be imported from, but not used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(self)(f"{self.__name__}.{name}")
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise ConfigError(f"{_KEY}.tasks: a task needs {self.__name__}; pip install rouge-score, or leave the task out")
 
 
 def _own_files(folder: str) -> list[tuple[str, str]]:

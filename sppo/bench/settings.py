@@ -47,9 +47,9 @@ class LeaderboardConfig(Section):
     """Tasks of the Open LLM Leaderboard, run and scored by lm-eval on the engine that `generate.engine` names."""
 
     tasks: tuple[str, ...] = Field(
-        ("openllm",),
+        ("open_llm_leaderboard",),
         min_length=1,
-        description="Tasks or groups of lm-eval; openllm is the group of the paper's six.",
+        description="Tasks or groups of lm-eval, or open_llm_leaderboard, the group of the paper's six.",
     )
     include_path: str = Field("", description="A folder with further tasks in lm-eval's YAML form; empty: none.")
     limit: int = Field(0, ge=0, description="At most so many questions of each task, the first; 0: all.")

@@ -1,9 +1,14 @@
 import json
+import runpy
 import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +22,7 @@ from sppo.errors import ConfigError, InfrastructureError
 from sppo.store import open_store
 from tests.judge_server import judge_server, prefers_the_first, write_mt_bench
 
+from .real_commands import ROOT
 from .test_length_control import MODELS, columns
 
 REFERENCE = [{"instruction": f"What is {i} + {i}?", "output": f"It is {2 * i}.", "dataset": "sums"} for i in range(5)]
@@ -277,6 +283,29 @@ def test_the_average_is_over_the_papers_six_tasks_or_not_given():
     assert figures["gsm8k/exact_match_flexible-extract"] == 0.95
     assert "mmlu/acc_stderr" not in figures and "mmlu/sample_len" not in figures
     assert "average" not in leaderboard.flatten({name: results[name] for name in list(results)[:5]})
+
+
+def test_the_papers_six_tasks_are_lm_evals_group_but_for_truthfulqa():
+    from lm_eval import tasks
+
+    theirs = yaml.safe_load((Path(tasks.__file__).parent / "benchmarks" / "openllm.yaml").read_text())["task"]
+    ours = yaml.safe_load((ROOT / "sppo" / "bench" / "tasks" / "open_llm_leaderboard.yaml").read_text())["task"]
+    assert [{**each, "task": each["task"].removesuffix("_mc2")} for each in ours] == theirs
+    assert {each["task"] for each in ours} == set(leaderboard.AVERAGED)
+
+
+def test_truthfulqa_is_scored_without_the_package_of_its_generative_task():
+    from lm_eval import tasks
+
+    assert find_spec("rouge_score") is None
+    with leaderboard.rouge_left_out():
+        module = runpy.run_path(str(Path(tasks.__file__).parent / "truthfulqa" / "utils.py"))
+    assert "rouge_score" not in sys.modules
+    document = {"mc2_targets": {"labels": [1, 0]}}
+    assert module["process_results_mc2"](document, [(-1.0, False), (-1.0, False)]) == {"acc": pytest.approx(0.5)}
+    document = {"correct_answers": ["Yes."], "incorrect_answers": ["No."]}
+    with pytest.raises(ConfigError, match="pip install rouge-score, or leave the task out"):
+        module["process_results_gen"](document, ["Yes."])
 
 
 def test_a_judged_benchmark_needs_a_judge():
