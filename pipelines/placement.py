@@ -61,7 +61,8 @@ def image_of(stage: str, profile: Profile) -> str:
 def tell_origin(task: PipelineTask, profile: Profile) -> None:
     """Let a task know what MLflow is to be told of the run: its id in Kubeflow Pipelines, and every stage's image."""
     kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
-    images = {stage: image_of(stage, profile) for stage in STAGES if stage != "keep"}
+    # Keep and bench have no image of their own.
+    images = {stage: image_of(stage, profile) for stage in STAGES if stage not in {"keep", "bench"}}
     task.set_env_variable("SPPO_IMAGES", json.dumps(images))
 
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from sppo.bench.settings import BenchConfig
 from sppo.errors import ConfigError
 from sppo.settings import (
     EvaluateConfig,
@@ -34,6 +35,7 @@ FREE: dict[str, Any] = {
     "shards": True,
     "generate": {"memory_fraction"},
     "judge": JudgeConfig.FREE,
+    "bench": True,
     "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
     "publish": {"registered_model"},
 }
@@ -71,6 +73,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
+    bench: BenchConfig = BenchConfig()
 
     def longest_response(self) -> int:
         """Tokens of the longest response that any step samples."""

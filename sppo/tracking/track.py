@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from sppo.bench.settings import BENCHMARKS
 from sppo.config import RunConfig
 from sppo.store import LocalStore, Store
 from sppo.tracking.record import Record
@@ -68,7 +69,8 @@ def _records(config: RunConfig, store: Store) -> Iterator[Record]:
     """All records of a run, in the order of the loop."""
     stages = [("prepare", 0)]
     stages += [(stage, t) for t in range(1, config.iterations + 1) for stage in ("train", "evaluate")]
-    for stage, iteration in [*stages, ("publish", 0)]:
+    last = ["publish", *(f"bench-{name}" for name in BENCHMARKS)]
+    for stage, iteration in [*stages, *((stage, 0) for stage in last)]:
         record = _read(store, Record(stage=stage, iteration=iteration).key())
         if record is not None:
             yield record
