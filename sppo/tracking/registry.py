@@ -41,9 +41,10 @@ class Registry:
         import mlflow
         from mlflow.entities import LoggedModelOutput
 
+        # What has no client of its own: the function below, and a database in which a version is made of a model.
+        mlflow.set_tracking_uri(self.uri)
         logged = self._logged(run)
         if logged is None:
-            mlflow.set_tracking_uri(self.uri)
             logged = mlflow.create_external_model(
                 name=re.sub(r"[^\w-]+", "-", title),
                 source_run_id=run,

@@ -1,5 +1,6 @@
 import json
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -215,6 +216,14 @@ def test_an_iteration_has_a_model_with_the_figures_that_it_was_measured_by(run):
     assert (version.run_id, version.source) == (nested.info.run_id, f"models:/{model.model_id}")
 
 
+def test_every_stage_is_a_process_of_its_own(run):
+    _, _, client = run
+    for record in EVERYTHING:
+        send(run, record)
+        mlflow.set_tracking_uri(None)
+    assert aliases(client) == {"candidate": "1", "champion": "1"}
+
+
 def test_the_candidate_is_the_last_and_the_champion_the_one_that_the_gate_let_through(run):
     _, _, client = run
     second = EVALUATED.model_copy(
@@ -318,10 +327,10 @@ def test_a_record_that_changed_is_sent_again(run):
 
 
 @pytest.mark.parametrize("experiment", ["sppo", "of-the-cluster"])
-def test_the_run_that_kubeflow_opened_is_the_parent(run, monkeypatch, experiment):
+def test_the_run_that_kubeflow_opened_is_the_parent(run, tmp_path, monkeypatch, experiment):
     """Its plugin nests a run for each task; the root of them is the pipeline's run, whatever its experiment."""
     _, _, client = run
-    place = client.create_experiment(experiment)
+    place = client.create_experiment(experiment, artifact_location=(tmp_path / "artifacts").as_uri())
     root = client.create_run(place, run_name="kfp run").info.run_id
     task = client.create_run(place, tags={"mlflow.parentRunId": root}, run_name="kfp task").info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", task)
