@@ -40,7 +40,9 @@ venv: $(VENV)/.project ## Build the environment in .venv
 
 .PHONY: test
 test: lint ## Check the code, then run every test
-	$(BIN)/pytest
+	@# Two workers of one thread each: most unit tests keep one core busy. Integration tests want the machine for themselves.
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal tests/unit
+	$(BIN)/pytest tests/integration
 
 .PHONY: lint
 lint: venv ## Check style, formatting, types and the direction of imports

@@ -6,7 +6,8 @@ takes the pairs of a run's first iteration (`make run` makes such a run) and its
 of its own, so that its peak memory is its own; they work in turns, never at once, and a ratio is the median of the
 ratios of turns that follow one another. Prints Markdown. Needs trl (`pip install --no-deps trl==1.16.0`).
 
-With a GPU the policy may be a randomly initialised Llama of 7B shape instead: `--shape 7b --parts machine growth`.
+The policy may have random weights instead, which take as long: in its own shape (`--shape random`) or, on a GPU, in
+that of a larger Llama (`--shape 7b --batch 32 --parts machine growth`).
 """
 
 from __future__ import annotations
@@ -22,10 +23,6 @@ from pathlib import Path
 from typing import Any
 
 SIDES = Path(__file__).parent / "train_sides.py"
-BATCH = 8
-"""Pairs of one optimizer step."""
-PASS = 1024
-"""Tokens of one pass where growth is measured: so small that every size takes several."""
 
 
 class Side:
@@ -62,13 +59,13 @@ class Side:
         return answer
 
 
-def against_trl(arguments: list[str], rounds: int) -> None:
+def against_trl(arguments: list[str], rounds: int, batch: int) -> None:
     """Steps of both trainers on the same batches, in turns; ours with and without gradient checkpointing."""
     names = ("this one", "this one, gradient checkpointing", f"TRL {version('trl')} DPOTrainer, sppo_hard")
     sides = [
-        Side("ours", arguments, batch=BATCH),
-        Side("ours", arguments, batch=BATCH, checkpointing=True),
-        Side("trl", arguments, batch=BATCH),
+        Side("ours", arguments, batch=batch),
+        Side("ours", arguments, batch=batch, checkpointing=True),
+        Side("trl", arguments, batch=batch),
     ]
     turns = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]  # the first warms up
     peaks = [side.end()["peak_gib"] for side in sides]
@@ -78,15 +75,15 @@ def against_trl(arguments: list[str], rounds: int) -> None:
         seconds = statistics.median(turn[index]["seconds"] for turn in turns)
         ratios = [turn[-1]["seconds"] / turn[index]["seconds"] for turn in turns]
         print(
-            f"| {name} | {seconds:.2f} | {BATCH / seconds:.2f} | {statistics.median(ratios):.1f} ({min(ratios):.1f} to "
+            f"| {name} | {seconds:.2f} | {batch / seconds:.2f} | {statistics.median(ratios):.1f} ({min(ratios):.1f} to "
             f"{max(ratios):.1f}) | {peaks[index]:.2f} | {peaks[index] / peaks[-1]:.2f} |"
         )
     print(f"\nMedians of {rounds} turns.\n")
 
 
-def against_the_machine(arguments: list[str], rounds: int) -> None:
+def against_the_machine(arguments: list[str], rounds: int, batch: int) -> None:
     """The share of the matrix-product rate that is measured before and after each step."""
-    side = Side("ours", arguments, batch=BATCH, rate=True)
+    side = Side("ours", arguments, batch=batch, rate=True)
     turns = [side.step() for _ in range(rounds + 1)][1:]
     side.end()
     rates = [turn["flops"] / turn["seconds"] for turn in turns]
@@ -102,7 +99,7 @@ def against_the_machine(arguments: list[str], rounds: int) -> None:
     )
 
 
-def ideas(arguments: list[str], rounds: int) -> None:
+def ideas(arguments: list[str], rounds: int, batch: int) -> None:
     """What a step costs without one of the ideas, each in turns with the step as it is."""
     without: dict[str, dict[str, Any]] = {
         "each response with a prompt of its own": {"share": False},
@@ -116,7 +113,7 @@ def ideas(arguments: list[str], rounds: int) -> None:
         "| step | times as long, median of ratios | seconds | peak memory, GiB | both as it is |\n|---|---|---|---|---|"
     )
     for name, options in without.items():
-        sides = [Side("ours", arguments, batch=BATCH), Side("ours", arguments, batch=BATCH, **options)]
+        sides = [Side("ours", arguments, batch=batch), Side("ours", arguments, batch=batch, **options)]
         turns = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]
         peaks = [side.end()["peak_gib"] for side in sides]
         own, other = (statistics.median(turn[index]["seconds"] for turn in turns) for index in range(2))
@@ -125,10 +122,10 @@ def ideas(arguments: list[str], rounds: int) -> None:
     print()
 
 
-def growth(arguments: list[str], rounds: int) -> None:
-    """Seconds by tokens of a step, and peak memory by its pairs, in passes of one size."""
-    sizes = [BATCH // 2, BATCH, BATCH * 2, BATCH * 4]
-    sides = [Side("ours", arguments, batch=size, micro_tokens=PASS) for size in sizes]
+def growth(arguments: list[str], rounds: int, batch: int) -> None:
+    """Seconds by tokens of a step, and peak memory by its pairs, in passes so small that every size takes several."""
+    sizes = [batch // 2, batch, batch * 2, batch * 4]
+    sides = [Side("ours", arguments, batch=size, micro_tokens=1024 * batch // 8) for size in sizes]
     turns = [[side.step() for side in sides] for _ in range(rounds + 1)][1:]
     peaks = [side.end()["peak_gib"] for side in sides]
     print("| pairs a step | tokens | seconds | ms a token | peak memory, GiB |\n|---|---|---|---|---|")
@@ -148,18 +145,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="output_uri of a run whose first iteration has pairs")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each side that count")
-    parser.add_argument("--shape", choices=["run", "7b"], default="run", help="the policy: the run's, or a random 7B")
+    parser.add_argument("--shape", choices=["run", "random", "1b", "7b"], default="run", help="of the policy")
+    parser.add_argument("--batch", type=int, default=8, help="pairs of one optimizer step")
+    parser.add_argument("--micro-tokens", type=int, default=0, help="of one pass; by default 4096, 16384 on a GPU")
+    parser.add_argument("--joined", type=int, default=1, help="so many pairs one after the other make a longer one")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure")
     wanted = parser.parse_args()
-    arguments = [wanted.run, wanted.shape, wanted.dtype]
+    arguments = [wanted.run, wanted.shape, str(wanted.joined), wanted.dtype, str(wanted.micro_tokens)]
     import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     print(f"{device}, {platform.machine()}, Python {platform.python_version()}, {packages}; {wanted.dtype}.\n")
     for part in wanted.parts:
-        PARTS[part](arguments, wanted.rounds)
+        PARTS[part](arguments, wanted.rounds, wanted.batch)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sppo import attention, layout, short_attention, tables, update
-from sppo.lean import make_lean
+from sppo.lean import fuse, make_lean
 from sppo.logprobs import ResponseLogprobs
 from sppo.models import fetch_model
 from sppo.optimizer import RMSProp
@@ -25,13 +25,23 @@ from sppo.policy import device_for, load_policy
 from sppo.settings import TrainConfig
 from sppo.update import Batch, Pair, Updater, group_of
 
-SEVEN_B = {
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
+SHAPES = {
+    "1b": {
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+    },
+    "7b": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+    },
 }
+"""Llamas with random weights: those of TinyLlama and of Llama 2 7B."""
 
 
 def tell(**facts: float) -> None:
@@ -39,28 +49,33 @@ def tell(**facts: float) -> None:
     print(json.dumps(facts), flush=True)
 
 
-def read_pairs(run: str) -> list[Pair]:
-    """The pairs of a run's first iteration."""
+def read_pairs(run: str, joined: int) -> list[Pair]:
+    """The pairs of a run's first iteration, as long as so many of them one after the other."""
     paths = sorted(Path(run).glob("iteration-1/preferences/*/pairs.parquet"))
     if not paths:
         raise SystemExit(f"{run}: no pairs of a first iteration; play one with `sppo run output_uri={run}`")
-    return [row for path in paths for row in tables.read(path, tables.PAIRS)]
+    pairs = [row for path in paths for row in tables.read(path, tables.PAIRS)]
+    columns = [f"{part}_ids" for part in ("prompt", "chosen", "rejected")] + ["chosen_logprobs", "rejected_logprobs"]
+    following = [[pairs[(row + step) % len(pairs)] for step in range(joined)] for row in range(len(pairs))]
+    return [rows[0] | {name: [each for row in rows for each in row[name]] for name in columns} for rows in following]
 
 
-def base_folder(run: str) -> Path:
+def base_folder(run: str, weights: bool) -> Path:
     """The folder of a run's first policy."""
-    return fetch_model(json.loads((Path(run) / layout.PREPARED / layout.CONFIG_FILE).read_text())["base_model"])
+    config = json.loads((Path(run) / layout.PREPARED / layout.CONFIG_FILE).read_text())
+    return fetch_model(config["base_model"], weights=weights)
 
 
 def read_policy(run: str, shape: str, how: str) -> Any:
-    """The run's first policy, or a random one of 7B shape with its vocabulary."""
-    folder = base_folder(run)
+    """The run's first policy, or one with its vocabulary and random weights, of its own shape or of another."""
+    folder = base_folder(run, weights=shape == "run")
     if shape == "run":
         return load_policy(folder, "float32", how)
     from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-    vocabulary = AutoConfig.from_pretrained(folder).vocab_size
-    config = LlamaConfig(vocab_size=vocabulary, **SEVEN_B)
+    config = AutoConfig.from_pretrained(folder)
+    if shape != "random":
+        config = LlamaConfig(vocab_size=config.vocab_size, **SHAPES[shape])
     with torch.device(device_for()):
         return AutoModelForCausalLM.from_config(config, attn_implementation=how)
 
@@ -113,6 +128,8 @@ def ours(
         policy.gradient_checkpointing_enable({"use_reentrant": False})
     if lean and device.type == "cpu":
         make_lean(policy)
+    elif lean:
+        fuse(policy)
     group = Workers(0, 1, device)
     scorer = ResponseLogprobs(policy).to(device).train()
     config = TrainConfig(
@@ -184,8 +201,8 @@ def trl(pairs: list[Pair], policy: Any, dtype: str, batch: int) -> None:
                 output_dir=folder,
                 loss_type="sppo_hard",
                 beta=1e-3,
-                per_device_train_batch_size=batch // 2,
-                gradient_accumulation_steps=2,
+                per_device_train_batch_size=min(batch // 2, 16),
+                gradient_accumulation_steps=max(2, batch // 16),
                 max_steps=10_000,
                 optim="rmsprop",
                 learning_rate=1e-6,
@@ -198,7 +215,7 @@ def trl(pairs: list[Pair], policy: Any, dtype: str, batch: int) -> None:
                 dataloader_num_workers=0,
             ),
             train_dataset=Dataset.from_list([{"prompt": "?", "chosen": " yes", "rejected": " no"}] * 2),
-            processing_class=AutoTokenizer.from_pretrained(base_folder(sys.argv[2])),
+            processing_class=AutoTokenizer.from_pretrained(base_folder(sys.argv[2], weights=False)),
             callbacks=[Turns()],
         )
         # The same tokens as ours, in the columns that TRL's own tokenization makes.
@@ -209,12 +226,13 @@ def trl(pairs: list[Pair], policy: Any, dtype: str, batch: int) -> None:
 
 
 def main() -> None:
-    """Play the side that is named: SIDE RUN SHAPE DTYPE OPTIONS."""
-    side, run, shape, dtype, options = sys.argv[1:]
+    """Play the side that is named: SIDE RUN SHAPE JOINED DTYPE MICRO_TOKENS OPTIONS."""
+    side, run, shape, joined, dtype, micro_tokens, options = sys.argv[1:]
     attention.register()
     sides: dict[str, Callable[..., None]] = {"ours": ours, "trl": trl}
     policy = read_policy(run, shape, attention.NAME if side == "ours" else "sdpa")
-    sides[side](read_pairs(run), policy, dtype, **json.loads(options))
+    own = {"micro_tokens": int(micro_tokens)} if side == "ours" else {}
+    sides[side](read_pairs(run, int(joined)), policy, dtype, **own | json.loads(options))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from rich.text import Text
 from sppo import cli as stage
 from sppo import layout
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values, recorded_config
+from sppo.compare.command import compare
 from sppo.config import RunConfig, all_keys, explain, resolve
 from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
 from sppo.store import open_store
@@ -251,6 +252,7 @@ def _by_name(flag: str, pairs: tuple[str, ...]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+app.command(compare)
 for function in (stage.config, stage.prepare, stage.generate, stage.rank, stage.train, stage.evaluate, stage.publish):
     app.command(function)
 

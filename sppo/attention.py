@@ -195,12 +195,13 @@ def block_mask(groups: Groups, window: int | None, device: torch.device) -> Any:
     """FlexAttention's mask of a row; the layers of a model share it."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    group, segment, position = (torch.tensor(column, device=device) for column in zip(*_places(groups), strict=True))
+    columns = zip(*_places(groups), strict=True)
+    group, segment, position = (torch.tensor(column, device=device, dtype=torch.int32) for column in columns)
 
     def sees(_batch: Any, _head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         same = (group[query] == group[key]) & ((segment[key] == 0) | (segment[key] == segment[query]))
-        near = position[query] - position[key] < (len(position) if window is None else window)
-        return same & (query >= key) & near
+        seen = same & (query >= key)
+        return seen if window is None else seen & (position[query] - position[key] < window)
 
     return create_block_mask(sees, None, None, len(group), len(group), device=device)
 

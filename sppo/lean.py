@@ -1,7 +1,8 @@
-"""Lean forms of two layers of transformers' models that cost training on a CPU time and memory beside its products.
+"""Lean forms of two layers of transformers' models that cost training time and memory beside its products.
 
-Both compute what the layers do and keep only their inputs for the backward pass. They take the place of layers whose
-classes are known to compute this; others stay as they are.
+On a CPU both are written out here: they compute what the layers do and keep only their inputs for the backward pass.
+They take the place of layers whose classes are known to compute this; others stay as they are. On a GPU
+`torch.compile` makes as few kernels of the layers themselves.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ def make_lean(model: PreTrainedModel) -> None:
             module.forward = functools.partial(_norm, module)
         elif kind in mlps and _is_plain(module):
             module.forward = functools.partial(_mlp, module)
+
+
+def fuse(model: PreTrainedModel) -> None:
+    """Have the norms and MLPs of a model compiled for the GPU that it is on, at their first call."""
+    for module in model.modules():
+        if type(module).__name__.endswith(("RMSNorm", "LayerNorm", "MLP")):
+            module.compile(dynamic=True)
 
 
 def _is_plain(mlp: torch.nn.Module) -> bool:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 HEAD_POSITIONS = 128
-"""Positions whose logits exist at one time."""
+"""Positions whose logits exist at one time on a CPU, whose caches they then stay near."""
+HEAD_POSITIONS_GPU = 2048
+"""The same on a GPU, which reads the head's weights for each part anew."""
 
 
 class ResponseLogprobs(torch.nn.Module):
@@ -60,7 +62,7 @@ class HeadLogprobs(torch.autograd.Function):
     """log softmax(cap tanh((W h + b) / cap)) at the target of every position, as the causal models of transformers do.
 
     Takes hidden states of shape (R, H), W of (V, H), b of (V,) or None, targets of (R,) and the cap or None; gives
-    float32 of shape (R,). Logits exist for `HEAD_POSITIONS` positions at a time, and are made again in the backward
+    float32 of shape (R,). Logits exist for some positions at a time (`_at_a_time`), and are made again in the backward
     pass.
     """
 
@@ -74,8 +76,8 @@ class HeadLogprobs(torch.autograd.Function):
         cap: float | None,
     ) -> torch.Tensor:
         """See the class."""
-        values, normalizers = [], []
-        for part, wanted in zip(hidden.split(HEAD_POSITIONS), targets.split(HEAD_POSITIONS), strict=True):
+        values, normalizers, size = [], [], _at_a_time(hidden)
+        for part, wanted in zip(hidden.split(size), targets.split(size), strict=True):
             logits = _logits(part, weight, bias, cap)
             normalizers.append(logits.logsumexp(dim=-1))
             values.append(logits.gather(1, wanted[:, None])[:, 0] - normalizers[-1])
@@ -89,7 +91,7 @@ class HeadLogprobs(torch.autograd.Function):
         hidden, weight, bias, *columns = ctx.saved_tensors
         to_hidden, to_weight = torch.empty_like(hidden), torch.zeros_like(weight)
         to_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
-        parts = (tensor.split(HEAD_POSITIONS) for tensor in (hidden, to_hidden, *columns, *gradients))
+        parts = (tensor.split(_at_a_time(hidden)) for tensor in (hidden, to_hidden, *columns, *gradients))
         for part, to_part, wanted, normalizer, gradient in zip(*parts, strict=True):
             logits = _logits(part, weight, bias, ctx.cap)
             slope = None if ctx.cap is None else 1 - (logits / ctx.cap).square()
@@ -103,6 +105,10 @@ class HeadLogprobs(torch.autograd.Function):
             torch.mm(rounded, weight, out=to_part)
             to_weight.addmm_(rounded.T, part)
         return to_hidden, to_weight, None if to_bias is None else to_bias.to(bias.dtype), None, None
+
+
+def _at_a_time(hidden: torch.Tensor) -> int:
+    return HEAD_POSITIONS_GPU if hidden.is_cuda else HEAD_POSITIONS
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, cap: float | None) -> torch.Tensor:

@@ -2,9 +2,9 @@
 
 A step of alignment is smaller than the spacing of bfloat16 numbers around a weight, so the weights that the optimizer
 moves, its state and accumulated gradients are float32 whatever the model computes in. The update is that of
-`torch.optim.RMSprop` with its defaults (alpha 0.99, epsilon 1e-8), which the released SPPO code uses; here it reads
-and writes every weight once, in blocks that stay in a CPU's cache, with clipping and the cast for the model in the same
-pass.
+`torch.optim.RMSprop` with its defaults (alpha 0.99, epsilon 1e-8), which the released SPPO code uses, with clipping and
+the cast for the model. On a CPU it works in blocks that stay in a core's cache, on a GPU with few kernels for many
+weights.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from sppo.policy import cast
 ALPHA, EPSILON = 0.99, 1e-8
 _BLOCK = 1 << 18
 """Weights of one block on a CPU: some MB with gradient and state, which a core's cache holds."""
+_TOGETHER = 1 << 26
+"""Weights that a GPU moves with the same kernels, which need two float32 copies of their gradients."""
 
 
 class RMSProp:
@@ -73,7 +75,8 @@ class RMSProp:
     @torch.no_grad()
     def gradient_norm(self) -> float:
         """The norm of the gradient of all passes since the last step, over all workers."""
-        norms = [torch.linalg.vector_norm(gradient, dtype=torch.float32) for _, gradient in self._gradients()]
+        gradients = [gradient for _, gradient in self._gradients()]
+        norms = torch._foreach_norm(gradients, 2, dtype=torch.float32) if gradients else ()
         squares = torch.stack(norms).double().square() if norms else torch.zeros(1)
         return math.sqrt(self.group.sum([float(squares.sum())])[0])
 
@@ -81,13 +84,27 @@ class RMSProp:
     def step(self, rate: float, norm: float, max_norm: float) -> None:
         """Move the weights against the gradient, clipped from `norm` to `max_norm`, and forget it."""
         scale = min(1.0, max_norm / (norm + 1e-6))
-        for name, gradient in self._gradients():
-            tensors = (self.parameters[name].detach(), self.weights[name], self.squares[name])
-            flat = [local(tensor).view(-1) for tensor in tensors] + [gradient.view(-1)]
-            size = _BLOCK if gradient.device.type == "cpu" else max(1, gradient.numel())
-            for start in range(0, gradient.numel(), size):
-                _move(*(tensor[start : start + size] for tensor in flat), rate=rate, scale=scale)
+        for blocks in self._blocks():
+            _move(*map(list, zip(*blocks, strict=True)), rate=rate, scale=scale)
         self.forget()
+
+    def _blocks(self) -> Iterator[list[tuple[torch.Tensor, ...]]]:
+        """What moves together: parts of a parameter, its weights, its squares and its gradient, each of one dimension.
+
+        A single block on a CPU, all blocks of many weights on a GPU.
+        """
+        together: list[tuple[torch.Tensor, ...]] = []
+        for name, gradient in self._gradients():
+            tensors = (self.parameters[name].detach(), self.weights[name], self.squares[name], gradient)
+            flat = [local(tensor).view(-1) for tensor in tensors]
+            on_cpu = gradient.device.type == "cpu"
+            for block in zip(*(tensor.split(_BLOCK if on_cpu else _TOGETHER) for tensor in flat), strict=True):
+                if together and (on_cpu or sum(len(b[0]) for b in together) + len(block[0]) > _TOGETHER):
+                    yield together
+                    together = []
+                together.append(block)
+        if together:
+            yield together
 
     def state(self) -> dict[str, torch.Tensor]:
         """What a checkpoint holds, by name; loading into these tensors restores it (see `loaded`)."""
@@ -110,16 +127,19 @@ class RMSProp:
 
 
 def _move(
-    parameter: torch.Tensor,
-    weight: torch.Tensor,
-    square: torch.Tensor,
-    gradient: torch.Tensor,
+    parameters: list[torch.Tensor],
+    weights: list[torch.Tensor],
+    squares: list[torch.Tensor],
+    gradients: list[torch.Tensor],
     *,
     rate: float,
     scale: float,
 ) -> None:
-    gradient = gradient.float() * scale
-    square.mul_(ALPHA).addcmul_(gradient, gradient, value=1 - ALPHA)
-    weight.addcdiv_(gradient, square.sqrt().add_(EPSILON), value=-rate)
-    if parameter.data_ptr() != weight.data_ptr():
-        parameter.copy_(weight)
+    scaled = torch._foreach_mul([gradient.float() for gradient in gradients], scale)
+    torch._foreach_mul_(squares, ALPHA)
+    torch._foreach_addcmul_(squares, scaled, scaled, 1 - ALPHA)
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_add_(roots, EPSILON)
+    torch._foreach_addcdiv_(weights, scaled, roots, -rate)
+    if parameters[0].data_ptr() != weights[0].data_ptr():
+        torch._foreach_copy_(parameters, weights)

@@ -113,25 +113,28 @@ class Updater:
     def _step(self, batch: Batch, rate: float) -> dict[str, float]:
         passes = divide(batch.pairs, self.group.size, self.budget)[self.group.rank]
         self.optimizer.several = len(passes) > 1
-        sums = [0.0] * 5
-        bad: list[str] = []
+        totals: list[torch.Tensor] = []
+        finite: list[torch.Tensor] = []
         for pairs in passes:
             losses, ratios = pair_losses(self.scorer, pairs or batch.pairs[:1], self.config.eta)
             if pairs:
                 shown = torch.stack([torch.stack([r[0], r[1], r.mean(), r.abs().mean()]) for r in ratios])
-                for index, value in enumerate((losses, *shown.T)):
-                    sums[index] += float(value.detach().sum())
-                finite = losses.detach().isfinite().tolist()
-                bad += [pair["prompt_id"] for pair, fine in zip(pairs, finite, strict=True) if not fine]
+                totals.append(torch.column_stack([losses, shown]).detach().sum(dim=0))
+                finite.append(losses.detach().isfinite())
             # Sharded gradients are averaged over the workers, and each worker has a part of the batch.
             scale = self.group.size / len(batch.pairs) if pairs else 0.0
             (losses.sum() * scale).backward()
             if len(passes) > 1:  # sharded gradients arrive without a word
                 self.optimizer.accumulate()
+        # Read after the last pass: a GPU is given the next pass while it still computes this one.
+        sums = [math.fsum(column) for column in zip([0.0] * 5, *(total.tolist() for total in totals), strict=True)]
         loss, chosen, rejected, mean, size = (total / len(batch.pairs) for total in self.group.sum(sums))
         norm = self.optimizer.gradient_norm()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.forget()
+            fine = [each for flags in finite for each in flags.tolist()]
+            mine = [pair for pairs in passes for pair in pairs]
+            bad = [pair["prompt_id"] for pair, is_fine in zip(mine, fine, strict=True) if not is_fine]
             named = [name for names in self.group.gather(bad) for name in names]
             whose = ", ".join(named or [pair["prompt_id"] for pair in batch.pairs])
             raise RunFailedError(

@@ -66,26 +66,42 @@ def _play(
     lows: Sequence[float] = (0.41, 0.52),
     text: str = "A plain answer.",
     model: Path | None = None,
+    name: str = "run",
+    loss: float = 1000.0,
+    win_rates: Sequence[Sequence[float]] = (),
     **overrides: Any,
 ) -> PlayedRun:
-    """Commit a run with one iteration a decision; `model` is the folder that every iteration 'trained'."""
+    """Commit a run with one iteration a decision.
+
+    Args:
+        folder: Where the run's folder and its base model's lie.
+        decisions: Of the gate.
+        lows: Of each iteration, the lower end of the win rate over the base.
+        text: Part of every prompt and answer.
+        model: The folder that every iteration 'trained'.
+        name: Of the run's folder; runs of several names have the same base model.
+        loss: In the training log, and so what tells the trained models of two runs apart.
+        win_rates: Of each iteration over the base, one of each held-out prompt.
+        overrides: Of the configuration.
+    """
     base = folder / "base"
     if model is None:
-        base.mkdir()
+        base.mkdir(exist_ok=True)
         (base / "config.json").write_text("{}")
     else:
         _copy(model, base)
-    config = resolve({"output_uri": str(folder / "run"), "base_model": str(base), "iterations": 3, **overrides})
-    store = LocalStore(folder / "run")
+    config = resolve({"output_uri": str(folder / name), "base_model": str(base), "iterations": 3, **overrides})
+    store = LocalStore(folder / name)
     run_once(store, layout.PREPARED, {"config": config.digest()}, lambda output: _prepared(config, output))
     uris = [str(base)]
     best = uris[0]
-    for t, (decision, low) in enumerate(zip(decisions, lows, strict=True), start=1):
+    over_base = win_rates or [[0.25 * i + 0.125 for i in range(HELD_OUT)]] * len(decisions)
+    for t, (decision, low, rates) in enumerate(zip(decisions, lows, over_base, strict=True), start=1):
         previous, uri = best, f"{store.uri}/{layout.model(t)}"
-        run_once(store, layout.model(t), {"pairs": str(t)}, lambda output, t=t: _trained(t, model, output))
+        run_once(store, layout.model(t), {"pairs": str(t)}, lambda output, t=t: _trained(t, model, loss, output))
         best = previous if decision == "keep-previous" else uri
         roles = {"new": uri, "previous": previous, "base": str(base)}
-        keys = {role: _answered(store, _name(place, base), place, text) for role, place in roles.items()}
+        keys = {role: _answered(store, _name(place, base), place, text, len(rates)) for role, place in roles.items()}
         verdict = {
             "iteration": t,
             "decision": decision,
@@ -96,9 +112,9 @@ def _play(
             "base_uri": str(base),
             "answers": keys,
         }
-        inputs = {"config": config.digest(), "held_out": "aa" * 32}
+        inputs = {"config": config.digest(), "held_out": "aa" * 32, "judge": "bb" * 32}
         inputs |= {role: model_digest(Path(place)) for role, place in roles.items()}
-        run_once(store, layout.evaluation(t), inputs, lambda output, v=verdict, x=low: _evaluated(v, x, output))
+        run_once(store, layout.evaluation(t), inputs, lambda output, e=(verdict, low, rates): _evaluated(*e, output))
         uris.append(uri)
     return PlayedRun(config, store, uris[1:])
 
@@ -112,13 +128,13 @@ def _prepared(config: RunConfig, output: Path) -> dict[str, float]:
     return {"prepare/read": 40.0, "prepare/kept": 37.0}
 
 
-def _trained(t: int, model: Path | None, output: Path) -> dict[str, float]:
+def _trained(t: int, model: Path | None, loss: float, output: Path) -> dict[str, float]:
     if model is not None:
         _copy(model, output)
     rows = [
         {
             "step": step,
-            "loss": 1000.0 + t - 10 * step,
+            "loss": loss + t - 10 * step,
             "learning_rate": 1e-5,
             "grad_norm": 3.0,
             "chosen_log_ratio": 0.1 * step,
@@ -150,7 +166,7 @@ def _name(uri: str, base: Path) -> str:
     return "base" if uri == str(base) else Path(uri).parent.name
 
 
-def _answered(store: LocalStore, name: str, uri: str, text: str) -> str:
+def _answered(store: LocalStore, name: str, uri: str, text: str, prompts: int) -> str:
     """Two answers of a model to each held-out prompt; a model that answered already does not answer again."""
     key = layout.answers(model_digest(Path(uri)))
     rows = [
@@ -161,7 +177,7 @@ def _answered(store: LocalStore, name: str, uri: str, text: str) -> str:
             "text": f"{name} {i}.{sample}: {text}",
             "tokens": 5,
         }
-        for i in range(HELD_OUT)
+        for i in range(prompts)
         for sample in range(2)
     ]
 
@@ -174,11 +190,11 @@ def _answered(store: LocalStore, name: str, uri: str, text: str) -> str:
     return key
 
 
-def _evaluated(verdict: dict[str, Any], low: float, output: Path) -> dict[str, float]:
+def _evaluated(verdict: dict[str, Any], low: float, over_base: Sequence[float], output: Path) -> dict[str, float]:
     rows = [
-        {"prompt_id": f"p{i}", "opponent": opponent, "win_rate": 0.25 * i + lift, "probability": 0.3 + 0.1 * i + lift}
-        for opponent, lift in (("previous", 0.0), ("base", 0.125))
-        for i in range(HELD_OUT)
+        {"prompt_id": f"p{i}", "opponent": opponent, "win_rate": rate, "probability": 0.3 + 0.1 * (i % 4) + lift}
+        for opponent, lift, rates in (("previous", 0.0, [0.5] * len(over_base)), ("base", 0.125, over_base))
+        for i, rate in enumerate(rates)
     ]
     tables.write(output / layout.COMPARISONS_FILE, tables.COMPARISONS, rows)
     (output / layout.VERDICT_FILE).write_text(json.dumps(verdict))

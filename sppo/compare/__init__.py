@@ -1,0 +1,1 @@
+"""Two alignment runs compared: which is better, how sure that is, and what was done differently."""
