@@ -20,6 +20,7 @@ from sppo.settings import (
     GenerateConfig,
     JudgeConfig,
     PrepareConfig,
+    PricesConfig,
     PublishConfig,
     RankConfig,
     Section,
@@ -35,6 +36,7 @@ FREE: dict[str, Any] = {
     "generate": {"memory_fraction"},
     "judge": JudgeConfig.FREE,
     "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
+    "prices": True,
 }
 """Values of a run that do not change its results: another one resumes the same run."""
 
@@ -70,6 +72,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
+    prices: PricesConfig = PricesConfig()
 
     def longest_response(self) -> int:
         """Tokens of the longest response that any step samples."""
