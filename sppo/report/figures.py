@@ -27,10 +27,12 @@ FIGURES: dict[str, Figure] = {
         "win rate over the base", "Share of held-out answer pairs that the judge prefers; 0.5 is a draw."
     ),
     "eval/lc_win_rate_vs_base": Figure(
-        "the same, length-controlled", "What the win rate over the base would be for answers of equal length."
+        "length-controlled win rate over the base",
+        "What the win rate over the base would be for answers of equal length.",
     ),
     "eval/length_matched_win_rate_vs_base": Figure(
-        "the same, length-matched", "The win rate over the base among pairs of answers that are about equally long."
+        "length-matched win rate over the base",
+        "The win rate over the base among pairs of answers that are about equally long.",
     ),
     "eval/length_matched_win_rate_vs_base_prompts": Figure(
         "prompts with matched lengths", "Held-out prompts that have such a pair."

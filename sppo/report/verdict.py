@@ -1,4 +1,4 @@
-"""The verdict on a run in sentences: whether it got better, by how much, how sure that is, and what the gate decided."""
+"""The verdict on a run in sentences: whether it got better, by how much, how sure that is, what the gate decided."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Seen:
     """What a page did while it was looked at."""
 
     messages: list[str] = field(default_factory=list)
-    """The console's lines, exceptions, dialogs and what the browser itself complains about, such as blocked requests."""
+    """The console's lines, exceptions, dialogs, and what the browser complains about, such as blocked requests."""
     requests: list[str] = field(default_factory=list)
     """Addresses that were asked for, the page's own among them."""
 

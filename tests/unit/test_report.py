@@ -177,7 +177,7 @@ def test_a_second_judge_has_its_say(play_run):
     name = "eval/second_win_rate_vs_base"
     rate = {name: 0.4, f"{name}_low": 0.3, f"{name}_high": 0.5}
     report = replace(report, iterations=[replace(each, figures={**each.figures, **rate}) for each in report.iterations])
-    for text in (render_html(report), render_markdown(report), model_card(report, None)):
+    for text in (render_html(report), render_markdown(report), model_card(report)):
         shown = " ".join(text.replace("\\", "").split())
         assert "A second judge, hf://org/second, which ranked nothing for the training" in shown
         assert "gives iteration 2 a win rate over the base of 0.400 [0.300, 0.500]" in shown
@@ -322,7 +322,7 @@ def test_card_tells_how_to_get_the_same_run(play_run):
         "train": {"eta": 500.0},
     }
     assert resolve(changed).digest() == run.config.digest()
-    assert "eta: 500.0" in model_card(collect(run.config, run.store), None)
+    assert "eta: 500.0" in model_card(collect(run.config, run.store))
 
 
 def test_a_run_in_s3_is_reported_without_fetching_its_weights(play_run, tmp_path, monkeypatch):
