@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import yaml
-from markupsafe import Markup
 
 from sppo.report.collect import RunReport
 from sppo.report.escape import html_environment, markdown_environment
@@ -32,8 +31,7 @@ def render_html(report: RunReport) -> str:
 def render_markdown(report: RunReport) -> str:
     """The same for viewers of Markdown: curves in characters, and the answers of the best iteration only, clipped."""
     template = markdown_environment().get_template("report.md.j2")
-    content = _content(report)
-    return template.render({**content, "config": Markup(content["config"]), "curve_rows": curve_rows(report)})
+    return template.render(curve_rows=curve_rows(report), **_content(report))
 
 
 def _content(report: RunReport) -> dict[str, object]:
