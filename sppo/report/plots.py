@@ -358,7 +358,7 @@ def _finish(figure: Figure, axes: Axes, name: str, title: str, line: float | Non
     if line is not None:
         axes.axhline(line, color=_INK, alpha=0.5, linewidth=0.8)
     if len(axes.get_legend_handles_labels()[1]) > 1:
-        figure.legend(frameon=False, labelcolor=_INK, loc="outside upper center", ncols=3, fontsize=8)
+        figure.legend(frameon=False, labelcolor=_INK, loc="outside upper center", ncols=2, fontsize=9)
     return Drawing(title, _svg(figure, name, title), name in _LEADING)
 
 
