@@ -253,7 +253,16 @@ def _by_name(flag: str, pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 app.command(compare)
-for function in (stage.config, stage.prepare, stage.generate, stage.rank, stage.train, stage.evaluate, stage.publish):
+for function in (
+    stage.config,
+    stage.prepare,
+    stage.generate,
+    stage.rank,
+    stage.train,
+    stage.evaluate,
+    stage.publish,
+    stage.bench,
+):
     app.command(function)
 
 

@@ -47,6 +47,7 @@ class Stages(Section):
     train: Resources = Resources(cpu="8", memory="128G", hours=24)
     evaluate: Resources = Resources(cpu="8", memory="64G", hours=6)
     publish: Resources = Resources(cpu="2", memory="64G", hours=2)
+    bench: Resources = Resources(cpu="8", memory="64G", hours=24)
     keep: Resources = Resources(memory="1G")
 
 

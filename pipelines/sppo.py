@@ -1,4 +1,4 @@
-"""The alignment run as a Kubeflow pipeline: prepare, iterations of self-play nested in one another, publish.
+"""The alignment run as a Kubeflow pipeline: prepare, iterations of self-play in one another, publish, benchmarks.
 
 Kubeflow Pipelines has no loop with a carried state. Iterations are unrolled up to a maximum and nested: each one's
 gate decides at run time whether the next one is played. What they carry is a string, the URI of the policy, because
@@ -11,6 +11,7 @@ from typing import Any, List, NamedTuple  # noqa: UP035 - KFP reads the annotati
 
 from kfp import dsl
 
+from components.bench import bench
 from components.evaluate import evaluate
 from components.generate import generate
 from components.keep import keep
@@ -207,6 +208,47 @@ def make_end(profile: Profile) -> Callable[[Any], Any]:
     return end
 
 
+def make_benchmarks(profile: Profile) -> Any:
+    """The sub-pipeline of the benchmarks, which plays them only if they are wanted.
+
+    The inner one is for the GPU count, as in `make_shard`. The outer one is for the local runner: in a condition it
+    finds a parameter of the pipeline around it, but takes another task's output for absent, and so for false.
+    """
+
+    @dsl.pipeline(name="measure", description="The paper's benchmarks on the published model.")
+    def measure(
+        run_config: dsl.Input[dsl.Artifact],
+        model_uri: str,
+        generation_node_selector: dict,
+        generation_tolerations: list,
+        generation_gpus: int,
+    ) -> None:
+        measured = bench(run_config=run_config, model_uri=model_uri)
+        place(measured, Placement(generation_node_selector, generation_tolerations, generation_gpus))
+        enqueue(measured, profile)
+        harden(measured, "bench", profile)
+
+    @dsl.pipeline(name="benchmarks", description="The benchmarks, if the configuration names some.")
+    def benchmarks(
+        wanted: str,
+        run_config: dsl.Input[dsl.Artifact],
+        model_uri: str,
+        generation_node_selector: dict,
+        generation_tolerations: list,
+        generation_gpus: int,
+    ) -> None:
+        with dsl.If(wanted == "yes", name="if-wanted"):
+            measure(
+                run_config=run_config,
+                model_uri=model_uri,
+                generation_node_selector=generation_node_selector,
+                generation_tolerations=generation_tolerations,
+                generation_gpus=generation_gpus,
+            ).set_caching_options(False)
+
+    return benchmarks
+
+
 GATE_PASSED, GATE_FAILED = "gate-passed", "gate-failed"
 """Tasks of which a run that came to its end has played one."""
 NO_HARDWARE = Profile()
@@ -216,6 +258,7 @@ NO_HARDWARE = Profile()
 def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
     """The whole pipeline, for up to `max_iterations` iterations, with a profile's defaults for the hardware."""
     start, self_play, end = make_start(max_iterations, profile), make_iteration(profile), make_end(profile)
+    benchmarks = make_benchmarks(profile)
 
     @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")
     def sppo(
@@ -249,9 +292,9 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
             iterations: Iterations to play. 0: the preset's.
             shards: Parallel generate and rank tasks of an iteration. 0: the preset's.
             config: Further settings, such as {"preset": "paper", "train.learning_rate": 5e-7}.
-            generation_node_selector: Node labels of the pods that generate and evaluate.
-            generation_tolerations: Tolerations of the pods that generate and evaluate.
-            generation_gpus: GPUs of each pod that generates or evaluates.
+            generation_node_selector: Node labels of the pods that generate, evaluate and run benchmarks.
+            generation_tolerations: Tolerations of the pods that generate, evaluate and run benchmarks.
+            generation_gpus: GPUs of each pod that generates, evaluates or runs benchmarks.
             ranking_node_selector: Node labels of the pods that rank.
             ranking_tolerations: Tolerations of the pods that rank.
             ranking_gpus: GPUs of each pod that ranks.
@@ -289,6 +332,14 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
         best_uri = play(iteration, 1, max_iterations, prepared.outputs["base_uri"], profile)
         published = publish(run_config=prepared.outputs["run_config"], best_uri=best_uri)
         harden(published, "publish", profile)
+        benchmarks(
+            wanted=prepared.outputs["benchmarks"],
+            run_config=prepared.outputs["run_config"],
+            model_uri=published.outputs["model_uri"],
+            generation_node_selector=generation_node_selector,
+            generation_tolerations=generation_tolerations,
+            generation_gpus=generation_gpus,
+        ).set_caching_options(False)
         return end(published)
 
     return sppo

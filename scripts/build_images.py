@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("prepare", "generate", "rank", "train", "evaluate", "publish")
 NAMES = (*STAGES, "cpu")
 """One image a stage, and one that plays every stage without a GPU."""
+GUESTS = {"bench": "evaluate", "keep": "prepare"}
+"""Stages that run in the image of another."""
 
 
 def find_engine() -> str:
@@ -70,12 +72,11 @@ def push(engine: str, tag: str) -> str:
 def stage_maps(pushed: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Images files by name: every stage in its own image, and every stage in the one without a GPU.
 
-    The small step `keep` runs in the image of prepare.
+    Bench runs in the image of evaluate, and the small step `keep` in that of prepare.
     """
     own = {stage: pushed[stage] for stage in STAGES if stage in pushed}
-    if "prepare" in own:
-        own["keep"] = own["prepare"]
-    without_gpu = {stage: pushed["cpu"] for stage in (*STAGES, "keep") if "cpu" in pushed}
+    own |= {stage: own[other] for stage, other in GUESTS.items() if other in own}
+    without_gpu = {stage: pushed["cpu"] for stage in (*STAGES, *GUESTS) if "cpu" in pushed}
     return {name: images for name, images in {"images.yaml": own, "images-cpu.yaml": without_gpu}.items() if images}
 
 

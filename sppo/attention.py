@@ -9,7 +9,7 @@ nothing.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,14 @@ def _attending(model: PreTrainedModel, name: str) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
+def told(row: Row, config: Any) -> dict[str, Any]:
+    """What a model's forward pass hands on to its attention: the row, or on a GPU the masks that are made of it."""
+    if not row.ids.is_cuda:
+        return {"row": row}
+    windows = {None, getattr(config, "sliding_window", None)}
+    return {"masks": {window: block_mask(row.groups, window, row.ids.device) for window in windows}}
+
+
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -71,6 +79,7 @@ def packed_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     row: Row | None = None,
+    masks: Mapping[int | None, Any] | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of every token to what it may see.
@@ -85,7 +94,8 @@ def packed_attention(
         dropout: probability of dropping an attention weight.
         sliding_window: how many positions a token sees, itself included.
         softcap: bound of the scores, by a tanh (Gemma 2).
-        row: what the tokens are; a single sequence if None.
+        row: what the tokens are; a single sequence if neither this nor `masks` is given.
+        masks: on a GPU in the place of `row`, by sliding window.
         others: what this architecture adds.
 
     Returns:
@@ -102,7 +112,8 @@ def packed_attention(
     groups = ((query.shape[2], ()),) if row is None else row.groups
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     if query.is_cuda:
-        output = _flex(query, key, value, groups, scaling, sliding_window, softcap)
+        mask = block_mask(groups, sliding_window, query.device) if masks is None else masks[sliding_window]
+        output = _flex(query, key, value, mask, scaling, softcap)
     elif softcap is None and not dropout and is_short(groups):
         return ShortAttention.apply(query, key, value, groups, scaling, sliding_window), None
     else:
@@ -163,20 +174,22 @@ def _flex(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    groups: Groups,
+    mask: Any,
     scaling: float,
-    window: int | None,
     softcap: float | None,
 ) -> torch.Tensor:
+    # A tensor: torch.compile lets this number vary, and FlexAttention takes no varying number.
+    bound: Any = None if softcap is None else query.new_full((), softcap, dtype=torch.float32)
+
     def cap(score: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        return score if softcap is None else torch.tanh(score / softcap) * softcap
+        return torch.tanh(score / bound) * bound
 
     output: torch.Tensor = _compiled_flex()(
         query,
         key,
         value,
         score_mod=None if softcap is None else cap,
-        block_mask=block_mask(groups, window, query.device),
+        block_mask=mask,
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
@@ -195,8 +208,7 @@ def block_mask(groups: Groups, window: int | None, device: torch.device) -> Any:
     """FlexAttention's mask of a row; the layers of a model share it."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    columns = zip(*_places(groups), strict=True)
-    group, segment, position = (torch.tensor(column, device=device, dtype=torch.int32) for column in columns)
+    group, segment, position = _places(groups).to(device)
 
     def sees(_batch: Any, _head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         same = (group[query] == group[key]) & ((segment[key] == 0) | (segment[key] == segment[query]))
@@ -206,11 +218,15 @@ def block_mask(groups: Groups, window: int | None, device: torch.device) -> Any:
     return create_block_mask(sees, None, None, len(group), len(group), device=device)
 
 
-def _places(groups: Groups) -> list[tuple[int, int, int]]:
-    """Group, segment (0 is the prompt) and position of every token of a row."""
-    places: list[tuple[int, int, int]] = []
-    for index, (prompt, responses) in enumerate(groups):
-        places += [(index, 0, position) for position in range(prompt)]
-        for number, length in enumerate(responses, start=1):
-            places += [(index, number, prompt + position) for position in range(length)]
-    return places
+def _places(groups: Groups) -> torch.Tensor:
+    """Group, segment (0 is the prompt) and position of every token of a row, shape (3, N)."""
+    segments = [
+        (index, number, prompt if number else 0, length)
+        for index, (prompt, responses) in enumerate(groups)
+        for number, length in enumerate((prompt, *responses))
+    ]
+    group, segment, start, lengths = torch.tensor(segments, dtype=torch.int32).T
+    begin = lengths.cumsum(0) - lengths
+    columns = torch.stack([group, segment, start - begin]).repeat_interleave(lengths, dim=1)
+    columns[2] += torch.arange(columns.shape[1])
+    return columns.int()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """Token ids of a single-turn chat up to where the assistant's answer begins."""
-    messages = [{"role": "user", "content": prompt}]
-    ids: list[int] = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    return encode_chat(tokenizer, [{"role": "user", "content": prompt}])
+
+
+def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Token ids of a chat up to where the assistant's next answer begins.
+
+    Args:
+        tokenizer: of the model.
+        messages: each with its role and its content.
+    """
+    ids: list[int] = tokenizer.apply_chat_template(
+        [dict(message) for message in messages], add_generation_prompt=True, return_dict=False
+    )
     return ids
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ import tyro
 import yaml
 
 from sppo import layout, stages
+from sppo.bench.settings import BENCHMARKS, Benchmark
 from sppo.config import RunConfig, parse_yaml, read_config, reference, resolve
 from sppo.errors import ConfigError
 from sppo.store import Store, open_store
@@ -109,6 +111,61 @@ def publish(output_uri: RunPlace) -> None:
     with TemporaryDirectory() as folder:
         best = _policy(config, store, last + 1)
         stages.publish(_config_path(store), best, f"{folder}/report.html", f"{folder}/report.md")
+
+
+def bench(
+    target: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="OUTPUT_URI|MODEL_URI",
+            help="A run, whose published model is measured, or any model, as base_model.",
+        ),
+    ],
+    overrides: Overrides = (),
+    benchmarks: tuple[Benchmark, ...] = (),
+) -> None:
+    """Run the paper's benchmarks on the published model of a run, or on any other model.
+
+    Args:
+        target: A run, or a model.
+        overrides: Values of the configuration, such as bench.judge=openai:MODEL@URL; write them before the flags.
+        benchmarks: Which of them; else those of bench.benchmarks.
+    """
+    values = collect_values(None, None, overrides)
+    if benchmarks:
+        values["bench.benchmarks"] = list(benchmarks)
+    config, model_uri = _under_test(target, values)
+    if not config.bench.benchmarks:
+        raise ConfigError(f"bench.benchmarks: none is set; give --benchmarks {' '.join(BENCHMARKS)}, or some of them")
+    with TemporaryDirectory() as folder:
+        path, table = Path(folder) / layout.CONFIG_FILE, Path(folder) / "bench.md"
+        path.write_text(config.model_dump_json())
+        stages.bench(str(path), model_uri, str(table))
+        print(table.read_text(), end="")
+    print(f"results: {open_store(config.output_uri).uri}/bench")
+
+
+def _under_test(target: str, values: dict[str, Any]) -> tuple[RunConfig, str]:
+    """The configuration of a benchmark, and the URI of the model that it measures.
+
+    Raises:
+        ConfigError: for a run that has published nothing, or values that would make it another run.
+    """
+    names_a_model = target.startswith(("hf://", "package:"))
+    store = None if names_a_model else open_store(target)
+    if store is None or store.manifest(layout.PREPARED) is None:
+        name = re.sub(r"[^\w.]+", "-", target.rstrip("/").rpartition("/")[2])
+        return resolve({"output_uri": f"runs/bench-{name}", "base_model": target, **values}), target
+    recorded = recorded_config(target)
+    config = resolve({**recorded.model_dump(mode="json"), **values})
+    if config.digest() != recorded.digest() or config.output_uri != recorded.output_uri:
+        raise ConfigError(
+            f"{target}: a run's own values stay as they are; give bench.… and the limits of judge.llm only"
+        )
+    if store.manifest(layout.PUBLISHED_MODEL) is None:
+        raise ConfigError(f"{target}: this run has published no model yet; `sppo resume {target}`, or name a model")
+    return config, f"{store.uri}/{layout.PUBLISHED_MODEL}"
 
 
 def config(

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from sppo.bench.settings import BenchConfig
 from sppo.errors import ConfigError
 from sppo.settings import (
     EvaluateConfig,
@@ -35,6 +36,7 @@ FREE: dict[str, Any] = {
     "shards": True,
     "generate": {"memory_fraction"},
     "judge": JudgeConfig.FREE,
+    "bench": True,
     "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
     "prices": True,
 }
@@ -72,6 +74,7 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
+    bench: BenchConfig = BenchConfig()
     prices: PricesConfig = PricesConfig()
 
     def longest_response(self) -> int:

@@ -89,16 +89,23 @@ def shard_chunks(total: int, shard: int, shards: int) -> range:
 class LazyEngine:
     """A run's engine, loaded when it is first needed: a retried shard that is complete needs none."""
 
-    def __init__(self, folder: Path, config: RunConfig) -> None:
+    def __init__(self, folder: Path, config: RunConfig, context: int | None = None) -> None:
+        """Load nothing yet.
+
+        Args:
+            folder: the model's.
+            config: the run's configuration.
+            context: tokens of the longest prompt and response together; None: of those that the run asks for.
+        """
         self.folder, self.config = folder, config
+        self.context = context or config.prepare.max_prompt_tokens + config.longest_response()
         self.engine: Engine | None = None
 
     def load(self) -> Engine:
         """The engine, loaded now if it was not before."""
         if self.engine is None:
             with heartbeat(f"loading {self.folder} into {self.config.generate.engine}"):
-                context = self.config.prepare.max_prompt_tokens + self.config.longest_response()
-                self.engine = load_engine(self.folder, self.config.generate, context)
+                self.engine = load_engine(self.folder, self.config.generate, self.context)
         return self.engine
 
     def close(self) -> None:

@@ -17,6 +17,8 @@ DISTRIBUTION_FILE = "probabilities.json"
 ADAPTER = "adapter"
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "report.md"
+BENCHMARK_FILE = "result.json"
+BENCHMARK_ANSWERS_FILE = "answers.jsonl"
 PUBLISHED = "published"
 PUBLISHED_MODEL = "published/model"
 PUBLISHED_REPORT = "published/report"
@@ -60,3 +62,13 @@ def instruction_answers(model_digest: str) -> str:
 def evaluation(iteration: int) -> str:
     """Comparisons, verdict and report of an iteration."""
     return f"iteration-{iteration}/evaluation"
+
+
+def benchmark_answers(name: str) -> str:
+    """A model's answers to a benchmark."""
+    return f"bench/{name}/answers"
+
+
+def benchmark(name: str) -> str:
+    """The result of a benchmark, with the judgements behind it."""
+    return f"bench/{name}/result"

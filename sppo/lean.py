@@ -2,7 +2,7 @@
 
 On a CPU both are written out here: they compute what the layers do and keep only their inputs for the backward pass.
 They take the place of layers whose classes are known to compute this; others stay as they are. On a GPU
-`torch.compile` makes as few kernels of the layers themselves.
+`torch.compile` makes few kernels of the model's own layers.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def make_lean(model: PreTrainedModel) -> None:
 
 
 def fuse(model: PreTrainedModel) -> None:
-    """Have the norms and MLPs of a model compiled for the GPU that it is on, at their first call."""
+    """Have the layers of a model compiled for a GPU, at their first call."""
     for module in model.modules():
-        if type(module).__name__.endswith(("RMSNorm", "LayerNorm", "MLP")):
+        if type(module).__name__ in (model._no_split_modules or []):
             module.compile(dynamic=True)
 
 

@@ -51,7 +51,10 @@ class ResponseLogprobs(torch.nn.Module):
             Float32, shape (R,), in nats; gradients flow where they are enabled.
         """
         hidden = self.model.base_model(
-            input_ids=row.ids, position_ids=row.positions, use_cache=False, row=row
+            input_ids=row.ids,
+            position_ids=row.positions,
+            use_cache=False,
+            **attention.told(row, self.model.config),
         ).last_hidden_state[0, row.predicting]
         head, cap = self.model.get_output_embeddings(), getattr(self.model.config, "final_logit_softcapping", None)
         values: torch.Tensor = HeadLogprobs.apply(hidden, head.weight, head.bias, row.targets, cap)

@@ -26,6 +26,7 @@ class Prepared(NamedTuple):
 
     shards: list[int]
     base_uri: str
+    benchmarks: bool
 
 
 class Trained(NamedTuple):
@@ -90,13 +91,15 @@ def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, pr
         prompts_path: gets the folder of prompt tables.
 
     Returns:
-        The shards of each iteration, and the URI of pi_1.
+        The shards of each iteration, the URI of pi_1, and whether benchmarks are to be run at the end.
     """
     from sppo import prepare as work
+    from sppo.bench.base import check as check_bench
     from sppo.tracking import Record, track
 
     config = resolve(dict(values))
     check_iterations(config, max_iterations)
+    check_bench(config)
     store = open_store(config.output_uri)
     folder = work.prepare(config)
     # Not the committed one: what does not change the results (shards, experiment) may differ from the first start.
@@ -107,7 +110,7 @@ def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, pr
     assert manifest is not None
     resolved = {"config.json": config.model_dump_json(indent=1)}
     track(config, store, Record(stage="prepare", iteration=0, figures=manifest.figures, texts=resolved))
-    return Prepared(work.shard_list(config, folder), config.base_model)
+    return Prepared(work.shard_list(config, folder), config.base_model, bool(config.bench.benchmarks))
 
 
 @stage
@@ -233,6 +236,34 @@ def publish(config_path: str, best_uri: str, html_path: str, markdown_path: str)
     track(config, store, record)
     print(f"published {result.model_uri}; the gate is {'passed' if result.passed else 'NOT passed'}", flush=True)
     return Published(result.model_uri, result.passed, result.figures)
+
+
+@stage
+def bench(config_path: str, model_uri: str, markdown_path: str) -> dict[str, float]:
+    """Run the benchmarks of the configuration on a model, track each result, and leave them as a table.
+
+    Returns:
+        The figures of all of them.
+    """
+    from sppo.bench.run import run_benchmarks
+    from sppo.bench.table import result_table
+    from sppo.tracking import Record, track
+
+    config = read_config(Path(config_path))
+    store = open_store(config.output_uri)
+    results = []
+    for result in run_benchmarks(config, store, model_uri):
+        results.append(result)
+        record = Record(
+            stage=f"bench-{result.benchmark}",
+            iteration=0,
+            figures=result.tracked(),
+            texts={f"bench/{result.benchmark}.json": result.model_dump_json(indent=1)},
+            finished=True,
+        )
+        track(config, store, record)
+    _write(markdown_path, result_table(results))
+    return {name: value for result in results for name, value in result.tracked().items()}
 
 
 def _train_with_workers(store: Store, iteration: int, shards: int) -> None:

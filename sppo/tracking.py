@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
+from sppo.bench.settings import BENCHMARKS
 from sppo.config import RunConfig
 from sppo.store import LocalStore, Store
 
@@ -84,7 +85,8 @@ def _records(config: RunConfig, store: Store) -> Iterator[Record]:
     """All records of a run, in the order of the loop."""
     stages = [("prepare", 0)]
     stages += [(stage, t) for t in range(1, config.iterations + 1) for stage in ("train", "evaluate")]
-    for stage, iteration in [*stages, ("publish", 0)]:
+    last = ["publish", *(f"bench-{name}" for name in BENCHMARKS)]
+    for stage, iteration in [*stages, *((stage, 0) for stage in last)]:
         data = store.read(Record(stage=stage, iteration=iteration).key())
         if data is not None:
             yield Record.model_validate_json(data)

@@ -16,7 +16,7 @@ from sppo.audit import audit_reference
 from sppo.checkpoint import Checkpoints
 from sppo.config import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.lean import make_lean
+from sppo.lean import fuse, make_lean
 from sppo.logprobs import ResponseLogprobs, check_model
 from sppo.models import fetch_model, model_digest
 from sppo.objective import loss_at_start
@@ -166,8 +166,12 @@ def _load(folder: Path, config: TrainConfig, group: Workers, seed: int) -> Respo
         lora.adapt(model, config.lora, getattr(torch, config.dtype), seed)
     if group.device.type == "cpu":
         make_lean(model)
+    if group.size == 1:
+        model.to(group.device)
     if group.first:
         check_model(model)
+    if group.device.type == "cuda":
+        fuse(model)
     scorer = ResponseLogprobs(model)
     if group.size > 1:
         spread(scorer, model._no_split_modules or [], group, getattr(torch, config.dtype))

@@ -22,7 +22,7 @@ def prepare(
     prompt_tables: dsl.Output[dsl.Dataset],
     training_nodes: int = 1,
     several_nodes: bool = False,
-) -> NamedTuple("Outputs", [("shards", List[int]), ("base_uri", str)]):  # type: ignore[valid-type]  # noqa: UP006
+) -> NamedTuple("Outputs", [("shards", List[int]), ("base_uri", str), ("benchmarks", str)]):  # type: ignore[valid-type]  # noqa: UP006
     """Resolve and validate the configuration; clean the prompts and divide them into disjoint parts.
 
     Args:
@@ -41,7 +41,7 @@ def prepare(
         several_nodes: Whether this package can train on more than one.
 
     Returns:
-        The shards of each iteration, and the URI of the model to align.
+        The shards of each iteration, the URI of the model to align, and whether benchmarks are wanted, "yes" or "no".
     """
     from collections import namedtuple
 
@@ -60,4 +60,6 @@ def prepare(
     # An empty field of the form means the preset's value.
     values = {**config, **{name: value for name, value in named.items() if value}}
     prepared = stages.prepare(values, max_iterations, run_config.path, prompt_tables.path)
-    return namedtuple("Outputs", ["shards", "base_uri"])(prepared.shards, prepared.base_uri)  # type: ignore[call-arg]
+    benchmarks = "yes" if prepared.benchmarks else "no"
+    names = ["shards", "base_uri", "benchmarks"]
+    return namedtuple("Outputs", names)(prepared.shards, prepared.base_uri, benchmarks)  # type: ignore[call-arg]

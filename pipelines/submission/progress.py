@@ -12,9 +12,10 @@ from pipelines.submission.client import Json
 
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 """States that a run does not leave by itself."""
-_STAGE = re.compile(r"(prepare|generate|rank|train|evaluate|publish)(-\d+)?")
-_WHOLE_RUN = {"prepare", "publish"}
-_ORDER = ("prepare", "generate", "rank", "train", "evaluate", "publish")
+_STAGE = re.compile(r"(prepare|generate|rank|train|evaluate|publish|bench)(-\d+)?")
+_AT_THE_END = {"publish", "bench"}
+_WHOLE_RUN = {"prepare", *_AT_THE_END}
+_ORDER = ("prepare", "generate", "rank", "train", "evaluate", "publish", "bench")
 
 
 class Task(NamedTuple):
@@ -72,7 +73,7 @@ def stages(run: Json) -> list[Stage]:
         before = sum(end <= task.started for end in evaluated if task.started and end != task.ended)
         found.setdefault((0 if task.stage in _WHOLE_RUN else before + 1, task.stage), []).append(task)
     listed = [Stage(iteration, name, tuple(each)) for (iteration, name), each in found.items()]
-    return sorted(listed, key=lambda s: (s.name == "publish", s.iteration, _ORDER.index(s.name)))
+    return sorted(listed, key=lambda s: (s.name in _AT_THE_END, s.iteration, _ORDER.index(s.name)))
 
 
 def gate(run: Json) -> bool | None:

@@ -22,23 +22,30 @@ _ENVIRONMENT = {
 }
 
 
+def options_here(config: GenerateConfig) -> dict[str, Any]:
+    """What `vllm.LLM` must be told on this hardware; call it before anything imports vLLM."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import torch
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return {"gpu_memory_utilization": config.memory_fraction}
+    # Compiling costs more than it saves in the minutes that a CPU run lasts, and asks for a C++ compiler. vLLM compiles
+    # its sampler even if it is told to be eager.
+    torch.compiler.set_stance("force_eager")
+    return {"enforce_eager": True}
+
+
 class VllmEngine:
     """A model loaded in vLLM (docs.vllm.ai, "Offline inference")."""
 
     def __init__(self, folder: Path, config: GenerateConfig, context: int) -> None:
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        import torch
+        options = options_here(config)
         from vllm import LLM
         from vllm.platforms import current_platform
 
         self.on_cpu = current_platform.is_cpu()
-        options: dict[str, Any] = {} if self.on_cpu else {"gpu_memory_utilization": config.memory_fraction}
-        if self.on_cpu:
-            # Compiling costs more than it saves in the minutes that a CPU run lasts, and asks for a C++ compiler. vLLM
-            # compiles its sampler even if it is told to be eager.
-            options["enforce_eager"] = True
-            torch.compiler.set_stance("force_eager")
         self.llm = LLM(
             str(folder), dtype=config.dtype, max_model_len=context, seed=0, disable_log_stats=True, **options
         )

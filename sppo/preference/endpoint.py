@@ -11,9 +11,9 @@ import re
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -21,6 +21,8 @@ import urllib3
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.preference.llm import Reply, read_letters
 from sppo.settings import LlmJudgeConfig
+
+T = TypeVar("T")
 
 KEY = "SPPO_JUDGE_KEY"
 """Environment variable with the endpoint's key; without it, none is sent."""
@@ -36,18 +38,22 @@ class Place(NamedTuple):
     url: str
 
 
-def parse(uri: str) -> Place:
+def parse(uri: str, key: str = "preference_model") -> Place:
     """Take an endpoint's URI apart.
+
+    Args:
+        uri: the URI.
+        key: the setting that holds it, for messages.
 
     Raises:
         ConfigError: if it is written in another way, or holds a password.
     """
     match = re.fullmatch(r"openai:(.+?)@(https?://.+)", uri)
     if match is None:
-        raise ConfigError(f"preference_model: not the URI of an endpoint; {_FORM}")
+        raise ConfigError(f"{key}: not the URI of an endpoint; {_FORM}")
     parts = urlsplit(match[2])
     if parts.username or parts.password:
-        raise ConfigError(f"preference_model: the address holds a user or password; give the key as {KEY}")
+        raise ConfigError(f"{key}: the address holds a user or password; give the key as {KEY}")
     if not parts.hostname or parts.query or parts.fragment:
         raise ConfigError(f"{uri}: no address such as https://host/v1; {_FORM}")
     return Place(match[1], match[2].rstrip("/"))
@@ -56,13 +62,18 @@ def parse(uri: str) -> Place:
 class Endpoint:
     """Implements `sppo.preference.llm.Asker` over HTTP, within the limits of the configuration."""
 
-    def __init__(self, uri: str, settings: LlmJudgeConfig) -> None:
+    def __init__(self, uri: str, settings: LlmJudgeConfig, key: str = "preference_model") -> None:
         """Read the key; nothing is sent.
+
+        Args:
+            uri: where it is.
+            settings: its limits.
+            key: the setting that holds the URI, for messages.
 
         Raises:
             ConfigError: if the URI is no endpoint's, or the key cannot be one.
         """
-        self.name, self.settings, self.place = uri, settings, parse(uri)
+        self.name, self.settings, self.place, self._named_by = uri, settings, parse(uri, key), key
         self._key = os.environ.get(KEY, "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise ConfigError(f"{KEY}: holds characters that no key has; set it again")
@@ -78,11 +89,33 @@ class Endpoint:
             ConfigError: if a limit would be exceeded, or the endpoint refuses the key, the model or a request.
             InfrastructureError: if it cannot be reached, or fails in spite of repetitions.
         """
-        self._afford(len(messages))
+        bodies = [
+            {
+                "messages": [{"role": "user", "content": message}],
+                "max_tokens": 1,
+                "temperature": 1.0,  # the model's own distribution, also where a server samples before it reports
+                "logprobs": True,
+                "top_logprobs": self.settings.top_logprobs,
+            }
+            for message in messages
+        ]
+        return self.complete(bodies, lambda answer: _read(answer, self.place.url))
+
+    def complete(self, bodies: Sequence[Mapping[str, Any]], read: Callable[[Any], T]) -> Iterator[tuple[int, T]]:
+        """What is read from the completions that some requests ask for, each with the request's number, in any order.
+
+        Args:
+            bodies: the requests, without the model.
+            read: takes a completion apart.
+
+        Raises:
+            SppoError: as `ask`, or as `read`.
+        """
+        self._afford(len(bodies))
         failure: BaseException | None = None
         workers = ThreadPoolExecutor(self.settings.concurrency)
         try:
-            rows = {workers.submit(self._ask, message): row for row, message in enumerate(messages)}
+            rows = {workers.submit(self._complete, body, read): row for row, body in enumerate(bodies)}
             for future in as_completed(rows):
                 error = None if future.cancelled() else future.exception()
                 if error is not None and failure is None:
@@ -134,7 +167,7 @@ class Endpoint:
                 "or ask for fewer comparisons"
             )
 
-    def _ask(self, message: str) -> Reply:
+    def _complete(self, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         with self._lock:
             self._afford(1)
             self._requests += 1
@@ -142,21 +175,13 @@ class Endpoint:
             turn = max(now, self._next)
             self._next = turn + 1 / self.settings.requests_per_second
         time.sleep(turn - now)
-        answer = self._post(
-            {
-                "model": self.place.model,
-                "messages": [{"role": "user", "content": message}],
-                "max_tokens": 1,
-                "temperature": 1.0,  # the model's own distribution, also where a server samples before it reports
-                "logprobs": True,
-                "top_logprobs": self.settings.top_logprobs,
-            }
-        )
-        reply = _read(answer, self.place.url)
+        answer = self._post({"model": self.place.model, **body})
+        result = read(answer)
+        tokens = usage(answer)
         price = self.settings.prompt_price, self.settings.completion_price
         with self._lock:
-            self._cost += (reply.prompt_tokens * price[0] + reply.completion_tokens * price[1]) / 1e6
-        return reply
+            self._cost += (tokens[0] * price[0] + tokens[1] * price[1]) / 1e6
+        return result
 
     def _post(self, body: dict[str, Any]) -> Any:
         headers = {"Content-Type": "application/json"}
@@ -196,7 +221,29 @@ class Endpoint:
         said = "".join(filter(str.isprintable, said.replace(self._key, "***") if self._key else said))[:300]
         if status in _AGAIN or status >= 500:
             raise InfrastructureError(f"{told} in {self.settings.retries + 1} tries ({said}); run again later")
-        raise ConfigError(f"{told} for the model {self.place.model!r} ({said}); correct preference_model or judge.llm")
+        raise ConfigError(f"{told} for the model {self.place.model!r} ({said}); correct {self._named_by} or judge.llm")
+
+
+def usage(answer: Any) -> tuple[int, int]:
+    """Tokens that a completion says were read and written; 0 where it does not say."""
+    told = answer.get("usage") or {}
+    return int(told.get("prompt_tokens") or 0), int(told.get("completion_tokens") or 0)
+
+
+def text_of(answer: Any, url: str) -> str:
+    """What a completion says.
+
+    Args:
+        answer: the completion.
+        url: where it comes from, for the message.
+
+    Raises:
+        InfrastructureError: if it is no completion.
+    """
+    try:
+        return str(answer["choices"][0]["message"]["content"] or "")
+    except (LookupError, TypeError) as error:
+        raise InfrastructureError(f"{url}: the answer is no chat completion ({error}); run again") from None
 
 
 def _read(answer: Any, url: str) -> Reply:
@@ -214,8 +261,7 @@ def _read(answer: Any, url: str) -> Reply:
             raise ConfigError(f"{url}: gives no top_logprobs; choose a model and a server that do")
         listed = content[0]["top_logprobs"] if content else []
         letters, bound = read_letters((str(top["token"]), float(top["logprob"])) for top in listed)
-        usage = answer.get("usage") or {}
-        return Reply(letters, bound, int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0))
+        return Reply(letters, bound, *usage(answer))
     except ConfigError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError) as error:

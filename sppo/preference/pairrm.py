@@ -32,21 +32,22 @@ PADDING = 0.04
 class PairRM:
     """PairRM's weights, ready to judge; implements `PreferenceModel`."""
 
-    def __init__(self, folder: Path, uri: str, *, batch_tokens: int = 8192, dtype: str = "float32") -> None:
+    def __init__(self, folder: Path, uri: str, *, batch_tokens: int = 0, dtype: str = "float32") -> None:
         """Load a PairRM folder, in either layout.
 
         Args:
             folder: the local folder.
             uri: where it comes from, for `name`.
-            batch_tokens: tokens of one forward pass, padding included; a longer sequence is one alone.
+            batch_tokens: tokens of one forward pass, padding included; a longer sequence is one alone. By default 8192,
+                and four times as many on a GPU.
             dtype: arithmetic of the encoder, "float32" or "bfloat16"; the head is always float32.
 
         Raises:
             ConfigError: if the folder is not a whole PairRM model.
         """
         self.name = f"{uri} ({model_digest(folder)[:12]})"
-        self.batch_tokens = batch_tokens
         self.device = device_for()
+        self.batch_tokens = batch_tokens or (8192 if self.device.type == "cpu" else 32768)
         self.layout = _Layout(read_checkpoint(folder, uri))
         self.encoder, self.head = _load(self.layout.checkpoint, folder, uri)
         self.encoder.to(self.device, getattr(torch, dtype))
@@ -71,7 +72,9 @@ class PairRM:
 
     def _forward(self, sequences: Sequence[_Sequence]) -> np.ndarray:
         lengths = torch.tensor([len(sequence.ids) for sequence in sequences])
-        length = int(lengths.max())
+        # A GPU's kernels are several times slower where a row of scores does not begin at a multiple of 16 bytes.
+        unit = 1 if self.device.type == "cpu" else 8
+        length = -(-int(lengths.max()) // unit) * unit
         ids = torch.zeros(len(sequences), length, dtype=torch.long)
         for row, sequence in enumerate(sequences):
             ids[row, : len(sequence.ids)] = torch.tensor(sequence.ids)

@@ -19,7 +19,7 @@ from sppo.report.verdict import certainty_sentence, gate_sentence, headline, sec
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-NOT_RESULTS = ("output_uri", "experiment", "shards", "prices")
+NOT_RESULTS = ("output_uri", "experiment", "shards", "bench", "prices")
 """Values of the configuration that change no result: the card leaves them out, and with them the author's paths."""
 
 

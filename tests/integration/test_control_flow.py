@@ -25,8 +25,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
     monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
     monkeypatch.setenv("STAND_IN_TRACE", str(tmp_path / "trace"))
 
-    def work(pipeline: Any, decisions: Sequence[str], shards: int = 1, passed: bool = True) -> tuple[Any, list[Any]]:
-        plan = {"decisions": decisions, "shards": shards, "passed": passed}
+    def work(pipeline: Any, decisions: Sequence[str], shards: int = 1, **others: bool) -> tuple[Any, list[Any]]:
+        plan = {"decisions": decisions, "shards": shards, **others}
         monkeypatch.setenv("STAND_IN_PLAN", json.dumps(plan))
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
         run = pipeline(config={"preset": "cpu"}, iterations=len(decisions))
@@ -81,4 +81,10 @@ def assert_played(called, decisions, shards, best):
 @pytest.mark.parametrize("passed", [True, False])
 def test_a_run_comes_to_its_end_whatever_its_gate_says(play, passed):
     outputs, _ = play(make_pipeline(max_iterations=1), ["stop"], passed=passed)
+    assert outputs == {"Output": "published"}
+
+
+def test_benchmarks_measure_what_is_published_if_they_are_asked_for(play):
+    outputs, called = play(make_pipeline(max_iterations=1), ["stop"], benchmarks=True)
+    assert called[-2:] == [["publish", "pi_2"], ["bench", "published"]]
     assert outputs == {"Output": "published"}

@@ -13,7 +13,7 @@ from components.images import REGISTRY, VERSION, image
 from pipelines.placement import CACHE, USER
 from pipelines.profile import STAGES as TASKS
 from pipelines.profile import load_profile
-from scripts.build_images import NAMES, STAGES, build_command, stage_maps
+from scripts.build_images import GUESTS, NAMES, STAGES, build_command, stage_maps
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -62,7 +62,7 @@ def wanted(extra: str) -> list[Requirement]:
 
 def test_every_stage_has_an_image_and_there_is_one_for_all():
     assert {path.parent.name for path in (ROOT / "images").glob("*/Dockerfile")} == set(NAMES) == {*STAGES, "cpu"}
-    assert set(TASKS) == {*STAGES, "keep"}
+    assert set(TASKS) == {*STAGES, *GUESTS}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -192,7 +192,11 @@ def test_the_cpu_profile_plays_every_task_in_the_image_without_a_gpu():
 def test_images_files_name_every_task():
     pushed = {name: f"{REGISTRY}/sppo-{name}@sha256:{i}" for i, name in enumerate(NAMES)}
     maps = stage_maps(pushed)
-    assert maps["images.yaml"] == {**{stage: pushed[stage] for stage in STAGES}, "keep": pushed["prepare"]}
+    assert maps["images.yaml"] == {
+        **{stage: pushed[stage] for stage in STAGES},
+        "keep": pushed["prepare"],
+        "bench": pushed["evaluate"],
+    }
     assert maps["images-cpu.yaml"] == dict.fromkeys(TASKS, pushed["cpu"])
     assert stage_maps({"train": "x"}) == {"images.yaml": {"train": "x"}}
 

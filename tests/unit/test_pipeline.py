@@ -16,8 +16,14 @@ from pipelines.sppo import GATE_FAILED, GATE_PASSED
 from sppo.errors import ConfigError
 
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-STAGES = {"prepare", "generate", "rank", "train", "evaluate", "keep", "publish"}
-POOLS = {"generate": "generation", "evaluate": "generation", "rank": "ranking", "train": "training"}
+STAGES = {"prepare", "generate", "rank", "train", "evaluate", "keep", "publish", "bench"}
+POOLS = {
+    "generate": "generation",
+    "evaluate": "generation",
+    "bench": "generation",
+    "rank": "ranking",
+    "train": "training",
+}
 CUSTOM = """
 generation: {gpus: 2, node_selector: {pool: fast}}
 ranking: {tolerations: [{key: gpu, operator: Exists}]}
@@ -89,6 +95,7 @@ def test_every_iteration_that_may_be_played_is_there(package):
         "keep": 6,
         "prepare": 1,
         "publish": 1,
+        "bench": 1,
     }
 
 
@@ -135,7 +142,7 @@ def test_placement_is_chosen_when_the_run_is_submitted(package):
         channel = re.fullmatch(r"\{\{\$\.inputs\.parameters\['(.+)'\]\}\}", accelerator["resourceCount"])[1]
         assert package.origin(task["componentRef"]["name"], channel) == f"{pool}_gpus"
         placed += 1
-    assert placed == 12
+    assert placed == 13
 
 
 def test_defaults_come_from_the_profile(package, profile):
@@ -162,6 +169,17 @@ def test_a_run_ends_in_the_task_that_tells_its_gate(package):
     }
 
 
+def test_benchmarks_measure_the_published_model_and_only_if_they_are_wanted(package):
+    tasks = {task["taskInfo"]["name"]: task for _, task in package.tasks()}
+    asked = {
+        name: value.get("taskOutputParameter") for name, value in tasks["benchmarks"]["inputs"]["parameters"].items()
+    }
+    assert asked["model_uri"] == {"outputParameterKey": "model_uri", "producerTask": "publish"}
+    assert asked["wanted"] == {"outputParameterKey": "benchmarks", "producerTask": "prepare"}
+    wanted = "inputs.parameter_values['pipelinechannel--wanted'] == 'yes'"
+    assert tasks["if-wanted"]["triggerPolicy"] == {"condition": wanted}
+
+
 def test_nothing_is_left_unresolved(package):
     """A channel that KFP formats into a string silently becomes this literal."""
     assert "{{channel" not in package.text
@@ -171,7 +189,7 @@ def test_nothing_is_left_unresolved(package):
 def test_images_are_pinned_to_this_version_or_named_by_the_profile(package, profile):
     named = load_profile(profile).images
     for label, executor in package.executors.items():
-        released = image("prepare" if stage(label) == "keep" else stage(label))
+        released = image({"keep": "prepare", "bench": "evaluate"}.get(stage(label), stage(label)))
         assert re.search(r":\d+\.\d+\.\d+$", released)
         assert executor["container"]["image"] == named.get(stage(label), released)
 

@@ -22,7 +22,9 @@ def prepare(values, max_iterations, config_path, prompts_path):
     _called("prepare", max_iterations)
     _leave(config_path)
     _leave(prompts_path)
-    return SimpleNamespace(shards=list(range(PLAN["shards"])), base_uri="pi_1")
+    return SimpleNamespace(
+        shards=list(range(PLAN["shards"])), base_uri="pi_1", benchmarks=PLAN.get("benchmarks", False)
+    )
 
 
 def generate(config_path, iteration, shard, shards, model_uri, prompts_path, responses_path):
@@ -56,3 +58,9 @@ def publish(config_path, best_uri, html_path, markdown_path):
     _leave(html_path)
     _leave(markdown_path)
     return SimpleNamespace(model_uri="published", passed=PLAN.get("passed", True), figures={})
+
+
+def bench(config_path, model_uri, markdown_path):
+    _called("bench", model_uri)
+    _leave(markdown_path)
+    return {}
