@@ -1,4 +1,7 @@
-"""A headless Chromium, driven over the pipe of its DevTools protocol: no package is needed for that."""
+"""A headless Chromium, driven over the pipe of its DevTools protocol: no package is needed for that.
+
+As a command it takes pictures of a report: `python -m tests.integration.browser REPORT.html FOLDER`.
+"""
 
 import base64
 import json
@@ -6,8 +9,8 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -148,4 +151,20 @@ def open_page() -> Iterator[Page]:
                 process.kill()
                 process.wait()
             os.close(replies)
-            time.sleep(0.1)
+
+
+def take_pictures(report: Path, folder: Path) -> None:
+    """The top of a report at two widths, light and dark, each in few enough colours to be small."""
+    from PIL import Image
+
+    with open_page() as page:
+        for name, width in (("desktop", 1280), ("phone", 390)):
+            for scheme in ("light", "dark"):
+                page.show(report.absolute().as_uri(), width, scheme)
+                path = folder / f"report-{name}-{scheme}.png"
+                page.screenshot(path, 0, width, 1500)
+                Image.open(path).convert("RGB").quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    take_pictures(Path(sys.argv[1]), Path(sys.argv[2]))
