@@ -48,7 +48,7 @@ def model_card(report: RunReport) -> str:
     name = _short_name(config.base_model)
     data = ModelCardData(
         base_model=base_id,
-        license=made_of[0].licence,
+        license=_hub_licence(made_of[0].licence),
         datasets=[prompts_id] if prompts_id else None,
         library_name="transformers",
         pipeline_tag="text-generation",
@@ -76,6 +76,11 @@ def model_card(report: RunReport) -> str:
 
 def _hub_id(uri: str) -> str | None:
     return uri.removeprefix("hf://").partition("@")[0] if uri.startswith("hf://") else None
+
+
+def _hub_licence(licence: str | None) -> str | None:
+    """The licence as the hub spells it, which is one identifier; an expression or a sentence is left to the text."""
+    return licence if licence and " " not in licence else None
 
 
 def _short_name(uri: str) -> str:

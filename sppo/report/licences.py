@@ -44,17 +44,23 @@ def _part(name: str, uri: str, licence: str | None) -> Part:
     if uri.startswith(_HUB):
         revision = uri.partition("@")[2]
     elif uri.startswith(_PACKAGE):
-        revision = importlib.metadata.version(uri.removeprefix(_PACKAGE))
+        revision = _package(uri).get("version", "")
     return Part(name, uri, revision, licence)
 
 
 def _licence_of_package(uri: str) -> str | None:
-    """The identifier in an installed package's metadata (PyPA core metadata, License-Expression and License)."""
-    if not uri.startswith(_PACKAGE):
-        return None
-    metadata = importlib.metadata.metadata(uri.removeprefix(_PACKAGE)).json
-    text = str(metadata.get("license_expression") or metadata.get("license") or "")
+    metadata = _package(uri) if uri.startswith(_PACKAGE) else {}
+    text = metadata.get("license_expression") or metadata.get("license") or ""
     return text.lower() if text and "\n" not in text else None  # older packages put the whole licence there
+
+
+def _package(uri: str) -> dict[str, str]:
+    """The single values of a package's metadata (PyPA core metadata); none where it is not installed here."""
+    try:
+        fields = importlib.metadata.metadata(uri.removeprefix(_PACKAGE)).json
+    except importlib.metadata.PackageNotFoundError:  # the stage that loads it may have another image
+        return {}
+    return {name: value for name, value in fields.items() if isinstance(value, str)}
 
 
 def _licence_of_model(uri: str) -> str | None:
@@ -66,7 +72,8 @@ def _licence_of_model(uri: str) -> str | None:
     local = Path(uri.removeprefix("file://")).expanduser() / _CARD
     card = _card_from_hub(uri.removeprefix(_HUB)) if uri.startswith(_HUB) else local
     metadata = metadata_load(card) if card and card.is_file() else None
-    return metadata.get("license") if metadata else None
+    licence = metadata.get("license") if metadata else None
+    return licence if isinstance(licence, str) else None  # a list names parts that this cannot tell apart
 
 
 def _card_from_hub(name: str) -> Path | None:

@@ -1,5 +1,7 @@
 """The model card: in the hub's form, complete, and inert whatever it quotes."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from huggingface_hub import ModelCard, constants
@@ -75,6 +77,16 @@ def test_licences_come_from_packages_folders_and_the_hubs_cache(tmp_path, monkey
     assert found["second judge"] == ("v1", None)
     assert found["prompts"][1] == "apache-2.0" and found["prompts"][0]
     assert parts(resolve({}))[0].licence == "apache-2.0"
+    assert parts(resolve({"base_model": "package:not-here"}))[0].licence is None
+    (folder / "README.md").write_text("---\nlicense: mit or my own\n---\n")
+    assert parts(resolve(made_of))[0].licence == "mit or my own"
+
+
+def test_a_licence_that_is_no_identifier_is_in_the_text_only(play_run):
+    run = play_run()
+    (Path(run.config.base_model) / "README.md").write_text("---\nlicense: mit or my own\n---\n")
+    text = card_of(run)
+    assert "license" not in front_matter(text) and "| mit or my own |" in text
 
 
 def test_the_chain_and_what_is_unknown_of_it_are_told(play_run):
