@@ -21,6 +21,7 @@ from sppo.settings import (
     GenerateConfig,
     JudgeConfig,
     PrepareConfig,
+    PricesConfig,
     PublishConfig,
     RankConfig,
     Section,
@@ -37,6 +38,7 @@ FREE: dict[str, Any] = {
     "judge": JudgeConfig.FREE,
     "bench": True,
     "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
+    "prices": True,
 }
 """Values of a run that do not change its results: another one resumes the same run."""
 
@@ -73,6 +75,7 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
     bench: BenchConfig = BenchConfig()
+    prices: PricesConfig = PricesConfig()
 
     def longest_response(self) -> int:
         """Tokens of the longest response that any step samples."""
