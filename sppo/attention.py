@@ -95,7 +95,7 @@ def packed_attention(
         sliding_window: how many positions a token sees, itself included.
         softcap: bound of the scores, by a tanh (Gemma 2).
         row: what the tokens are; a single sequence if neither this nor `masks` is given.
-        masks: on a GPU in the place of `row`, by sliding window.
+        masks: in the place of `row`, by sliding window: FlexAttention's, which is what a GPU uses.
         others: what this architecture adds.
 
     Returns:
@@ -111,7 +111,7 @@ def packed_attention(
         )
     groups = ((query.shape[2], ()),) if row is None else row.groups
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if query.is_cuda:
+    if query.is_cuda or masks is not None:
         mask = block_mask(groups, sliding_window, query.device) if masks is None else masks[sliding_window]
         output = _flex(query, key, value, mask, scaling, softcap)
     elif softcap is None and not dropout and is_short(groups):
@@ -178,13 +178,16 @@ def _flex(
     scaling: float,
     softcap: float | None,
 ) -> torch.Tensor:
+    from torch.nn.attention.flex_attention import flex_attention
+
     # A tensor: torch.compile lets this number vary, and FlexAttention takes no varying number.
     bound: Any = None if softcap is None else query.new_full((), softcap, dtype=torch.float32)
 
     def cap(score: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         return torch.tanh(score / bound) * bound
 
-    output: torch.Tensor = _compiled_flex()(
+    attend = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
+    output: torch.Tensor = attend(
         query,
         key,
         value,

@@ -21,6 +21,7 @@ from sppo.settings import (
     GenerateConfig,
     JudgeConfig,
     PrepareConfig,
+    PricesConfig,
     PublishConfig,
     RankConfig,
     Section,
@@ -38,6 +39,7 @@ FREE: dict[str, Any] = {
     "bench": True,
     "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
     "publish": {"registered_model"},
+    "prices": True,
 }
 """Values of a run that do not change its results: another one resumes the same run."""
 
@@ -74,6 +76,7 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     publish: PublishConfig = PublishConfig()
     bench: BenchConfig = BenchConfig()
+    prices: PricesConfig = PricesConfig()
 
     def longest_response(self) -> int:
         """Tokens of the longest response that any step samples."""

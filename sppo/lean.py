@@ -36,11 +36,11 @@ def make_lean(model: PreTrainedModel) -> None:
             module.forward = functools.partial(_mlp, module)
 
 
-def fuse(model: PreTrainedModel) -> None:
-    """Have the layers of a model compiled for a GPU, at their first call."""
+def fuse(model: PreTrainedModel, **options: Any) -> None:
+    """Have the layers of a model compiled for a GPU, at their first call; with options of `torch.compile`."""
     for module in model.modules():
         if type(module).__name__ in (model._no_split_modules or []):
-            module.compile(dynamic=True)
+            module.compile(dynamic=True, **options)
 
 
 def _is_plain(mlp: torch.nn.Module) -> bool:

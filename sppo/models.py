@@ -18,7 +18,7 @@ from sppo.store import MANIFEST, Manifest, cache_folder, file_sha256, open_store
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-_SETTINGS = ["*.json", "*.txt", "*.model", "*.jinja"]
+_SETTINGS = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 _WEIGHTS = ["*.safetensors"]
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py"}
 _JSON_OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json")

@@ -83,18 +83,8 @@ def _export(report: RunReport, output: Path) -> Mapping[str, float]:
         )
     print(f"publishing {report.best_uri} as {dtype}", flush=True)
     save_policy(load_policy(source, dtype), source, output)
-    base = fetch_model(report.config.base_model)
-    (output / "README.md").write_text(model_card(report, _license(base)), encoding="utf-8")
+    (output / "README.md").write_text(model_card(report), encoding="utf-8")
     return _figures(report)
-
-
-def _license(folder: Path) -> str | None:
-    """The licence that a model folder's own card names, if it has one."""
-    from huggingface_hub import metadata_load
-
-    card = folder / "README.md"
-    metadata = metadata_load(card) if card.is_file() else None
-    return metadata.get("license") if metadata else None
 
 
 def _write_report(report: RunReport, output: Path) -> Mapping[str, float]:

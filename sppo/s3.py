@@ -52,9 +52,12 @@ class S3Store(Store):
         files: Iterable[StoredFile],
         inputs: Mapping[str, str],
         figures: Mapping[str, float],
+        seconds: float | None = None,
     ) -> Manifest:
         """See `Store.seal`."""
-        manifest = Manifest(prefix=attempt, inputs=dict(inputs), figures=dict(figures), files=tuple(files))
+        manifest = Manifest(
+            prefix=attempt, inputs=dict(inputs), figures=dict(figures), seconds=seconds, files=tuple(files)
+        )
         with _reported(f"{self.uri}/{key}"):
             won = self._put_if_absent(f"{key}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
         winner = manifest if won else self.manifest(key)

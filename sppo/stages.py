@@ -198,7 +198,7 @@ def evaluate(
     _write(markdown_path, markdown)
     latest = report.iterations[-1]
     texts = {"report.html": page, "report.md": markdown, "probabilities.svg": distribution_svg(latest)}
-    track(config, store, said.evaluated(store, latest, found, texts, system))
+    track(config, store, said.evaluated(store, iteration, latest.samples, found, texts, system))
     return Evaluated(found.decision, found.best_uri, found.figures)
 
 

@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,13 +37,18 @@ class StoredFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a committed folder holds, what it was made from, and the figures measured while making it."""
+    """What a committed folder holds, what it was made from, and the figures measured while making it.
+
+    The time that it took is no part of the figures, because two runs of the same work agree in those.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
     version: int = 1
     prefix: str = ""
     inputs: dict[str, str]
     figures: dict[str, float]
+    seconds: float | None = None
+    """Wall time of the work of the attempt that committed this, where it was taken; see `run_once`."""
     files: tuple[StoredFile, ...]
 
     def digest(self) -> str:
@@ -60,13 +66,20 @@ class Store(Protocol):
         """The manifest of a committed folder, or None where nothing is committed."""
         ...
 
-    def commit(self, key: str, folder: Path, inputs: Mapping[str, str], figures: Mapping[str, float]) -> Manifest:
+    def commit(
+        self,
+        key: str,
+        folder: Path,
+        inputs: Mapping[str, str],
+        figures: Mapping[str, float],
+        seconds: float | None = None,
+    ) -> Manifest:
         """Commit the files under `folder` as `key`; where another attempt won, its manifest is returned instead.
 
         The files are gone from `folder` afterwards where a store can move them.
         """
         attempt = new_attempt()
-        return self.seal(key, attempt, self.upload(key, attempt, folder), inputs, figures)
+        return self.seal(key, attempt, self.upload(key, attempt, folder), inputs, figures, seconds)
 
     def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
         """Bring one worker's files of `key` to where `seal` commits them; several workers share an attempt."""
@@ -79,6 +92,7 @@ class Store(Protocol):
         files: Iterable[StoredFile],
         inputs: Mapping[str, str],
         figures: Mapping[str, float],
+        seconds: float | None = None,
     ) -> Manifest:
         """Commit the files that all workers of an attempt uploaded; see `commit`."""
         ...
@@ -194,10 +208,11 @@ class LocalStore(Store):
         files: Iterable[StoredFile],
         inputs: Mapping[str, str],
         figures: Mapping[str, float],
+        seconds: float | None = None,
     ) -> Manifest:
         """See `Store.seal`."""
         target, staging = self.root / key, self._staging(key, attempt)
-        manifest = Manifest(inputs=dict(inputs), figures=dict(figures), files=tuple(files))
+        manifest = Manifest(inputs=dict(inputs), figures=dict(figures), seconds=seconds, files=tuple(files))
         staging.mkdir(parents=True, exist_ok=True)  # nothing was uploaded into an empty folder
         try:
             (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1))
@@ -342,7 +357,8 @@ def run_once(
 ) -> Manifest:
     """Do a stage's work and commit it as `key`, unless that is done already.
 
-    `work` fills the folder that it is given and returns its figures.
+    `work` fills the folder that it is given and returns its figures; how long that took goes into the manifest. A
+    retry that finds the work done leaves that time as it is.
 
     Raises:
         ConfigError: if `key` is committed but was made from other inputs.
@@ -355,8 +371,9 @@ def run_once(
     with scratch(store) as folder:
         output = folder / "output"
         output.mkdir()
+        start = time.monotonic()
         figures = work(output)
-        committed = store.commit(key, output, inputs, figures)
+        committed = store.commit(key, output, inputs, figures, time.monotonic() - start)
     _refuse_other_inputs(store, key, committed, inputs)
     return committed
 

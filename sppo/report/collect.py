@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from typing import Any
 
 from sppo import layout, tables
@@ -26,6 +27,8 @@ class Sample:
     """Share of the prompt's answer pairs, over all samples, that the new model wins."""
     probability_vs_base: float
     """Mean probability of winning, over the same pairs."""
+    probability_vs_previous: float
+    """The same against the previous model."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,12 @@ class IterationReport:
     best_uri: str
     inputs: Mapping[str, str]
     """Digests of what was compared: the models as `new`, `previous` and `base`, the held-out prompts, the config."""
+    pairs: str
+    """Digest of the pairs that the model was trained on."""
     digest: str
     """Digest of the committed evaluation."""
+    seconds: Mapping[str, float]
+    """Time of each stage's work, its tasks added up; without the stages for which a store holds none."""
     training_log: Sequence[Mapping[str, float]]
     distribution: Sequence[float]
     """How many of the judge's probabilities lie in each of equal bins of [0, 1]."""
@@ -54,6 +61,8 @@ class RunReport:
 
     config: RunConfig
     prepare: Mapping[str, float]
+    tables: Mapping[str, str]
+    """SHA-256 of the tables of prompts, by file name."""
     iterations: Sequence[IterationReport]
     best_uri: str
 
@@ -99,7 +108,8 @@ def collect(config: RunConfig, store: Store, last: int | None = None) -> RunRepo
         raise ConfigError(f"{store.uri}: no iteration is evaluated there yet; play one with `sppo run`")
     if prepared.inputs["config"] != config.digest():
         raise ConfigError(f"{store.uri}: holds a run of another configuration; report on it with its own")
-    return RunReport(config, prepared.figures, iterations, iterations[-1].best_uri)
+    digests = {file.path: file.sha256 for file in prepared.files if file.path != layout.CONFIG_FILE}
+    return RunReport(config, prepared.figures, digests, iterations, iterations[-1].best_uri)
 
 
 def _iterations(config: RunConfig, store: Store, last: int) -> Iterator[IterationReport]:
@@ -129,11 +139,28 @@ def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manif
         model_uri=verdict["model_uri"],
         best_uri=verdict["best_uri"],
         inputs=evaluated.inputs,
+        pairs=trained.inputs["pairs"],
         digest=evaluated.digest(),
+        seconds=_seconds(config, store, iteration, trained, evaluated),
         training_log=tuple(json.loads(line) for line in log.splitlines()),
         distribution=tuple(distribution),
         samples=_samples(store, verdict["answers"], comparisons, config.evaluate.panel),
     )
+
+
+def _seconds(
+    config: RunConfig, store: Store, iteration: int, trained: Manifest, evaluated: Manifest
+) -> dict[str, float]:
+    found = (store.manifest(layout.response_chunk(iteration, index)) for index in count())
+    chunks = [chunk for chunk in takewhile(lambda manifest: manifest is not None, found) if chunk]
+    shards = min(config.shards, len(chunks))
+    ranked = (store.manifest(layout.preferences(iteration, shard, shards)) for shard in range(shards))
+    stages = {"generate": chunks, "rank": ranked, "train": [trained], "evaluate": [evaluated]}
+    taken = {
+        stage: [each.seconds for each in manifests if each and each.seconds is not None]
+        for stage, manifests in stages.items()
+    }
+    return {stage: sum(seconds) for stage, seconds in taken.items() if seconds}
 
 
 def _samples(
@@ -145,7 +172,7 @@ def _samples(
         for role, key in answers.items()
     }
     text = {role: {row["prompt_id"]: row["text"] for row in rows} for role, rows in first.items()}
-    judged = {row["prompt_id"]: row for row in comparisons if row["opponent"] == "base"}
+    judged = {(row["opponent"], row["prompt_id"]): row for row in comparisons}
     return tuple(
         Sample(
             prompt_id=(prompt := row["prompt_id"]),
@@ -153,8 +180,9 @@ def _samples(
             base=text["base"][prompt],
             previous=text["previous"][prompt],
             new=row["text"],
-            win_rate_vs_base=judged[prompt]["win_rate"],
-            probability_vs_base=judged[prompt]["probability"],
+            win_rate_vs_base=judged["base", prompt]["win_rate"],
+            probability_vs_base=judged["base", prompt]["probability"],
+            probability_vs_previous=judged["previous", prompt]["probability"],
         )
         for row in first["new"][:panel]
     )

@@ -34,6 +34,7 @@ def markdown_environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["code"] = code
+    environment.filters["fenced"] = fenced
     environment.filters["clip"] = clip
     return environment
 
@@ -52,6 +53,12 @@ def escape_markdown(value: object) -> str:
 def code(value: object) -> Markup:
     """A name or path as a code span, whose text nothing can end early; not for table cells."""
     return Markup("`{}`").format(Markup(" ".join(str(value).replace("`", "'").split())))
+
+
+def fenced(text: str, language: str) -> Markup:
+    """A code block whose fence is longer than any in the text, so that nothing ends it early (CommonMark 0.31, 4.5)."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return Markup("{0}{1}\n{2}\n{0}").format(fence, language, Markup(text.rstrip("\n")))
 
 
 def clip(value: str, length: int) -> str:

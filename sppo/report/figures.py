@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from sppo.report.collect import IterationReport, RunReport
 
@@ -26,10 +27,12 @@ FIGURES: dict[str, Figure] = {
         "win rate over the base", "Share of held-out answer pairs that the judge prefers; 0.5 is a draw."
     ),
     "eval/lc_win_rate_vs_base": Figure(
-        "the same, length-controlled", "What the win rate over the base would be for answers of equal length."
+        "length-controlled win rate over the base",
+        "What the win rate over the base would be for answers of equal length.",
     ),
     "eval/length_matched_win_rate_vs_base": Figure(
-        "the same, length-matched", "The win rate over the base among pairs of answers that are about equally long."
+        "length-matched win rate over the base",
+        "The win rate over the base among pairs of answers that are about equally long.",
     ),
     "eval/length_matched_win_rate_vs_base_prompts": Figure(
         "prompts with matched lengths", "Held-out prompts that have such a pair."
@@ -134,6 +137,8 @@ FIGURES: dict[str, Figure] = {
 }
 """Of the run and of its iterations. A figure with a 95 % interval has its ends beside it, as `_low` and `_high`."""
 
+_BARS = "▁▂▃▄▅▆▇█"
+
 SUMMARY_COLUMNS = (
     "iteration",
     "win rate vs base",
@@ -204,30 +209,24 @@ def _summary_row(each: IterationReport) -> tuple[str, ...]:
     )
 
 
-def headline(report: RunReport) -> str:
-    """Which model is the best, and by how much."""
-    best = report.best
-    if best is None:
-        return "No iteration was kept: the base model is still the best."
-    rate = with_interval(best.figures, "eval/win_rate_vs_base")
-    return f"Iteration {best.iteration} gave the best model: its win rate over the base is {rate}."
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """A curve in characters, lowest to highest, its neighbouring points averaged where there are more than `width`."""
+    points = [
+        fmean(values[i * len(values) // width : (i + 1) * len(values) // width]) if len(values) > width else values[i]
+        for i in range(min(width, len(values)))
+    ]
+    low, span = min(points, default=0.0), max(points, default=0.0) - min(points, default=0.0)
+    return "".join(_BARS[round((point - low) / (span or 1.0) * (len(_BARS) - 1))] for point in points)
 
 
-def second_judge_sentence(report: RunReport) -> str:
-    """What a judge that had no part in the training says of the best model, or of the last one; empty without one."""
-    judge = report.config.evaluate.second_judge
-    if not judge:
-        return ""
-    each = report.best or report.iterations[-1]
-    rate = with_interval(each.figures, "eval/second_win_rate_vs_base")
-    return (
-        f"A second judge, {judge}, which ranked nothing for the training, gives iteration {each.iteration} a win rate "
-        f"over the base of {rate}."
-    )
-
-
-def gate_sentence(report: RunReport) -> str:
-    """Whether the gate is passed, and what it asks for."""
-    required = share(report.config.evaluate.gate.required_vs_base)
-    asks = f"it asks for a win rate over the base whose 95 % interval lies above {required}."
-    return f"The gate is {'passed' if report.passed else 'not passed'}: {asks}"
+def curve_rows(report: RunReport) -> list[tuple[str, str, str, str]]:
+    """Of each iteration its number, the loss and |log-ratio| over the steps, and the distribution of P, drawn."""
+    return [
+        (
+            str(each.iteration),
+            sparkline([row["loss"] for row in each.training_log]),
+            sparkline([row["mean_abs_log_ratio"] for row in each.training_log]),
+            sparkline(each.distribution),
+        )
+        for each in report.iterations
+    ]

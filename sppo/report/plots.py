@@ -22,6 +22,7 @@ _SERIES = ("#020202", "#030303", "#040404")
 _CSS = {_INK: "currentColor", **{color: f"var(--series-{i})" for i, color in enumerate(_SERIES, start=1)}}
 _MARKERS, _LINES = ("o", "s", "^"), ("-", "--", ":")
 _SIZE = (5.6, 3.0)  # inches
+_LEADING = ("win-rate", "second-judge", "length", "judge", "judge-bias", "step-loss", "step-log-ratio")
 _OF_ITS_OWN = "color: #1c2128; background: #fff; --series-1: #0b62c1"
 """The page's colours, for a drawing without the page."""
 
@@ -45,6 +46,8 @@ class Drawing:
 
     title: str
     svg: Markup
+    leading: bool
+    """Whether it belongs beside the verdict; the others are for who asks why."""
 
 
 CHARTS = (
@@ -294,7 +297,11 @@ def _over_steps(report: RunReport) -> Iterator[Drawing]:
             "step-log-ratio",
             "Log-ratio of policy over reference at each training step",
             "nats",
-            (("chosen_log_ratio", "chosen responses"), ("rejected_log_ratio", "rejected responses")),
+            (
+                ("chosen_log_ratio", "chosen responses"),
+                ("rejected_log_ratio", "rejected responses"),
+                ("mean_abs_log_ratio", "|log-ratio|, mean"),
+            ),
         ),
     )
     for name, title, unit, series in curves:
@@ -351,8 +358,8 @@ def _finish(figure: Figure, axes: Axes, name: str, title: str, line: float | Non
     if line is not None:
         axes.axhline(line, color=_INK, alpha=0.5, linewidth=0.8)
     if len(axes.get_legend_handles_labels()[1]) > 1:
-        figure.legend(frameon=False, labelcolor=_INK, loc="outside upper center", ncols=3, fontsize=8)
-    return Drawing(title, _svg(figure, name, title))
+        figure.legend(frameon=False, labelcolor=_INK, loc="outside upper center", ncols=2, fontsize=9)
+    return Drawing(title, _svg(figure, name, title), name in _LEADING)
 
 
 def _svg(figure: Figure, name: str, title: str) -> Markup:

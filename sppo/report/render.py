@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import yaml
-from markupsafe import Markup
 
-from sppo import __version__
 from sppo.report.collect import RunReport
 from sppo.report.escape import html_environment, markdown_environment
-from sppo.report.figures import (
-    SUMMARY_COLUMNS,
-    figure_rows,
+from sppo.report.figures import SUMMARY_COLUMNS, curve_rows, figure_rows, prepare_rows, share, summary_rows
+from sppo.report.provenance import digest_rows, time_columns, time_rows, versions
+from sppo.report.verdict import (
+    certainty_sentence,
+    decision_sentence,
     gate_sentence,
     headline,
-    prepare_rows,
     second_judge_sentence,
-    share,
-    summary_rows,
 )
-
-MARKDOWN_SAMPLES = 8
-"""Prompts that the Markdown shows; the HTML shows the whole panel."""
 
 
 def render_html(report: RunReport) -> str:
@@ -35,10 +29,9 @@ def render_html(report: RunReport) -> str:
 
 
 def render_markdown(report: RunReport) -> str:
-    """The same without charts, for viewers of Markdown; answers are clipped."""
+    """The same for viewers of Markdown: curves in characters, and the answers of the best iteration only, clipped."""
     template = markdown_environment().get_template("report.md.j2")
-    content = _content(report)
-    return template.render({**content, "config": Markup(content["config"]), "samples_shown": MARKDOWN_SAMPLES})
+    return template.render(curve_rows=curve_rows(report), **_content(report))
 
 
 def _content(report: RunReport) -> dict[str, object]:
@@ -46,13 +39,18 @@ def _content(report: RunReport) -> dict[str, object]:
         "report": report,
         "latest": report.best or report.iterations[-1],
         "headline": headline(report),
+        "certainty_sentence": certainty_sentence(report),
         "gate_sentence": gate_sentence(report),
+        "decision_sentence": decision_sentence(report),
         "second_judge_sentence": second_judge_sentence(report),
         "summary_columns": SUMMARY_COLUMNS,
         "summary_rows": summary_rows(report),
         "figure_rows": figure_rows(report),
         "prepare_rows": prepare_rows(report),
+        "time_columns": time_columns(report),
+        "time_rows": time_rows(report),
+        "digest_rows": digest_rows(report),
         "share": share,
         "config": yaml.safe_dump(report.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-        "version": __version__,
+        "versions": versions(),
     }

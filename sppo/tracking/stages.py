@@ -20,7 +20,7 @@ from sppo.tracking.record import Dataset, Model, Publication, Record
 if TYPE_CHECKING:
     from sppo.evaluate import Evaluation
     from sppo.publish import Published
-    from sppo.report import IterationReport
+    from sppo.report import Sample
 
 SHOWN_PAIRS = 32
 """Pairs of an iteration that are shown in MLflow, the first by their prompts' ids."""
@@ -79,7 +79,8 @@ def trained(
 
 def evaluated(
     store: Store,
-    report: IterationReport,
+    iteration: int,
+    samples: Sequence[Sample],
     found: Evaluation,
     texts: Mapping[str, str],
     system: Sequence[Mapping[str, float]],
@@ -88,7 +89,8 @@ def evaluated(
 
     Args:
         store: where the evaluation is committed.
-        report: the iteration.
+        iteration: t, from 1.
+        samples: answers of three models to some held-out prompts.
         found: what the evaluation found.
         texts: the reports of the run so far, by file name.
         system: samples of the machine.
@@ -96,14 +98,14 @@ def evaluated(
     verdict = f"{found.decision}: {found.reason}"
     return Record(
         stage="evaluate",
-        iteration=report.iteration,
+        iteration=iteration,
         figures=found.figures,
         system=list(map(dict, system)),
         texts={**texts, "verdict.txt": f"{verdict}\n"},
-        tables={"samples.json": [asdict(sample) for sample in report.samples]},
+        tables={"samples.json": [asdict(sample) for sample in samples]},
         note=verdict,
         datasets=_held_out(store),
-        model=_model(store, report.iteration, found.decision),
+        model=_model(store, iteration, found.decision),
         finished=True,
     )
 

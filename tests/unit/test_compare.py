@@ -48,7 +48,9 @@ def side(name, rates, gaps=None, model="", inputs=(), figures=(), **overrides) -
             "new": model or name,
             **dict(inputs),
         },
+        pairs="",
         digest="",
+        seconds={},
         training_log=(),
         distribution=(),
         samples=(),
@@ -57,7 +59,9 @@ def side(name, rates, gaps=None, model="", inputs=(), figures=(), **overrides) -
         Answered(f"p{i}", f"prompt {i}", (f"{name} {i}",), rate, 0.5, gap)
         for i, (rate, gap) in enumerate(zip(rates, gaps or [0.0] * len(rates), strict=True))
     )
-    return Side(name, RunReport(config, {}, (iteration,), "m"), held_out, {1: rates}, {"iteration-1.parquet": "0" * 64})
+    return Side(
+        name, RunReport(config, {}, {}, (iteration,), "m"), held_out, {1: rates}, {"iteration-1.parquet": "0" * 64}
+    )
 
 
 def differences(comparison) -> dict[str, str]:

@@ -1,3 +1,4 @@
+import copy
 from functools import cache
 from itertools import pairwise
 
@@ -20,6 +21,7 @@ from transformers import (
 
 from sppo import attention, logprobs, short_attention
 from sppo.errors import ConfigError
+from sppo.lean import fuse
 from sppo.logprobs import ResponseLogprobs, check_model
 from sppo.packing import Group, within_budget
 
@@ -145,6 +147,26 @@ def test_the_mask_for_gpus_shows_what_the_responses_see(window):
     expected = (scores.softmax(-1) @ value).transpose(1, 2)
     found, _ = attention.packed_attention(torch.nn.Identity(), query, key, value, None, row=row, sliding_window=window)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "mistral with a short window", "gemma2 with soft caps and a window"])
+def test_layers_compiled_as_for_gpus_take_rows_of_all_lengths(name, monkeypatch):
+    """In one graph a kind of layer, by FlexAttention, with what the sequences give one at a time."""
+    model, counters = copy.deepcopy(build(name)), torch._dynamo.utils.counters
+    window = getattr(model.config, "sliding_window", None)
+    torch._dynamo.reset()
+    counters.clear()
+    fuse(model, backend="eager", fullgraph=True)
+
+    def told(row, _config):
+        return {"masks": {each: attention.block_mask(row.groups, each, row.ids.device) for each in {None, window}}}
+
+    monkeypatch.setattr(attention, "told", told)
+    for groups in ([*GROUPS, Group([3] * 140, [[4] * 90, [5]])], [Group([6], [[7] * 150]), Group([8, 9], [[9] * 170])]):
+        for prompt, response, values in together(model, groups):
+            torch.testing.assert_close(values, alone(build(name), prompt, response), rtol=1e-5, atol=1e-5)
+    assert counters["stats"]["unique_graphs"] == (2 if name.startswith("gemma2") else 1)
 
 
 def test_known_architectures_pass_the_check(model):

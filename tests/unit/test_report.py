@@ -23,7 +23,7 @@ from sppo.report import (
     summary_rows,
 )
 from sppo.report.card import overrides
-from sppo.report.escape import code, escape_markdown
+from sppo.report.escape import code, escape_markdown, fenced
 from sppo.report.figures import FIGURES
 from sppo.report.plots import CHARTS, drawings
 from sppo.store import MANIFEST, LocalStore, open_store
@@ -76,6 +76,7 @@ def test_collect_reads_every_iteration(play_run):
     assert sample.previous == "iteration-1 2.0: A plain answer."
     assert sample.new == "iteration-2 2.0: A plain answer."
     assert sample.win_rate_vs_base == 0.625 and sample.probability_vs_base == pytest.approx(0.625)
+    assert sample.probability_vs_previous == pytest.approx(0.5)
 
 
 def test_panel_limits_the_samples(play_run):
@@ -177,7 +178,7 @@ def test_a_second_judge_has_its_say(play_run):
     name = "eval/second_win_rate_vs_base"
     rate = {name: 0.4, f"{name}_low": 0.3, f"{name}_high": 0.5}
     report = replace(report, iterations=[replace(each, figures={**each.figures, **rate}) for each in report.iterations])
-    for text in (render_html(report), render_markdown(report), model_card(report, None)):
+    for text in (render_html(report), render_markdown(report), model_card(report)):
         shown = " ".join(text.replace("\\", "").split())
         assert "A second judge, hf://org/second, which ranked nothing for the training" in shown
         assert "gives iteration 2 a win rate over the base of 0.400 [0.300, 0.500]" in shown
@@ -190,7 +191,7 @@ def test_page_ids_are_unique(play_run):
 
 
 def test_markdown_shows_hostile_text_as_text(play_run):
-    run = play_run(text=HOSTILE)
+    run = play_run(text=HOSTILE, prompts=f"/data/{HOSTILE}.jsonl")
     tokens = (
         MarkdownIt("commonmark", {"html": True})
         .enable(["table", "strikethrough"])
@@ -203,7 +204,8 @@ def test_markdown_shows_hostile_text_as_text(play_run):
     flat = " ".join(HOSTILE.split())
     panel = [row for row in rows if row[0].startswith("Prompt ")]
     assert len(panel) == 3
-    assert [row[2] for row in panel] == [f"iteration-2 {i}.0: {flat}" for i in range(3)]
+    models = ("base", "iteration-1", "iteration-2")
+    assert [row[1:4] for row in panel] == [[f"{model} {i}.0: {flat}" for model in models] for i in range(3)]
 
 
 def _table_rows(tokens):
@@ -220,6 +222,14 @@ def _table_rows(tokens):
 def test_escape_markdown_keeps_the_words(text):
     inline = MarkdownIt("commonmark", {"html": True}).parse(f"| {escape_markdown(text)} |")[1]
     assert "".join(child.content for child in inline.children) == f"| {' '.join(text.split())} |"
+
+
+@pytest.mark.parametrize("text", ["a: 1\n", "~~~\n```\n````` <b>\n  ``` x\n", ""])
+def test_code_blocks_cannot_be_ended_early(text):
+    tokens = MarkdownIt("commonmark", {"html": True}).parse(f"before\n\n{fenced(text, 'yaml')}\n\nafter")
+    assert [token.type for token in tokens if token.type.startswith(("fence", "html"))] == ["fence"]
+    block = next(token for token in tokens if token.type == "fence")
+    assert (block.info, block.content.strip()) == ("yaml", text.strip())
 
 
 def test_code_spans_cannot_be_ended_early():
@@ -322,7 +332,7 @@ def test_card_tells_how_to_get_the_same_run(play_run):
         "train": {"eta": 500.0},
     }
     assert resolve(changed).digest() == run.config.digest()
-    assert "eta: 500.0" in model_card(collect(run.config, run.store), None)
+    assert "eta: 500.0" in model_card(collect(run.config, run.store))
 
 
 def test_a_run_in_s3_is_reported_without_fetching_its_weights(play_run, tmp_path, monkeypatch):
@@ -338,7 +348,7 @@ def test_a_run_in_s3_is_reported_without_fetching_its_weights(play_run, tmp_path
         for manifest in sorted(run.store.root.rglob(MANIFEST)):
             key = manifest.parent.relative_to(run.store.root).as_posix()
             committed = run.store.manifest(key)
-            store.commit(key, manifest.parent, committed.inputs, committed.figures)
+            store.commit(key, manifest.parent, committed.inputs, committed.figures, committed.seconds)
         assert collect(run.config, store) == collect(run.config, run.store)
     fetched = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
     assert fetched == {layout.ANSWERS_FILE, layout.COMPARISONS_FILE, layout.VERDICT_FILE}

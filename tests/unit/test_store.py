@@ -2,6 +2,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store import MANIFEST, LocalStore, describe, open_store, run_once
+from sppo.store import MANIFEST, LocalStore, Manifest, describe, open_store, run_once
 
 INPUTS = {"config": "c1", "model": "m1"}
 
@@ -129,6 +130,22 @@ def test_other_inputs_are_refused_by_name(store):
     ]:
         with pytest.raises(ConfigError, match=re.escape(f"{store.uri}/stage: already made from another {names};")):
             run_once(store, "stage", inputs, never)
+
+
+def test_the_time_of_the_work_is_kept_and_changes_no_digest(store):
+    def slow(output: Path) -> dict[str, float]:
+        time.sleep(0.2)
+        return fill(output)
+
+    kept = run_once(store, "slow", INPUTS, slow)
+    quick = run_once(store, "quick", INPUTS, fill)
+    assert 0.2 <= kept.seconds < 30 and quick.seconds < kept.seconds
+    assert run_once(store, "slow", INPUTS, never).seconds == store.manifest("slow").seconds == kept.seconds
+    assert kept.digest() == quick.digest()
+
+
+def test_a_manifest_without_a_time_is_read():
+    assert Manifest.model_validate_json('{"inputs": {}, "figures": {}, "files": []}').seconds is None
 
 
 def test_work_that_fails_commits_nothing(store):

@@ -11,7 +11,7 @@ from sppo.config import resolve
 from sppo.evaluate import Evaluation
 from sppo.prepare import prepare
 from sppo.publish import Published
-from sppo.report import IterationReport, Sample
+from sppo.report import Sample
 from sppo.store import file_sha256, open_store, run_once
 from sppo.tracking.origin import origin_tags
 from sppo.tracking.stages import SHOWN_PAIRS, evaluated, prepared, published, trained
@@ -84,9 +84,8 @@ def test_train_tells_its_pairs_its_curve_and_its_model(run):
 def test_evaluate_tells_its_verdict_and_shows_answers_side_by_side(run):
     _, store = run
     sample = Sample("p1", "Hi?", "Base.", "Previous.", "New.", 0.5, 0.625)
-    report = IterationReport(1, {}, "stop", "it was the last", "m", "m", {}, "d", [], [], [sample])
     found = Evaluation("stop", "it was the last", "m", {"gate/continue": 0.0}, store.root)
-    record = evaluated(store, report, found, {"report.md": "# Run"}, [])
+    record = evaluated(store, 1, [sample], found, {"report.md": "# Run"}, [])
     assert record.note == "stop: it was the last"
     assert record.texts == {"report.md": "# Run", "verdict.txt": "stop: it was the last\n"}
     assert record.tables["samples.json"][0]["new"] == "New." and record.model.decision == "stop"

@@ -1,0 +1,68 @@
+"""A report in a real browser: it stays on its page, shows on a phone, and takes nothing that it quotes for its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sppo import layout
+from sppo.report import collect, render_html
+from tests.integration.browser import Page, executable, open_page
+from tests.unit.conftest import play_run  # noqa: F401 - a fixture
+from tests.unit.test_report import HOSTILE, with_every_figure
+
+PHONE, DESKTOP = 390, 1280
+"""Widths in CSS pixels."""
+OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+OPEN_ALL = "for (const each of document.querySelectorAll('details')) each.open = true"
+GROUND = "getComputedStyle(document.body).backgroundColor"
+BREAKS_EVERY_RULE = """<!doctype html><meta name="viewport" content="width=device-width"><title>x</title>
+<img src="missing.png"><div style="width: 2000px">wide</div><script>console.error("told")</script>"""
+
+pytestmark = pytest.mark.skipif(executable() is None, reason="Chromium is not installed (Debian: apt install chromium)")
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with open_page() as opened:
+        yield opened
+
+
+def check(page: Page, report: Path) -> None:
+    """What must hold of every report, at both widths and in both colour schemes."""
+    grounds = set()
+    for width in (PHONE, DESKTOP):
+        for scheme in ("light", "dark"):
+            seen = page.show(report.as_uri(), width, scheme)
+            assert page.value("innerWidth") == width
+            page.value(OPEN_ALL)
+            assert page.value(OVERFLOW) == 0, (width, scheme)
+            assert seen.messages == [] and seen.requests == [report.as_uri()], (width, scheme)
+            grounds.add(page.value(GROUND))
+    assert len(grounds) == 2, "light and dark differ"
+
+
+def test_the_report_of_a_whole_run(page, whole_run):
+    report = whole_run / layout.PUBLISHED_REPORT / layout.REPORT_FILE
+    check(page, report)
+    assert page.value("document.querySelectorAll('figure svg').length") > 10
+    assert "of 2 iterations evaluated" in page.value("document.body.innerText")
+
+
+def test_a_report_full_of_hostile_text(page, play_run, tmp_path):  # noqa: F811
+    run = play_run(text=HOSTILE, prompts=f"/data/{HOSTILE}.jsonl")
+    report = tmp_path / "report.html"
+    report.write_text(render_html(with_every_figure(collect(run.config, run.store))), encoding="utf-8")
+    check(page, report)
+    assert page.value("document.querySelectorAll('script, img, iframe, link, form, a').length") == 0
+    answers = page.value("[...document.querySelectorAll('.answers .text')].map(each => each.textContent)")
+    assert len(answers) == 18 and all(answer.endswith(HOSTILE) for answer in answers)
+
+
+def test_the_browser_tells_what_a_page_does_wrong(page, tmp_path):
+    wrong = tmp_path / "wrong.html"
+    wrong.write_text(BREAKS_EVERY_RULE)
+    seen = page.show(wrong.as_uri(), PHONE, "light")
+    assert any("told" in message for message in seen.messages)
+    assert (tmp_path / "missing.png").as_uri() in seen.requests
+    assert page.value(OVERFLOW) > 0
