@@ -83,7 +83,7 @@ def test_train_tells_its_pairs_its_curve_and_its_model(run):
 
 def test_evaluate_tells_its_verdict_and_shows_answers_side_by_side(run):
     _, store = run
-    sample = Sample("p1", "Hi?", "Base.", "Previous.", "New.", 0.5, 0.625)
+    sample = Sample("p1", "Hi?", "Base.", "Previous.", "New.", 0.5, 0.625, 0.5)
     found = Evaluation("stop", "it was the last", "m", {"gate/continue": 0.0}, store.root)
     record = evaluated(store, 1, [sample], found, {"report.md": "# Run"}, [])
     assert record.note == "stop: it was the last"
