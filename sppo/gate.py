@@ -13,7 +13,7 @@ Decision = Literal["continue", "stop", "keep-previous"]
 
 WIN_RATE = "eval/win_rate_vs_previous"
 SECOND_WIN_RATE = "eval/second_win_rate_vs_previous"
-INSTRUCTIONS = "eval/instructions_instruction_strict"
+INSTRUCTION_DROP = "eval/instructions_drop"
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def _against(gate: GateConfig, figures: Mapping[str, float]) -> Iterator[str]:
     growth = figures["eval/mean_length"] / max(figures["eval/mean_length_base"], 1.0)
     if 0 < gate.max_length_growth < growth:
         yield f"the answers are {growth:.2f} times as long as the base model's, above {gate.max_length_growth}"
-    if INSTRUCTIONS in figures:
-        drop = figures[f"{INSTRUCTIONS}_base"] - figures[INSTRUCTIONS]
-        if drop > gate.max_instruction_drop:
-            yield f"the share of instructions followed fell by {drop:.3f}, more than {gate.max_instruction_drop}"
+    # A few dozen prompts fall by much for no reason: what counts must be more than chance too.
+    if figures.get(INSTRUCTION_DROP, 0.0) > gate.max_instruction_drop and figures[f"{INSTRUCTION_DROP}_low"] > 0:
+        drop = _interval(figures, INSTRUCTION_DROP)
+        yield f"the share of instructions followed fell by {drop}, more than {gate.max_instruction_drop}"
 
 
 def _ends(config: RunConfig, iteration: int, figures: Mapping[str, float]) -> Iterator[str]:

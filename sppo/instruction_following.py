@@ -146,7 +146,7 @@ def _answer(config: RunConfig, engine: LazyEngine, table: Path, output: Path) ->
 def instruction_figures(
     config: RunConfig, new: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Both strict accuracies of the new policy with intervals over prompts, and the base model's.
+    """Both strict accuracies of the new policy with intervals over prompts, the base model's, and the fall from those.
 
     Args:
         config: the run's resolved configuration.
@@ -159,17 +159,24 @@ def instruction_figures(
     by_instruction = bca_interval(
         lambda weights: (weights @ followed) / (weights @ asked), len(new), config.evaluate.bootstrap, seed
     )
-    base_followed, base_asked = _counts(base)
+    base_followed, _ = _counts(base)
+    drop = bca_interval(
+        lambda weights: (weights @ (base_followed - followed)) / (weights @ asked),
+        len(new),
+        config.evaluate.bootstrap,
+        seed,
+    )
     print(
         f"instructions followed: {by_instruction.value:.3f} [{by_instruction.low:.3f}, {by_instruction.high:.3f}] of "
-        f"{asked.sum():.0f}, by the base {base_followed.sum() / base_asked.sum():.3f}",
+        f"{asked.sum():.0f}, by the base {base_followed.sum() / asked.sum():.3f}",
         flush=True,
     )
     return {
         **by_prompt.figures("eval/instructions_prompt_strict"),
         **by_instruction.figures("eval/instructions_instruction_strict"),
-        "eval/instructions_prompt_strict_base": float((base_followed == base_asked).mean()),
-        "eval/instructions_instruction_strict_base": float(base_followed.sum() / base_asked.sum()),
+        **drop.figures("eval/instructions_drop"),
+        "eval/instructions_prompt_strict_base": float((base_followed == asked).mean()),
+        "eval/instructions_instruction_strict_base": float(base_followed.sum() / asked.sum()),
         "eval/instructions_prompts": float(len(new)),
     }
 

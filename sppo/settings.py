@@ -235,7 +235,8 @@ class GateConfig(Section):
         0.1,
         ge=0,
         le=1,
-        description="Keep the previous model when the share of instructions followed is this much below the base's.",
+        description="Keep the previous model when the share of instructions followed is more than this below the "
+        "base's, and the interval of that fall is above 0.",
     )
     required_vs_base: float = Field(
         0.5, ge=0, le=1, description="The run fails its gate unless the win rate's interval over the base starts above."

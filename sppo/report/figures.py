@@ -71,6 +71,9 @@ FIGURES: dict[str, Figure] = {
     "eval/instructions_instruction_strict_base": Figure(
         "instructions followed by the base", "The same of the base model."
     ),
+    "eval/instructions_drop": Figure(
+        "fall of instructions followed", "The base model's share less the new model's, on the same prompts."
+    ),
     "eval/instructions_prompts": Figure("prompts with instructions", "How many prompts the two shares come from."),
     "gate/continue": Figure("the gate says continue", "1 if the gate let the run go on."),
     "train/loss": Figure("training loss", "Mean SPPO square loss over the iteration's steps."),

@@ -7,7 +7,7 @@ from sppo.gate import decide
 
 NAME = "eval/win_rate_vs_previous"
 SECOND = "eval/second_win_rate_vs_previous"
-FOLLOWED = "eval/instructions_instruction_strict"
+FALLEN = "eval/instructions_drop"
 LENGTHS = {"eval/mean_length": 50.0, "eval/mean_length_base": 50.0}
 BOUNDS = st.floats(0, 1)
 
@@ -73,9 +73,12 @@ def test_a_second_judge_that_is_sure_of_the_contrary_keeps_the_previous_model(hi
     assert decided(figures, second_judge_below=0).decision == "continue"
 
 
-@pytest.mark.parametrize(("now", "decision"), [(0.39, "keep-previous"), (0.41, "continue"), (0.7, "continue")])
-def test_instructions_that_are_forgotten_keep_the_previous_model(now, decision):
-    figures = winning(**{FOLLOWED: now, f"{FOLLOWED}_base": 0.5})
+@pytest.mark.parametrize(
+    ("drop", "low", "decision"),
+    [(0.11, 0.01, "keep-previous"), (0.11, 0.0, "continue"), (0.09, 0.05, "continue"), (-0.2, -0.3, "continue")],
+)
+def test_instructions_that_are_forgotten_not_by_chance_keep_the_previous_model(drop, low, decision):
+    figures = winning(**interval(FALLEN, drop, low, 0.3))
     assert decided(figures).decision == decision
     assert decided(figures, max_instruction_drop=1).decision == "continue"
 
@@ -85,12 +88,12 @@ def test_the_reason_names_the_figures_and_every_rule_that_applied():
         "the win rate over the previous model is 0.400 [0.350, 0.450]; all of it is below 0.5"
     )
     figures = interval(NAME, 0.45, 0.4, 0.49) | interval(SECOND, 0.3, 0.2, 0.4)
-    figures |= {"eval/mean_length": 100.0, "eval/mean_length_base": 50.0, FOLLOWED: 0.25, f"{FOLLOWED}_base": 0.5}
+    figures |= {"eval/mean_length": 100.0, "eval/mean_length_base": 50.0} | interval(FALLEN, 0.25, 0.1, 0.4)
     assert decided(figures, iteration=3, stop_below=0.6).reason == (
         "the win rate over the previous model is 0.450 [0.400, 0.490]; all of it is below 0.5; "
         "by the second judge it is 0.300 [0.200, 0.400], all below 0.5; "
         "the answers are 2.00 times as long as the base model's, above 1.5; "
-        "the share of instructions followed fell by 0.250, more than 0.1; "
+        "the share of instructions followed fell by 0.250 [0.100, 0.400], more than 0.1; "
         "the win rate is below 0.6; all 3 iterations are played"
     )
     assert verdict(0.6, 0.5, 0.7).reason == "the win rate over the previous model is 0.600 [0.500, 0.700]"
@@ -104,7 +107,8 @@ def measured(draw):
     if draw(st.booleans()):
         figures |= interval(SECOND, *draw(st.permutations(sorted(draw(st.tuples(BOUNDS, BOUNDS, BOUNDS))))))
     if draw(st.booleans()):
-        figures |= {FOLLOWED: draw(BOUNDS), f"{FOLLOWED}_base": draw(BOUNDS)}
+        low, value, high = sorted(draw(st.tuples(*[st.floats(-1, 1)] * 3)))
+        figures |= interval(FALLEN, value, low, high)
     return figures | {name: draw(st.floats(0, 200)) for name in LENGTHS}
 
 

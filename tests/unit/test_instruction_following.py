@@ -101,6 +101,8 @@ def test_accuracies_over_prompts_and_over_instructions(configure):
     assert figures["eval/instructions_instruction_strict"] == pytest.approx(4 / 7)
     assert figures["eval/instructions_prompt_strict_base"] == pytest.approx(2 / 4)
     assert figures["eval/instructions_instruction_strict_base"] == pytest.approx(3 / 7)
+    assert figures["eval/instructions_drop"] == pytest.approx(-1 / 7)
+    assert figures["eval/instructions_drop_low"] < -1 / 7 < figures["eval/instructions_drop_high"]
     assert figures["eval/instructions_prompts"] == 4
 
 
