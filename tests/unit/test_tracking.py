@@ -311,12 +311,29 @@ def test_what_a_dead_server_missed_is_sent_later(run, monkeypatch, capsys):
     assert all(Record.model_validate_json(store.read(r.key())).sent for r in (PREPARED, TRAINED, EVALUATED))
 
 
-def test_passwords_in_the_address_are_not_printed(run, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+@pytest.mark.parametrize("scheme", ["http", "nonsense"])
+def test_passwords_in_the_address_are_not_printed(run, monkeypatch, capsys, caplog, scheme):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://user:se@cret@127.0.0.1:9")
     send(run, PREPARED)
     printed = capsys.readouterr()
-    assert "warning: MLflow at http://127.0.0.1:9 failed" in printed.out
-    assert "secret" not in printed.out + printed.err
+    assert f"warning: MLflow at {scheme}://127.0.0.1:9 failed" in printed.out
+    assert "cret" not in printed.out + printed.err + caplog.text
+
+
+def test_a_dead_store_of_artifacts_fails_no_stage(run, monkeypatch, capsys):
+    """Where no server stands between, the client itself writes them to S3."""
+    _, store, client = run
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "MLFLOW_S3_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    client.create_experiment("sppo", artifact_location="s3://nowhere/artifacts")
+    send(run, PREPARED)
+    assert "warning: MLflow at sqlite:" in capsys.readouterr().out
+    assert not Record.model_validate_json(store.read(PREPARED.key())).sent
 
 
 def test_a_record_that_changed_is_sent_again(run):
