@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple
 
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from components.images import image
-from pipelines.profile import Profile, Resources
+from pipelines.profile import STAGES, Profile, Resources
 from sppo.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
 
 CACHE = "/cache"
 """Where the images keep downloaded models; a volume is mounted there if the profile names one."""
-SETTINGS = ("MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE")
+SETTINGS = (
+    "MLFLOW_TRACKING_URI",
+    "SPPO_KFP_URL",
+    "AWS_ENDPOINT_URL",
+    "AWS_DEFAULT_REGION",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+)
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -48,6 +56,14 @@ def enqueue(task: PipelineTask, profile: Profile) -> None:
 def image_of(stage: str, profile: Profile) -> str:
     """The image of a stage: the profile's, or else the released one."""
     return profile.images.get(stage, image(stage))
+
+
+def tell_origin(task: PipelineTask, profile: Profile) -> None:
+    """Let a task know what MLflow is to be told of the run: its id in Kubeflow Pipelines, and every stage's image."""
+    kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
+    # Keep and bench have no image of their own.
+    images = {stage: image_of(stage, profile) for stage in STAGES if stage not in {"keep", "bench"}}
+    task.set_env_variable("SPPO_IMAGES", json.dumps(images))
 
 
 def harden(task: PipelineTask, stage: str, profile: Profile) -> None:

@@ -20,7 +20,7 @@ from components.prepare import prepare
 from components.publish import publish
 from components.rank import rank
 from components.train import train
-from pipelines.placement import Placement, enqueue, harden, image_of, place
+from pipelines.placement import Placement, enqueue, harden, image_of, place, tell_origin
 from pipelines.profile import Profile
 
 
@@ -173,6 +173,7 @@ def make_start(max_iterations: int, profile: Profile) -> Callable[..., Any]:
     def start(**inputs: Any) -> Any:
         prepared = prepare(**inputs, max_iterations=max_iterations, several_nodes=profile.training.nodes > 1)
         harden(prepared, "prepare", profile)
+        tell_origin(prepared, profile)
         return prepared
 
     return start

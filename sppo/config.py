@@ -38,6 +38,7 @@ FREE: dict[str, Any] = {
     "judge": JudgeConfig.FREE,
     "bench": True,
     "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
+    "publish": {"registered_model"},
     "prices": True,
 }
 """Values of a run that do not change its results: another one resumes the same run."""

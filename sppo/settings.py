@@ -285,8 +285,11 @@ class EvaluateConfig(Section):
 class PublishConfig(Section):
     """What is handed out at the end."""
 
-    registered_model: str = Field("sppo", description="Name in the MLflow model registry.")
-    alias: str = Field("candidate", description="Alias that the registered version gets.")
+    registered_model: str = Field(
+        "sppo",
+        pattern=r"^[^/:.%\"']+$",
+        description="Name in the MLflow model registry, of which every iteration's model is a version.",
+    )
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Type of the published weights.")
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 from sppo import layout, tables
 from sppo.config import RunConfig, read_config, resolve
 from sppo.errors import ConfigError, SppoError, storage_errors
-from sppo.store import Store, open_store, read_committed
+from sppo.store import Store, open_store
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,7 +95,8 @@ def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, pr
     """
     from sppo import prepare as work
     from sppo.bench.base import check as check_bench
-    from sppo.tracking import Record, track
+    from sppo.tracking import stages as said
+    from sppo.tracking import track
 
     config = resolve(dict(values))
     check_iterations(config, max_iterations)
@@ -106,10 +107,7 @@ def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, pr
     config = config.model_copy(update={"output_uri": store.uri})
     _write(config_path, config.model_dump_json(indent=1))
     _leave(folder, prompts_path)
-    manifest = store.manifest(layout.PREPARED)
-    assert manifest is not None
-    resolved = {"config.json": config.model_dump_json(indent=1)}
-    track(config, store, Record(stage="prepare", iteration=0, figures=manifest.figures, texts=resolved))
+    track(config, store, said.prepared(config, store))
     return Prepared(work.shard_list(config, folder), config.base_model, bool(config.bench.benchmarks))
 
 
@@ -154,22 +152,22 @@ def rank(
 @stage
 def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, pairs_paths: Sequence[str]) -> Trained:
     """Train pi_{t+1} on the pairs of all shards, and track the iteration so far."""
-    import json
-
     from sppo import train as work
     from sppo.parallel import first_of_all
-    from sppo.tracking import Record, track
+    from sppo.tracking import stages as said
+    from sppo.tracking import track
+    from sppo.tracking.system import sampled
 
     config = read_config(Path(config_path))
     store = open_store(config.output_uri)
     prompts = tables.read(Path(prompts_path) / layout.prompts_file(iteration), tables.PROMPTS)
     upstream = _upstream(config, iteration, len(prompts), len(pairs_paths))
-    _train_with_workers(store, iteration, len(pairs_paths))
-    uri, manifest = work.train(config, iteration, model_uri, [Path(path) for path in pairs_paths], *upstream)
-    log = read_committed(store, layout.model(iteration), layout.TRAINING_LOG_FILE)
-    steps = [json.loads(line) for line in log.splitlines()]
+    pairs = [Path(path) for path in pairs_paths]
+    with sampled() as system:
+        _train_with_workers(store, iteration, len(pairs))
+        uri, manifest = work.train(config, iteration, model_uri, pairs, *upstream)
     if first_of_all():
-        track(config, store, Record(stage="train", iteration=iteration, figures=manifest.figures, steps=steps))
+        track(config, store, said.trained(store, iteration, work.read_pairs(pairs), system))
     return Trained(uri, dict(manifest.figures))
 
 
@@ -186,27 +184,21 @@ def evaluate(
     """Measure pi_{t+1}, decide whether to go on, track the figures, and leave the report of the run so far."""
     from sppo import evaluate as work
     from sppo.report import collect, distribution_svg, render_html, render_markdown
-    from sppo.tracking import Record, track
+    from sppo.tracking import stages as said
+    from sppo.tracking import track
+    from sppo.tracking.system import sampled
 
     config = read_config(Path(config_path))
     store = open_store(config.output_uri)
-    found = work.evaluate(config, iteration, model_uri, previous_uri, Path(prompts_path) / layout.HELD_OUT_FILE)
+    with sampled() as system:
+        found = work.evaluate(config, iteration, model_uri, previous_uri, Path(prompts_path) / layout.HELD_OUT_FILE)
     report = collect(config, store, last=iteration)
-    markdown = render_markdown(report)
-    _write(html_path, render_html(report))
+    page, markdown = render_html(report), render_markdown(report)
+    _write(html_path, page)
     _write(markdown_path, markdown)
-    record = Record(
-        stage="evaluate",
-        iteration=iteration,
-        figures=found.figures,
-        texts={
-            "report.md": markdown,
-            "verdict.txt": f"{found.decision}: {found.reason}\n",
-            "probabilities.svg": distribution_svg(report.iterations[-1]),
-        },
-        finished=True,
-    )
-    track(config, store, record)
+    latest = report.iterations[-1]
+    texts = {"report.html": page, "report.md": markdown, "probabilities.svg": distribution_svg(latest)}
+    track(config, store, said.evaluated(store, iteration, latest.samples, found, texts, system))
     return Evaluated(found.decision, found.best_uri, found.figures)
 
 
@@ -214,26 +206,15 @@ def evaluate(
 def publish(config_path: str, best_uri: str, html_path: str, markdown_path: str) -> Published:
     """Export the best model, write the report, and register the model in MLflow."""
     from sppo import publish as work
-    from sppo.tracking import Record, track
+    from sppo.tracking import stages as said
+    from sppo.tracking import track
 
     config = read_config(Path(config_path))
     store = open_store(config.output_uri)
     result = work.publish(config, best_uri)
     _leave(result.report_path, html_path)
     _leave(result.summary_path, markdown_path)
-    record = Record(
-        stage="publish",
-        iteration=0,
-        figures=result.figures,
-        texts={
-            name: path.read_text()
-            for name, path in (("report.html", result.report_path), ("report.md", result.summary_path))
-        },
-        model_uri=result.model_uri,
-        passed=result.passed,
-        finished=True,
-    )
-    track(config, store, record)
+    track(config, store, said.published(result))
     print(f"published {result.model_uri}; the gate is {'passed' if result.passed else 'NOT passed'}", flush=True)
     return Published(result.model_uri, result.passed, result.figures)
 

@@ -106,7 +106,14 @@ def test_mlflow_has_the_run_and_its_iterations(whole_run: Path) -> None:
     committed = manifest(whole_run, layout.evaluation(2)).figures["eval/win_rate_vs_base"]
     assert next(metric.value for metric in history if metric.step == 2) == committed
     assert parent.data.params["train.eta"] == "1000.0"
-    assert client.get_model_version_by_alias("sppo", "candidate").run_id == parent.info.run_id
+    last = next(run for run in nested if run.data.tags["sppo.iteration"] == "2")
+    assert client.get_model_version_by_alias("sppo", "candidate").run_id == last.info.run_id
+    artifacts = {file.path for file in client.list_artifacts(last.info.run_id)}
+    assert {"report.html", "report.md", "samples.json", "pairs.json", "verdict.txt"} <= artifacts
+    assert {found.dataset.name for found in last.inputs.dataset_inputs} == {
+        *("prompts-2", "pairs-2", "held-out", "instructions")
+    }
+    assert "system/train/cpu_utilization_percentage" in last.data.metrics
 
 
 def test_running_again_redoes_nothing(whole_run: Path) -> None:

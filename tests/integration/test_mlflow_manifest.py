@@ -16,7 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,10 @@ import pytest
 import requests
 import yaml
 from mlflow import MlflowClient
+
+from sppo.config import resolve
+from sppo.store import open_store
+from sppo.tracking import Dataset, Model, Publication, Record, track
 
 OVERLAY = Path(__file__).parents[2] / "manifests" / "overlays" / "local"
 README = OVERLAY.parents[1] / "README.md"
@@ -84,7 +89,7 @@ def container(objects: list[dict[str, Any]], kind: str, name: str) -> Container:
 @contextmanager
 def running(command: list[str], log: Path, ready: Callable[[], bool], end: int, **options: Any) -> Iterator[None]:
     """A process that is ready, and with its children gone afterwards, by a signal."""
-    with log.open("w") as out:
+    with log.open("a") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options)
         try:
             until = time.monotonic() + PATIENCE
@@ -177,6 +182,19 @@ class Server(NamedTuple):
     uri: str
     s3: str
     log: Path
+    serve: Callable[[], AbstractContextManager[None]]
+    up: ExitStack
+
+    def objects(self) -> dict[str, bytes]:
+        """What the bucket holds, by key."""
+        import boto3
+
+        keys = {
+            f"aws_{name}": SECRETS[f"s3-{name.replace('_', '-')}"] for name in ("access_key_id", "secret_access_key")
+        }
+        s3 = boto3.client("s3", endpoint_url=self.s3, region_name="us-east-1", **keys)
+        found = s3.list_objects_v2(Bucket="mlflow").get("Contents", [])
+        return {each["Key"]: s3.get_object(Bucket="mlflow", Key=each["Key"])["Body"].read() for each in found}
 
 
 @pytest.fixture(scope="module")
@@ -207,8 +225,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         environment |= {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [tool(wanted.command[0]), *map(here, wanted.command[1:])]
         log = folder / "mlflow.log"
-        with running(command, log, answers(port, "/health"), signal.SIGKILL, env=environment, cwd=scratch):
-            yield Server(f"http://localhost:{port}", f"http://127.0.0.1:{s3}", log)
+        options = {"env": environment, "cwd": scratch}
+        serve = partial(running, command, log, answers(port, "/health"), signal.SIGKILL, **options)
+        up = stack.enter_context(ExitStack())
+        up.enter_context(serve())
+        yield Server(f"http://localhost:{port}", f"http://127.0.0.1:{s3}", log, serve, up)
 
 
 def search(server: Server, **options: Any) -> int:
@@ -224,36 +245,115 @@ def test_nobody_gets_in_without_a_password_or_under_another_name(server):
     assert requests.get(f"{server.uri}/health", headers={"Host": "10.0.0.7:5000"}, timeout=30).text == "OK"
 
 
-def test_a_run_is_kept_through_the_server(server, monkeypatch, tmp_path):
+@pytest.fixture
+def user(server, monkeypatch):
+    """The environment of a run's pod: a user of the server's, and no key of the object store."""
     (path,) = re.findall(r"http://localhost:5000(/\S+/users/create)", README.read_text())
     created = requests.post(
         f"{server.uri}{path}", json={"username": "sppo", "password": PASSWORD}, auth=ADMIN, timeout=30
     )
     assert created.json()["user"]["is_admin"] is False
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "sppo")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
 
+
+def iteration(t: int) -> tuple[Record, Record]:
+    """What train and evaluate have to say of an iteration."""
+    model = Model(uri=f"s3://runs/one/iteration-{t}/model", sha256=f"{t:064}")
+    trained = Record(
+        stage="train",
+        iteration=t,
+        figures={"train/loss": 10.0 / t},
+        steps=[{"step": step, "loss": 10.0 - step / 200} for step in range(1200)],
+        tables={"pairs.json": [{"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."}]},
+        datasets=[Dataset(name=f"pairs-{t}", sha256=f"{t:064}", source="s3://runs/one", rows=1, context="training")],
+        model=model,
+    )
+    held_out = Dataset(
+        name="held-out", sha256="ab" * 32, source="s3://runs/one", rows=8, context="evaluation", measures="eval/"
+    )
+    evaluated = Record(
+        stage="evaluate",
+        iteration=t,
+        figures={"eval/win_rate_vs_base": 0.5 + t / 10},
+        texts={"report.md": f"# Iteration {t}"},
+        datasets=[held_out],
+        model=model.model_copy(update={"decision": "continue"}),
+        finished=True,
+    )
+    return trained, evaluated
+
+
+def everything(client: MlflowClient) -> dict[str, Any]:
+    """The runs, the models with their figures, and the registered model's versions."""
+    (experiment,) = client.search_experiments(filter_string="name = 'alignment'")
+    models = client.search_logged_models([experiment.experiment_id])
+    found: dict[str, Any] = {
+        model.name: sorted((m.key, m.value, m.step, m.dataset_name) for m in model.metrics or []) for model in models
+    }
+    for run in client.search_runs([experiment.experiment_id]):
+        datasets = sorted(each.dataset.name for each in run.inputs.dataset_inputs)
+        outputs = [each.model_id for each in client.get_run(run.info.run_id).outputs.model_outputs]
+        found[run.info.run_name] = (run.info.status, run.data.params, run.data.tags, datasets, outputs)
+        found[run.info.run_name, "id"] = run.info.run_id
+    versions = client.search_model_versions("name = 'aligned'")
+    found["versions"] = sorted((v.version, v.run_id, v.source, v.tags) for v in versions)
+    return found | {"aliases": client.get_registered_model("aligned").aliases}
+
+
+def curve(client: MlflowClient, run: str, name: str) -> list[tuple[int, float, int]]:
+    return sorted((m.step, m.value, m.timestamp) for m in client.get_metric_history(run, name))
+
+
+def test_a_run_is_tracked_whole_though_the_server_was_down_in_it(server, user, tmp_path, capfd):
+    place = tmp_path / "run"
+    config = resolve({"output_uri": str(place), "experiment": "alignment", "publish.registered_model": "aligned"})
+    store = open_store(config.output_uri)
+    prepared = Record(stage="prepare", iteration=0, texts={"config.json": config.model_dump_json()})
+    published = Record(
+        stage="publish",
+        iteration=0,
+        figures={"publish/passed": 1.0},
+        publication=Publication(uri="s3://runs/one/published/model", best_iteration=1, passed=True),
+        finished=True,
+    )
+    trained, evaluated = iteration(1)
+    track(config, store, prepared)
+    track(config, store, trained)
+    server.up.close()
+    track(config, store, evaluated)
+    assert f"warning: MLflow at {server.uri} failed" in capfd.readouterr().out
+    server.up.enter_context(server.serve())
+    track(config, store, published)
+    printed = capfd.readouterr()
+    assert "warning: MLflow" not in printed.out and PASSWORD not in printed.out + printed.err
+
     client = MlflowClient(server.uri)
-    run = client.create_run(client.create_experiment("helpful")).info.run_id
-    client.log_param(run, "eta", 1000)
-    client.log_metric(run, "eval/win_rate_vs_base", 0.6, step=2)
-    client.log_text(run, "a report", "report/report.md")
-    client.create_registered_model("aligned")
+    kept = everything(client)
+    status, params, tags, _, _ = kept["run"]
+    assert (status, params["train.eta"], tags["sppo.output_uri"]) == ("FINISHED", "1000.0", str(place))
+    win_rates = curve(client, kept["run", "id"], "eval/win_rate_vs_base")
+    assert [point[:2] for point in win_rates] == [(1, 0.6)]
+    losses = curve(client, kept["iteration-1", "id"], "train/step_loss")
+    assert [point[0] for point in losses] == list(range(1200))
+    status, _, _, datasets, outputs = kept["iteration-1"]
+    assert (status, datasets, len(outputs)) == ("FINISHED", ["held-out", "pairs-1"], 1)
+    assert kept["run-iteration-1"] == [("eval/win_rate_vs_base", 0.6, 1, "held-out")]
+    assert kept["aliases"] == {"candidate": "1", "champion": "1"}
+    (report,) = [body for key, body in server.objects().items() if key.endswith("/report.md")]
+    assert report == b"# Iteration 1"
 
-    kept = client.get_run(run)
-    assert (kept.data.params, kept.data.metrics) == ({"eta": "1000"}, {"eval/win_rate_vs_base": 0.6})
-    assert kept.info.artifact_uri.startswith("mlflow-artifacts:/")
-    assert Path(client.download_artifacts(run, "report/report.md", str(tmp_path))).read_text() == "a report"
-
-    import boto3
-
-    keys = {"aws_access_key_id": SECRETS["s3-access-key-id"], "aws_secret_access_key": SECRETS["s3-secret-access-key"]}
-    bucket = boto3.client("s3", endpoint_url=server.s3, region_name="us-east-1", **keys)
-    (stored,) = bucket.list_objects_v2(Bucket="mlflow")["Contents"]
-    assert stored["Key"].endswith(f"{run}/artifacts/report/report.md")
-    assert bucket.get_object(Bucket="mlflow", Key=stored["Key"])["Body"].read() == b"a report"
+    for record in (trained, evaluated):  # as if it was not noted that they were sent
+        data = Record.model_validate_json(store.read(record.key()) or b"").model_copy(update={"sent": False})
+        store.write(record.key(), data.model_dump_json().encode())
+    track(config, store, published)
+    assert everything(client) == kept
+    assert curve(client, kept["run", "id"], "eval/win_rate_vs_base") == win_rates
+    assert curve(client, kept["iteration-1", "id"], "train/step_loss") == losses
 
 
 def test_the_log_shows_no_secret(server):

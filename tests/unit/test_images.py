@@ -123,6 +123,7 @@ def test_labels_tell_what_it_is_and_what_it_was_built_from(name):
     declared = order.index("ARG REVISION=unknown")
     assert declared > max(i for i, line in enumerate(order) if line.startswith("RUN")), "else no layer is ever reused"
     assert any(after.startswith("LABEL") for after in order[declared:])
+    assert order[declared + 1] == "ENV SPPO_REVISION=$REVISION", "which MLflow is told"
 
 
 @pytest.mark.parametrize("name", NAMES)

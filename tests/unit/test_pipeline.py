@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -211,9 +212,23 @@ def test_no_task_runs_as_root_or_holds_a_secret(package):
         assert executor["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
         assert [source["secretName"] for source in executor["secretAsEnv"]] == ["sppo-credentials"]
         assert [source["configMapName"] for source in executor["configMapAsEnv"]] == ["sppo-settings"]
-    assert all("env" not in executor["container"] for executor in package.executors.values())
+    given = {label: executor["container"].get("env", []) for label, executor in package.executors.items()}
+    assert {label: [each["name"] for each in env] for label, env in given.items() if env} == {
+        "exec-prepare": ["SPPO_IMAGES"]
+    }
     parameters = package.ir["root"]["inputDefinitions"]["parameters"]
     assert not re.search("secret|token|password|key", " ".join(parameters))
+
+
+def test_prepare_knows_what_mlflow_is_told_of_the_run(package, profile):
+    (given,) = package.executors["exec-prepare"]["container"]["env"]
+    named = load_profile(profile).images
+    assert json.loads(given["value"]) == {
+        stage: named.get(stage, image(stage))
+        for stage in ("prepare", "generate", "rank", "train", "evaluate", "publish")
+    }
+    run = {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
+    assert package.on_kubernetes["exec-prepare"]["fieldPathAsEnv"] == [run]
 
 
 def test_queue_and_model_cache_are_those_of_the_profile(package, profile):

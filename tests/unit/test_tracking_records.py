@@ -1,0 +1,149 @@
+"""What the stages' records say: from what is committed, from the environment, and of the machine."""
+
+import json
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from sppo import layout
+from sppo.config import resolve
+from sppo.evaluate import Evaluation
+from sppo.prepare import prepare
+from sppo.publish import Published
+from sppo.report import Sample
+from sppo.store import file_sha256, open_store, run_once
+from sppo.tracking.origin import origin_tags
+from sppo.tracking.stages import SHOWN_PAIRS, evaluated, prepared, published, trained
+from sppo.tracking.system import sampled
+
+ORIGIN = ("SPPO_REVISION", "KFP_RUN_ID", "SPPO_IMAGES", "SPPO_KFP_URL")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name in ORIGIN:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(tiny_llama, write_prompts, tmp_path):
+    """A prepared run's configuration and store, with a model of iteration 1 that is only a training log."""
+    config = resolve(
+        {
+            "base_model": str(tiny_llama),
+            "prompts": str(write_prompts([f"What is {i} + {i}?" for i in range(30)])),
+            "output_uri": str(tmp_path / "run"),
+            "iterations": 2,
+            "prepare.held_out": 6,
+            "prepare.prompts_per_iteration": 0,
+            "prepare.max_prompt_tokens": 100,
+            "generate.max_tokens": 20,
+            "evaluate.max_tokens": 20,
+            "evaluate.instructions.count": 0,
+        }
+    )
+    prepare(config)
+    store = open_store(config.output_uri)
+
+    def work(output):
+        (output / layout.TRAINING_LOG_FILE).write_text('{"step": 0, "loss": 9.0}\n{"step": 1, "loss": 8.0}\n')
+        return {"train/loss": 8.5}
+
+    run_once(store, layout.model(1), {"pairs": "ab" * 32}, work)
+    return config, store
+
+
+def test_prepare_tells_every_prompt_table_by_its_content(run):
+    config, store = run
+    record = prepared(config, store)
+    files = {"prompts-1": "iteration-1.parquet", "prompts-2": "iteration-2.parquet", "held-out": "held-out.parquet"}
+    assert [dataset.name for dataset in record.datasets] == list(files)
+    for dataset in record.datasets:
+        path = store.root / layout.PREPARED / files[dataset.name]
+        assert (dataset.sha256, dataset.source) == (file_sha256(path), str(path))
+        assert dataset.rows == pq.read_metadata(path).num_rows
+    assert [dataset.context for dataset in record.datasets] == ["training", "training", "evaluation"]
+    assert record.figures["prepare/kept"] == 30
+    assert json.loads(record.texts["config.json"])["iterations"] == 2
+
+
+def test_train_tells_its_pairs_its_curve_and_its_model(run):
+    _, store = run
+    row = {"prompt": "Hi?", "chosen": "Yes.", "rejected": "No.", "p_chosen": 0.75, "p_rejected": 0.25}
+    pairs = [{**row, "chosen_ids": [1, 2]}] * (SHOWN_PAIRS + 1)
+    record = trained(store, 1, pairs, [{"time": 1.0, "cpu_utilization_percentage": 99.0}])
+    assert record.steps == [{"step": 0, "loss": 9.0}, {"step": 1, "loss": 8.0}]
+    assert record.tables == {"pairs.json": [row] * SHOWN_PAIRS}
+    assert [(d.name, d.sha256, d.rows) for d in record.datasets][1:] == [("pairs-1", "ab" * 32, SHOWN_PAIRS + 1)]
+    assert record.model.uri == f"{store.uri}/{layout.model(1)}"
+    assert record.model.sha256 == store.manifest(layout.model(1)).digest()
+    assert record.model.decision == "" and not record.finished
+
+
+def test_evaluate_tells_its_verdict_and_shows_answers_side_by_side(run):
+    _, store = run
+    sample = Sample("p1", "Hi?", "Base.", "Previous.", "New.", 0.5, 0.625, 0.5)
+    found = Evaluation("stop", "it was the last", "m", {"gate/continue": 0.0}, store.root)
+    record = evaluated(store, 1, [sample], found, {"report.md": "# Run"}, [])
+    assert record.note == "stop: it was the last"
+    assert record.texts == {"report.md": "# Run", "verdict.txt": "stop: it was the last\n"}
+    assert record.tables["samples.json"][0]["new"] == "New." and record.model.decision == "stop"
+    assert [(d.name, d.measures) for d in record.datasets] == [("held-out", "eval/")]
+    assert record.finished
+
+
+@pytest.mark.parametrize(
+    ("best", "passed", "note"),
+    [
+        (2, True, "published the model of iteration 2; the gate is passed"),
+        (0, False, "published the base model; the gate is not passed"),
+    ],
+)
+def test_publish_tells_which_model_won(tmp_path, best, passed, note):
+    page = tmp_path / "report"
+    page.write_text("größer")
+    record = published(Published("/m", page, page, passed, {"publish/best_iteration": float(best)}))
+    assert (record.publication.best_iteration, record.publication.passed, record.note) == (best, passed, note)
+    assert record.texts == {"report.html": "größer", "report.md": "größer"}
+
+
+def test_a_pod_tells_the_run_of_kubeflow_and_the_images(monkeypatch):
+    images = {"train": "registry.example/train@sha256:abc"}
+    given = ("c0ffee", "1234-5678", json.dumps(images), "https://user:secret@kubeflow.example/pipeline/")
+    for name, value in zip(ORIGIN, given, strict=True):
+        monkeypatch.setenv(name, value)
+    page = "https://kubeflow.example/pipeline/#/runs/details/1234-5678"
+    assert origin_tags() == {
+        "mlflow.source.git.commit": "c0ffee",
+        "mlflow.source.name": page,
+        "mlflow.source.type": "JOB",
+        "sppo.kfp_run_id": "1234-5678",
+        "sppo.kfp_run_url": page,
+        "sppo.image.train": "registry.example/train@sha256:abc",
+    }
+
+
+def test_outside_a_pod_no_image_runs(monkeypatch):
+    monkeypatch.setenv("SPPO_IMAGES", '{"train": "registry.example/train"}')
+    assert set(origin_tags()) == {"mlflow.source.git.commit"}
+
+
+def test_the_machine_is_sampled_with_a_bounded_number_of_samples():
+    with sampled(interval=0.01, most=8) as samples:
+        time.sleep(0.6)
+    assert 1 < len(samples) < 8
+    for sample in samples:
+        assert 0 <= sample["cpu_utilization_percentage"] <= 100
+        assert 0 < sample["system_memory_usage_percentage"] < 100 and sample["system_memory_usage_megabytes"] > 0
+    times = [sample["time"] for sample in samples]
+    assert times == sorted(times) and times[-1] - times[0] > 300, "thinned, not cut off"
+
+
+def test_a_stage_that_fails_is_not_sampled_on():
+    with pytest.raises(ValueError, match="wrong"), sampled(interval=0.01) as samples:
+        time.sleep(0.05)
+        raise ValueError("wrong")
+    seen = len(samples)
+    time.sleep(0.05)
+    assert len(samples) == seen
