@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 NOT_CHARTED = {
     "prepare/": "is known before the first iteration",
     "publish/": "is one value of the whole run",
+    "eval/instructions_drop": "is the distance of two charted curves",
     "eval/instructions_prompts": "is the same in every iteration",
     "train/steps": "is the width of an iteration in the charts over training steps",
 }
