@@ -40,9 +40,10 @@ venv: $(VENV)/.project ## Build the environment in .venv
 
 .PHONY: test
 test: lint ## Check the code, then run every test
-	@# Two workers of one thread each: most unit tests keep one core busy. Integration tests want the machine for themselves.
+	@# Two workers of one thread each: most unit tests keep one core busy.
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal tests/unit
-	$(BIN)/pytest tests/integration
+	@# Two workers here too, since these tests wait for processes and servers half of their time.
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup tests/integration
 
 .PHONY: lint
 lint: venv ## Check style, formatting, types and the direction of imports

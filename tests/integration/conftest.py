@@ -37,6 +37,14 @@ SETTINGS = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker of pytest-xdist play the whole run and test what looks at it, and each module be one worker's."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            group = "whole_run" if "whole_run" in item.fixturenames else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 class Command:
     """The command line, started in a session of its own, offline."""
 
