@@ -42,8 +42,8 @@ venv: $(VENV)/.project ## Build the environment in .venv
 test: lint ## Check the code, then run every test
 	@# Two workers of one thread each: most unit tests keep one core busy.
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal tests/unit
-	@# Two workers here too, since these tests wait for processes and servers half of their time.
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup tests/integration
+	@# Two workers here too, each of one half of the cores: much of a stage is work that one core does.
+	$(BIN)/pytest --numprocesses 2 --dist worksteal tests/integration
 
 .PHONY: lint
 lint: venv ## Check style, formatting, types and the direction of imports

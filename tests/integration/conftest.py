@@ -1,6 +1,7 @@
 """The real loop, small: the real chat model, vLLM, the embedded judge, kfp.local and MLflow."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from types import MappingProxyType
 import psutil
 import pytest
 
+from sppo import layout
+
 PATIENCE = 400
 """Seconds within which every stage must have begun, on a busy machine."""
 
@@ -23,7 +26,7 @@ SETTINGS = [
     "generate.max_tokens=32",
     "generate.chunk_size=8",
     "train.global_batch=4",
-    "train.checkpoint_every=1",
+    "train.checkpoint_every=2",
     "train.audit_fraction=1.0",
     "evaluate.max_tokens=32",
     "evaluate.samples=2",
@@ -37,12 +40,26 @@ SETTINGS = [
 ]
 
 
+LONGEST_FIRST = ("test_loop", "test_s3", "test_report_page", "test_interruption", "test_package")
+"""What looks at the whole run; by far the longest tests are among it, and a short one follows that in S3.
+
+A worker of pytest-xdist lets another steal all that it has yet to do except the next one.
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker of pytest-xdist cores of its own: OpenMP's threads wait busily, and starve those of others."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number % len(cores) :: count])
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker of pytest-xdist play the whole run and test what looks at it, and each module be one worker's."""
-    for item in items:
-        if isinstance(item, pytest.Function):
-            group = "whole_run" if "whole_run" in item.fixturenames else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+    """Begin with the longest."""
+    place = {module: number for number, module in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 class Command:
@@ -94,8 +111,12 @@ class Command:
 
 
 @pytest.fixture(scope="session")
-def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an uninterrupted run of two iterations."""
-    folder = tmp_path_factory.mktemp("loop") / "run"
-    Command("run", f"output_uri={folder}", "iterations=2", *SETTINGS).succeed()
+def whole_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of an uninterrupted run of two iterations, played once for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "whole-run"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / layout.PUBLISHED_REPORT).exists():
+            Command("run", f"output_uri={folder}", "iterations=2", *SETTINGS).succeed()
     return folder

@@ -100,7 +100,7 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
         command.kill()
 
     resume = ("resume", store.uri)
-    settings = ("iterations=1", *SETTINGS, "train.checkpoint_every=2")
+    settings = ("iterations=1", *SETTINGS)
     kill_when_there(layout.response_chunk(1, 0), "run", f"output_uri={store.uri}", *settings)
     kill_when_there(layout.checkpoints(1), *resume)
     kill_when_there(layout.model(1), *resume)
