@@ -35,6 +35,7 @@ queue: gpus
 model_cache: models
 images: {rank: registry.example/rank@sha256:abc}
 """
+OWN = {"custom": CUSTOM, "not-retried": "retries: 0"}
 
 
 class Package:
@@ -72,12 +73,12 @@ def stage(label: str) -> str:
     return "train" if component == "launch" else component
 
 
-@pytest.fixture(scope="module", params=[*PROFILES, "custom"])
+@pytest.fixture(scope="module", params=[*PROFILES, *OWN])
 def profile(request, tmp_path_factory) -> str:
-    if request.param != "custom":
+    if request.param not in OWN:
         return request.param
-    path = tmp_path_factory.mktemp("profiles") / "custom.yaml"
-    path.write_text(CUSTOM)
+    path = tmp_path_factory.mktemp("profiles") / f"{request.param}.yaml"
+    path.write_text(OWN[request.param])
     return str(path)
 
 
