@@ -11,6 +11,7 @@ from kfp.dsl import PipelineTask
 
 from components.images import image
 from pipelines.profile import STAGES, Profile, Resources
+from sppo.supervisor import RETRIES
 from sppo.surroundings import MLFLOW
 from sppo.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
 
@@ -34,6 +35,10 @@ CREDENTIALS = (
     "SPPO_JUDGE_KEY",
 )
 """Keys of the Secret."""
+
+
+LONGEST_WAIT = 24 * 90
+"""Hours that the pods of a task may wait in a queue, all attempts together."""
 
 
 class Placement(NamedTuple):
@@ -104,6 +109,7 @@ def harden(task: PipelineTask, stage: str, profile: Profile) -> None:
         kubernetes.mount_pvc(task, profile.model_cache, CACHE)
     kubernetes.set_timeout(task, resources.hours * 3600)
     if profile.retries:
-        # Argo counts the limit from the first attempt's start, so it must cover every attempt.
-        budget = resources.hours * (profile.retries + 1)
+        task.set_env_variable(RETRIES, str(profile.retries))
+        # Argo counts the limit from the first attempt's start, so it must cover every attempt, and the wait in a queue.
+        budget = resources.hours * (profile.retries + 1) + (LONGEST_WAIT if profile.queue else 0)
         task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=f"{budget}h")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
@@ -17,6 +17,7 @@ from sppo.config import Form, RunConfig, read_config, resolve
 from sppo.errors import SppoError, storage_errors
 from sppo.limits import Limits
 from sppo.store import Store, open_store
+from sppo.supervisor import supervised
 from sppo.surroundings import put_right
 
 P = ParamSpec("P")
@@ -58,18 +59,22 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     """What a stage's process begins and ends with.
 
     Its surroundings are put right first. A failure that is written for people ends it with one line and its exit code,
-    without a traceback.
+    without a traceback. In a pod it is tried again where that may help.
     """
 
     @wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        put_right()
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             with storage_errors():
                 return function(*args, **kwargs)
         except SppoError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             raise SystemExit(error.exit_code) from None
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        put_right()
+        return supervised(partial(told, *args, **kwargs))
 
     return wrapped
 

@@ -16,6 +16,7 @@ from pipelines.profile import SHIPPED, load_profile
 from pipelines.sppo import GATE_FAILED, GATE_PASSED
 from sppo.config import PRESETS, RunConfig
 from sppo.errors import ConfigError
+from sppo.supervisor import RETRIES
 
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 STAGES = {"prepare", "generate", "rank", "train", "evaluate", "keep", "publish", "bench"}
@@ -119,11 +120,13 @@ def test_every_task_has_a_time_limit_and_retries_that_the_limit_leaves_room_for(
         seconds = getattr(wanted.stages, stage(label)).hours * 3600
         assert int(package.on_kubernetes[label]["activeDeadlineSeconds"]) == seconds
         policy = task.get("retryPolicy")
+        inside = {each["name"]: each["value"] for each in package.executors[label]["container"].get("env", [])}
         if not wanted.retries:
-            assert policy is None
+            assert policy is None and RETRIES not in inside
             continue
-        assert policy["maxRetryCount"] == wanted.retries
-        assert int(policy["backoffMaxDuration"].removesuffix("s")) >= seconds * (wanted.retries + 1)
+        assert policy["maxRetryCount"] == wanted.retries and inside[RETRIES] == str(wanted.retries)
+        limit = int(policy["backoffMaxDuration"].removesuffix("s")) - seconds * (wanted.retries + 1)
+        assert limit >= (60 * 24 * 3600 if wanted.queue else 0), "the wait in a queue counts too"
 
 
 def test_placement_is_chosen_when_the_run_is_submitted(package):
@@ -246,15 +249,15 @@ def test_no_task_runs_as_root_or_holds_a_secret(package):
         assert [source["secretName"] for source in executor["secretAsEnv"]] == ["sppo-credentials"]
         assert [source["configMapName"] for source in executor["configMapAsEnv"]] == ["sppo-settings"]
     given = {label: executor["container"].get("env", []) for label, executor in package.executors.items()}
-    assert {label: [each["name"] for each in env] for label, env in given.items() if env} == {
-        "exec-prepare": ["SPPO_IMAGES"]
-    }
+    names = {label: {each["name"] for each in env} - {RETRIES} for label, env in given.items()}
+    assert {label: env for label, env in names.items() if env} == {"exec-prepare": {"SPPO_IMAGES"}}
     parameters = package.ir["root"]["inputDefinitions"]["parameters"]
     assert not re.search("secret|token|password|key", " ".join(parameters))
 
 
 def test_prepare_knows_what_mlflow_is_told_of_the_run(package, profile):
-    (given,) = package.executors["exec-prepare"]["container"]["env"]
+    env = package.executors["exec-prepare"]["container"]["env"]
+    (given,) = [each for each in env if each["name"] == "SPPO_IMAGES"]
     named = load_profile(profile).images
     assert json.loads(given["value"]) == {
         stage: named.get(stage, image(stage))
