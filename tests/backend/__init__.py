@@ -1,0 +1,16 @@
+"""A player of compiled packages by the rules of the Kubeflow Pipelines backend, without a cluster.
+
+It takes a package as `sppo compile` writes it, a run's parameters, and what each stage's container puts out. It does
+what the API server, the drivers, the launcher, Argo and Kubernetes would do with them: resolve inputs, decide
+conditions, fan out loops, and make pods. What one of them would refuse is a `BackendError` with its words.
+
+Sources, as the docstrings of the rules cite them:
+
+- `driver/`, `component/`, `metadata/`, `expression/`, `argocompiler/`: kubeflow/pipelines at 7b70c7b95f68 (the 2.17
+  line, August 2026), below `backend/src/v2` (`argocompiler/` below `compiler/`);
+- `apiserver/`, `common/`: the same commit, below `backend/src`;
+- `argo/`: argoproj/argo-workflows v4.0.8, below `workflow/controller`;
+- `kubernetes/`: Kubernetes 1.34.4, below `pkg`, and `apimachinery/`: its k8s.io/apimachinery 0.34.4, below `pkg`.
+
+What a rule needs and this player does not have, such as importers or node affinity, is a `NotPlayedError`.
+"""
