@@ -8,7 +8,7 @@ Sources, as the docstrings of the rules cite them:
 
 - `driver/`, `component/`, `metadata/`, `expression/`, `argocompiler/`: kubeflow/pipelines at 7b70c7b95f68 (the 2.17
   line, August 2026), below `backend/src/v2` (`argocompiler/` below `compiler/`);
-- `apiserver/`, `common/`: the same commit, below `backend/src`;
+- `apiserver/`, `common/`, `v2/`: the same commit, below `backend/src`;
 - `argo/`: argoproj/argo-workflows v4.0.8, below `workflow/controller`;
 - `kubernetes/`: Kubernetes 1.34.4, below `pkg`, and `apimachinery/`: its k8s.io/apimachinery 0.34.4, below `pkg`.
 

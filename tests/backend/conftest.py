@@ -9,6 +9,8 @@ from kfp import compiler
 
 from tests.backend.package import Package, load
 
+pytest.register_assert_rewrite("tests.backend.expected")
+
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> Callable[[Any], Package]:

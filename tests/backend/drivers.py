@@ -58,7 +58,7 @@ def drive_dag(store: Metadata, options: Options) -> Driven:
 
 
 def _iterated(iterator: Spec, inputs: Inputs) -> list[Any]:
-    """What a loop iterates over; a list in the package itself becomes its input. driver/dag.go:168-204."""
+    """What a loop iterates over; a list in the package itself becomes its input. driver/dag.go:163-203."""
     try:
         if "raw" in iterator["items"]:
             inputs.parameters[iterator["itemInput"]] = items(iterator["items"]["raw"])
@@ -88,7 +88,7 @@ def drive_container(package: Package, store: Metadata, options: Options, plugin:
         patch = make_patch(options.component, package.container(options.component), inputs, plugin_env)
         asked = package.on_kubernetes(options.component)
         pod_config.extend(patch, asked, lambda spec: resolve_parameter(store, options, spec))
-        for name, spec in options.inputs.items():  # driver/container.go:281-335
+        for name, spec in options.inputs.items():  # driver/container.go:285-335
             if spec["parameterType"] == "TASK_CONFIG":
                 inputs.parameters[name] = patch.task_config
         return Driven(execution, inputs, patch)
@@ -97,7 +97,7 @@ def drive_container(package: Package, store: Metadata, options: Options, plugin:
 
 
 def _triggered(options: Options, inputs: Inputs) -> bool:
-    """Whether a task's condition holds: driver/dag.go:75-82, driver/container.go:83-90."""
+    """Whether a task's condition holds: driver/dag.go:84-91, driver/container.go:88-95."""
     condition = options.task.get("triggerPolicy", {}).get("condition")
     return expression.condition(inputs.parameters, condition) if condition else True
 

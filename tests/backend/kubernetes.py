@@ -14,7 +14,7 @@ MERGE_KEYS = {
     "env": "name",
     "volumeMounts": "mountPath",
 }
-"""Lists of a pod whose items are merged, by which key; other lists are replaced. staging api/core/v1/types.go."""
+"""Lists of a pod whose items are merged, and by which key; others are replaced. core/v1/types.go of k8s.io/api."""
 _SUFFIXES = {
     **{f"{prefix}i": Fraction(1024) ** power for power, prefix in enumerate("KMGTPE", start=1)},
     **{prefix: Fraction(1000) ** power for power, prefix in enumerate("kMGTPE", start=1)},
@@ -54,7 +54,7 @@ def _ordered(original: list[str], patch: list[str]) -> list[str]:
 
 
 def quantity(text: str) -> Fraction:
-    """The number of a quantity: apimachinery/api/resource/quantity.go:275-360.
+    """The number of a quantity: apimachinery/api/resource/quantity.go:277-360.
 
     Raises:
         BackendError: if it is none, as the empty text.

@@ -138,7 +138,7 @@ class _Player:
             template = Dag(
                 lambda: [Task("executor", self._stage(options, driver))]
             )  # argocompiler/container.go:425-448
-        conditional = bool(options.task.get("triggerPolicy", {}).get("condition")) and options.index is None
+        conditional = bool(options.task.get("triggerPolicy", {}).get("condition"))
         when = (lambda: driver.left.triggered) if conditional else None
         driven = Task(name, template, [f"{name}-driver"], when, on_exit=on_exit)
         return [Task(f"{name}-driver", driver.step(), depends), driven]

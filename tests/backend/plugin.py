@@ -29,7 +29,7 @@ class MLflowPlugin(NamedTuple):
         return [{"name": "KFP_MLFLOW_CONFIG", "value": f'{{"endpoint":"{self.endpoint}"}}'}, *self._credentials()]
 
     def user_env(self, run_id: str) -> list[dict[str, Any]]:
-        """What a driver adds for the user's container: common/plugins/mlflow/handler.go:138-178 below v2.
+        """What a driver adds for the user's container: v2/common/plugins/mlflow/handler.go:138-178.
 
         Args:
             run_id: of the run in MLflow that the plugin made for the task.

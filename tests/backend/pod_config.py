@@ -10,7 +10,7 @@ from tests.backend.resolve import NullParameterError
 from tests.backend.values import BackendError, NotPlayedError, as_json, kind
 
 Resolve = Callable[[Spec], Any]
-"""Finds the value of a parameter among the inputs of the task's DAG, not of the task: driver/container.go:153-158."""
+"""Finds the value of a parameter among the inputs of the task's DAG, not of the task: driver/container.go:140-147."""
 TOLERATION = {"key", "operator", "value", "effect", "tolerationSeconds"}
 
 
@@ -67,7 +67,10 @@ def _volumes(patch: Patch, asked: list[Spec], resolve: Resolve) -> None:
 
 
 def _node_selector(patch: Patch, asked: Spec, resolve: Resolve) -> None:
-    """Labels of nodes; a parameter that is no struct is read as none. driver/k8s.go:196-224, resolve.go:840-865."""
+    """Labels of nodes; a parameter that is no struct is read as none.
+
+    driver/k8s.go:196-224, driver/resolve.go:840-865.
+    """
     labels = asked.get("labels", {})
     if "nodeSelectorJson" in asked:
         try:
