@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.console import StageLines
-from pipelines.profile import load_profile
+from pipelines.profile import Profile
 from sppo.config import RunConfig, resolve
 from sppo.errors import RunFailedError
 from sppo.prepare import prepare
@@ -61,7 +61,8 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
         # GPU limits and node selectors mean nothing here; the local runner says so for every task.
         warnings.simplefilter("ignore")
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder, raise_on_error=True)
-        pipeline = make_pipeline(config.iterations, load_profile("local"))
+        # A failed stage ends the run: `sppo resume` goes on from what is committed.
+        pipeline = make_pipeline(config.iterations, Profile(retries=0))
         try:
             pipeline(output_uri=config.output_uri, preset=config.preset, config=config.model_dump(mode="json"))
         except RuntimeError as error:

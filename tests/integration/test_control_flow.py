@@ -10,29 +10,40 @@ import pytest
 from kfp import components, local
 
 from pipelines.compiling import compile_pipeline
-from pipelines.local import conditions_on_outputs
+from pipelines.local import conditions_on_outputs, run_locally
 from pipelines.profile import SHIPPED, load_profile
 from pipelines.sppo import make_pipeline
+from sppo.errors import RunFailedError
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 @pytest.fixture
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
-    """Plays a pipeline here with stand-ins for the stages: the calls that they received."""
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[[], list[Any]]]:
+    """Puts stand-ins in the place of the stages, gives them a plan, and gives back what tells their calls."""
     monkeypatch.setattr(builtins, "print", print)  # the local runner's threads do not always give it back
     monkeypatch.chdir(tmp_path)  # a step's process looks for modules in its working directory first, then in PYTHONPATH
     monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
     monkeypatch.setenv("STAND_IN_TRACE", str(tmp_path / "trace"))
 
-    def work(pipeline: Any, decisions: Sequence[str], shards: int = 1, **others: bool) -> list[Any]:
-        plan = {"decisions": decisions, "shards": shards, **others}
+    def work(**plan: Any) -> Callable[[], list[Any]]:
         monkeypatch.setenv("STAND_IN_PLAN", json.dumps(plan))
+        return lambda: [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
+
+    return work
+
+
+@pytest.fixture
+def play(planned: Callable[..., Any], tmp_path: Path) -> Callable[..., list[Any]]:
+    """Plays a pipeline here with stand-ins for the stages: the calls that they received."""
+
+    def work(pipeline: Any, decisions: Sequence[str], shards: int = 1, **others: bool) -> list[Any]:
+        calls = planned(decisions=decisions, shards=shards, **others)
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
         with conditions_on_outputs():
             pipeline(output_uri="s3://bucket/run", iterations=len(decisions))
-        return [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
+        return calls()
 
     return work
 
@@ -88,3 +99,12 @@ def test_a_run_comes_to_its_end_whatever_its_gate_says(play, passed):
 def test_benchmarks_measure_what_is_published_if_they_are_asked_for(play):
     called = play(make_pipeline(max_iterations=1), ["stop"], benchmarks=True)
     assert called[-2:] == [["publish"], ["bench", "published"]]
+
+
+def test_on_one_machine_a_failed_stage_is_not_tried_again(planned, tmp_path, monkeypatch):
+    """The local runner follows a task's retries, and waits between them."""
+    monkeypatch.setattr("pipelines.local._QUIET", {})  # it would stay in this process's environment
+    calls = planned(decisions=["stop"], shards=1, fails="generate")
+    with pytest.raises(RunFailedError, match="sppo resume"):
+        run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
+    assert [call[0] for call in calls()] == ["prepare", "generate"]

@@ -24,6 +24,8 @@ PLAN = json.loads(os.environ["STAND_IN_PLAN"])
 def _called(*what):
     with open(os.environ["STAND_IN_TRACE"], "a") as trace:
         trace.write(json.dumps(what) + "\n")
+    if what[0] == PLAN.get("fails"):
+        raise RuntimeError(f"{what[0]} was to fail")
 
 
 def _leave(path, text=""):
