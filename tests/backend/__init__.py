@@ -12,5 +12,6 @@ Sources, as the docstrings of the rules cite them:
 - `argo/`: argoproj/argo-workflows v4.0.8, below `workflow/controller`;
 - `kubernetes/`: Kubernetes 1.34.4, below `pkg`, and `apimachinery/`: its k8s.io/apimachinery 0.34.4, below `pkg`.
 
-What a rule needs and this player does not have, such as importers or node affinity, is a `NotPlayedError`.
+Each stage succeeds at its first attempt, and nothing is cached. What a package holds and this player has no rule for,
+such as node affinity or init containers, is a `NotPlayedError`.
 """

@@ -129,15 +129,13 @@ class _Player:
         return self._driven(name, options, depends, on_exit)
 
     def _driven(self, name: str, options: Options, depends: list[str], on_exit: Dag | None = None) -> list[Task]:
-        """A driver, and the DAG or the container after it, if the driver triggers it."""
+        """A driver, and what it triggers: a DAG, or a container in a DAG of its own, argocompiler/container.go:425-448."""
         if "dag" in options.component:
             driver = _Driver(lambda: drive_dag(self.store, options))
             template = Dag(lambda: self._tasks(options.component, driver.left.execution))
         else:
             driver = _Driver(lambda: drive_container(self.package, self.store, options, self.plugin))
-            template = Dag(
-                lambda: [Task("executor", self._stage(options, driver))]
-            )  # argocompiler/container.go:425-448
+            template = Dag(lambda: [Task("executor", self._stage(options, driver))])
         conditional = bool(options.task.get("triggerPolicy", {}).get("condition"))
         when = (lambda: driver.left.triggered) if conditional else None
         driven = Task(name, template, [f"{name}-driver"], when, on_exit=on_exit)

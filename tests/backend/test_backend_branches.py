@@ -7,7 +7,7 @@ from tests.backend import expression
 from tests.backend.metadata import groups
 from tests.backend.nodes import nodes
 from tests.backend.player import play
-from tests.backend.small import ECHO, finish, say
+from tests.backend.small import ECHO, finish, make, say, use
 from tests.backend.values import BackendError, NotPlayedError
 
 VALUES = {"gate": "passed", "count": 3.0, "wanted": True, "none": None}
@@ -124,22 +124,36 @@ def test_a_branch_whose_only_task_is_not_triggered_is_never_complete(compiled):
 
 def test_an_exit_task_runs_after_the_others_and_is_told_what_ml_metadata_knows(compiled):
     @dsl.pipeline
-    def inner():
-        say(text="played")
-
-    @dsl.pipeline
-    def pipeline(wanted: str):
+    def pipeline(text: str):
         with dsl.ExitHandler(finish(text="over")):
-            inner()
-            with dsl.If(wanted == "yes"):
+            first = say(text=text)
+            with dsl.If(first.output == "more"):
                 say(text="more")
 
-    played, skipped = (play(compiled(pipeline), {"wanted": wanted}, ECHO) for wanted in ("yes", "no"))
-    for run in (played, skipped):
-        assert run.pods[-1].stage == "finish"
-        assert run.pods[-1].inputs["status"]["pipelineTaskName"] == "exit-handler-1"
-        assert run.pods[-1].inputs["status"]["state"] == "COMPLETE"
-    assert [pod.inputs["text"] for pod in skipped.pods] == ["played", "over"]
+    package = compiled(pipeline)
+    for text, state in (("more", "COMPLETE"), ("enough", "RUNNING")):
+        run = play(package, {"text": text}, ECHO)
+        assert run.pods[-1].stage == "finish" and run.pods[-1].inputs["text"] == "over"
+        status = run.pods[-1].inputs["status"]
+        assert (status["pipelineTaskName"], status["state"]) == ("exit-handler-1", state)
+
+
+def test_a_task_waits_for_what_it_takes_an_output_of_though_the_package_does_not_say_so(compiled):
+    @dsl.pipeline
+    def pipeline():
+        made = make(number=1)
+        use(made=made.outputs["made"])
+        make(number=made.outputs["Output"])
+
+    package = compiled(pipeline)
+    tasks = package.spec["root"]["dag"]["tasks"]
+    for name in ("use", "make-2"):
+        del tasks[name]["dependentTasks"]
+    run = play(package, {}, ECHO)
+    assert run.pods[0].path == "make" and len(run.pods) == 3
+    tasks["use"]["inputs"]["artifacts"]["made"]["taskOutputArtifact"]["producerTask"] = "nobody"
+    with pytest.raises(BackendError, match='unknown producer task "nobody" in DAG'):
+        play(package, {}, ECHO)
 
 
 def test_a_task_without_a_name_is_refused(compiled):
