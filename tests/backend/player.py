@@ -129,7 +129,10 @@ class _Player:
         return self._driven(name, options, depends, on_exit)
 
     def _driven(self, name: str, options: Options, depends: list[str], on_exit: Dag | None = None) -> list[Task]:
-        """A driver, and what it triggers: a DAG, or a container in a DAG of its own, argocompiler/container.go:425-448."""
+        """A driver, and what it triggers: a DAG, or a container, which has a DAG around it.
+
+        argocompiler/container.go:425-448.
+        """
         if "dag" in options.component:
             driver = _Driver(lambda: drive_dag(self.store, options))
             template = Dag(lambda: self._tasks(options.component, driver.left.execution))

@@ -49,9 +49,9 @@ def package_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pack
     return compile_profile
 
 
-@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("iterations", [1, 2, 3])
 @pytest.mark.parametrize("shards", [1, 2, 4])
+@pytest.mark.parametrize("profile", PROFILES)  # the slowest to vary, so that two workers compile different ones
 def test_a_package_plays_to_its_end_with_the_pods_that_its_profile_says(package_of, profile, iterations, shards):
     gate, benchmarks = ("passed", "yes") if (iterations + shards) % 2 else ("failed", "no")
     course = Course(iterations, shards, gate, benchmarks)
