@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from components.images import image
+from components.images import GUESTS, image
 from pipelines.profile import STAGES, Profile, Resources
 from sppo.supervisor import RETRIES
 from sppo.surroundings import MLFLOW
@@ -65,14 +65,19 @@ def enqueue(task: PipelineTask, profile: Profile) -> None:
 
 def image_of(stage: str, profile: Profile) -> str:
     """The image of a stage: the profile's, or else the released one."""
-    return profile.images.get(stage, image(stage))
+    host = GUESTS.get(stage, stage)
+    return profile.images.get(stage) or profile.images.get(host) or image(host)
+
+
+def tell_run(task: PipelineTask) -> None:
+    """Let a task know the run's id in Kubeflow Pipelines."""
+    kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
 
 
 def tell_origin(task: PipelineTask, profile: Profile) -> None:
     """Let a task know what MLflow is to be told of the run: its id in Kubeflow Pipelines, and every stage's image."""
-    kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
-    # Keep and bench have no image of their own.
-    images = {stage: image_of(stage, profile) for stage in STAGES if stage not in {"keep", "bench"}}
+    tell_run(task)
+    images = {stage: image_of(stage, profile) for stage in STAGES if stage not in GUESTS}
     task.set_env_variable("SPPO_IMAGES", json.dumps(images))
 
 
@@ -92,8 +97,7 @@ def harden(task: PipelineTask, stage: str, profile: Profile) -> None:
     KFP's cache would return a URI without asking whether the weights behind it still exist.
     """
     resources: Resources = getattr(profile.stages, stage)
-    if stage in profile.images:
-        task.set_container_image(profile.images[stage])
+    task.set_container_image(image_of(stage, profile))
     task.set_caching_options(False)
     kubernetes.add_pod_label(task, *RUN_LABEL)
     task.set_cpu_request(resources.cpu).set_memory_request(resources.memory).set_memory_limit(resources.memory)

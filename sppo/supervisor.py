@@ -1,7 +1,7 @@
 """Further tries of a stage inside its pod, as Kubeflow Pipelines 2.17 tries again only what was deleted.
 
-Its ConfigMap sets Argo's retry policy `OnError`, which stays when a task asks for a number of retries. So a pod that was
-deleted comes back, and one that failed does not, whatever its exit code.
+Its ConfigMap sets Argo's retry policy `OnError`, which stays when a task asks for a number of retries. So a pod that
+was deleted comes back, and one that failed does not, whatever its exit code.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
@@ -85,10 +86,8 @@ class _Supervisor(Generic[R]):
         sender.close()
         if self.told:  # it came before there was a process
             self.hand_on(self.told, None)
-        try:
+        with suppress(EOFError):  # where there is none, the exit code says why
             self.result = receiver.recv()
-        except EOFError:
-            pass  # the exit code says why there is none
         self._process.join()
         assert self._process.exitcode is not None
         return self._process.exitcode
@@ -104,6 +103,7 @@ class _Supervisor(Generic[R]):
 def _child(work: Callable[[], R], sender: Connection, handlers: dict[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    os.environ[RETRIES] = "0"  # a stage inside this one is part of the same try
     sender.send(work())
 
 

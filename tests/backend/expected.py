@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from components.images import image
+from components.images import GUESTS, image
 from pipelines.placement import CACHE, CREDENTIALS, SETTINGS
 from pipelines.profile import Pool, Profile
 from pipelines.sppo import GATE_FAILED, GATE_PASSED
@@ -139,8 +139,8 @@ def _check_rest(pod: Pod, profile: Profile) -> None:
     """Hold what does not depend on a run's parameters against the profile."""
     stage = _stage(pod)
     needs = getattr(profile.stages, stage)
-    released = image({"keep": "prepare", "bench": "evaluate"}.get(stage, stage))
-    assert pod.main["image"] == profile.images.get(stage, released)
+    host = GUESTS.get(stage, stage)
+    assert pod.main["image"] == profile.images.get(stage, profile.images.get(host, image(host)))
     assert pod.spec["activeDeadlineSeconds"] == needs.hours * 3600
     assert (pod.retry["limit"], pod.retry["retryPolicy"]) == (str(profile.retries or 2), "OnError")
     assert ("backoff" in pod.retry) == bool(profile.retries)

@@ -74,4 +74,4 @@ def test_our_server_does_not_get_the_plugins_user_and_password(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "plugin")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "word")
     put_right()
-    assert {name: os.environ.get(name) for name in MLFLOW} == dict(zip(MLFLOW, ("http://open:5000", None, None)))
+    assert [os.environ.get(name) for name in MLFLOW] == ["http://open:5000", None, None]
