@@ -18,7 +18,7 @@ from sppo.models import model_digest
 from sppo.store import open_store, run_once
 from sppo.trainjob.spec import job_name
 from tests.conftest import COUNTED, NO_OTHERS
-from tests.unit.trainjob.conftest import JOBS, terminated
+from tests.unit.trainjob.server import JOBS, terminated
 
 SHARDS = 2
 
