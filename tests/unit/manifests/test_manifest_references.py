@@ -127,7 +127,7 @@ def test_accounts_have_few_rights(rendered):
     }
     runs = {("workflowtaskresults", "create", "patch"): set(), ("configmaps", "get"): {"kfp-launcher"}}
     training = {
-        ("trainjobs", "create", "delete", "get", "watch"): set(),
+        ("trainjobs", "create", "delete", "get", "patch", "watch"): set(),
         ("pods", "get", "list", "watch"): set(),
         ("pods/log", "get"): set(),
     }

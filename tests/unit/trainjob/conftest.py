@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from sppo.trainjob import client, follow, pods
-from tests.unit.trainjob.server import NAMESPACE, TOKEN, Api, serve
+from tests.unit.trainjob.server import TOKEN, serve
+from tests.unit.trainjob.state import NAMESPACE, Api
 
 
 @pytest.fixture

@@ -4,14 +4,21 @@ import threading
 import time
 
 from sppo.trainjob.spec import Pods, job_name, train_job
-from tests.unit.trainjob.server import NAMESPACE
+from tests.unit.trainjob.state import NAMESPACE
 
 URI = "s3://bucket/runs/helpful"
 NAME = job_name(URI, 2)
 
 
-def wanted(digest: str = "aa" * 32, **pods):
-    return train_job(URI, 2, 4, digest, Pods(nodes=2, image="train:1", **pods), NAMESPACE, "sppo-runner")
+def attempt(number):
+    """The pod of an attempt at the step, as an owner."""
+    return {"apiVersion": "v1", "kind": "Pod", "name": f"launch-{number}", "uid": f"uid-of-launch-{number}"}
+
+
+def wanted(digest: str = "aa" * 32, number=None, **pods):
+    """The TrainJob, as an attempt in a pod asks for it, or one outside of Kubeflow Pipelines."""
+    owned_by = [] if number is None else [attempt(number)]
+    return train_job(URI, 2, 4, digest, Pods(nodes=2, image="train:1", **pods), NAMESPACE, "sppo-runner", owned_by)
 
 
 def complete(api):

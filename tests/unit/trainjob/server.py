@@ -5,23 +5,22 @@ import copy
 import json
 import threading
 import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-NAMESPACE = "team"
-JOBS = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
-PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+from tests.unit.trainjob.state import JOBS, PODS, Api
+
 _CLAIMS = {"kubernetes.io": {"serviceaccount": {"name": "sppo-runner"}}}
 TOKEN = f"e30.{base64.urlsafe_b64encode(json.dumps(_CLAIMS).encode()).decode().rstrip('=')}.secret-signature"
 REASONS = {400: "BadRequest", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 410: "Expired", 422: "Invalid"}
+MERGE_PATCH = "application/merge-patch+json"
 
 
-def status(code: int, message: str) -> dict:
+def status(code: int, message: str, reason: str = "") -> dict:
     """A failure as the API tells it."""
-    reason = REASONS.get(code, "InternalError")
+    reason = reason or REASONS.get(code, "InternalError")
     return {
         "kind": "Status",
         "apiVersion": "v1",
@@ -30,101 +29,6 @@ def status(code: int, message: str) -> dict:
         "reason": reason,
         "code": code,
     }
-
-
-class Api:
-    """What the server holds; every change of it is an event of the watches."""
-
-    def __init__(self) -> None:
-        self.changed = threading.Condition(threading.RLock())
-        self.version = 100
-        self.objects: dict[str, dict[str, dict]] = {JOBS: {}, PODS: {}}
-        self.events: list[tuple[int, str, str, dict]] = []
-        self.logs: dict[str, list[str]] = {}
-        self.open_logs: set[str] = set()
-        self.requests: list[SimpleNamespace] = []
-        self.faults: list[dict] = []
-        self.oldest = 0
-        self.cut = 0
-        self.slow_deletion = 0.0
-        self.on_create: Callable[[dict], None] = lambda job: None
-        self.installed = True
-
-    def fail(self, where: str, kind: Any, *, times: int = 1, late: bool = False, headers: dict | None = None) -> None:
-        """Let the next requests whose "METHOD path" begins with `where` fail.
-
-        `kind` is a status, or "reset" (the connection ends without an answer); `late` ones take effect nevertheless.
-        """
-        self.faults.append({"where": where, "kind": kind, "times": times, "late": late, "headers": headers or {}})
-
-    def sent(self, where: str) -> list[SimpleNamespace]:
-        """The requests whose "METHOD path" begins so; a watch's method is WATCH."""
-        return [request for request in self.requests if f"{request.method} {request.path}".startswith(where)]
-
-    def put(self, kind: str, thing: dict) -> dict:
-        """Create or change an object."""
-        with self.changed:
-            held, name = self.objects[kind], thing["metadata"]["name"]
-            self.version += 1
-            event = "MODIFIED" if name in held else "ADDED"
-            thing["metadata"].setdefault("uid", f"uid-{self.version}")
-            thing["metadata"]["resourceVersion"] = str(self.version)
-            held[name] = thing
-            self.events.append((self.version, kind, event, copy.deepcopy(thing)))
-            self.changed.notify_all()
-            return thing
-
-    def remove(self, kind: str, name: str) -> None:
-        """Delete an object at once."""
-        with self.changed:
-            self.version += 1
-            thing = self.objects[kind].pop(name)
-            thing["metadata"]["resourceVersion"] = str(self.version)
-            self.events.append((self.version, kind, "DELETED", thing))
-            self.changed.notify_all()
-
-    def end(self, name: str, kind: str, message: str = "") -> None:
-        """Let a TrainJob end as Complete or Failed."""
-        job = copy.deepcopy(self.objects[JOBS][name])
-        condition = {"type": kind, "status": "True", "reason": f"Jobs{kind}", "message": message}
-        job["status"] = {"conditions": [condition]}
-        self.put(JOBS, job)
-
-    def pod(self, job: str, index: int, container: int = 0, state: dict | None = None, **fields: Any) -> str:
-        """Create or change a pod of a job; `container` counts its restarts."""
-        name = f"{job}-node-0-{index}-abcde"
-        own = {
-            "name": "node",
-            "image": "train",
-            "imageID": "train",
-            "ready": True,
-            "restartCount": container,
-            "containerID": f"containerd://{name}-{container}",
-            "state": state or {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
-            "lastState": fields.pop("last", {}),
-        }
-        labels = {"jobset.sigs.k8s.io/jobset-name": job, "batch.kubernetes.io/job-completion-index": str(index)}
-        pod = {
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
-            "status": {"phase": "Running", "containerStatuses": [own], **fields},
-        }
-        self.put(PODS, pod)
-        return name
-
-    def write(self, pod: str, *lines: str, end: bool = False) -> None:
-        """Let a pod's container log lines; `end` ends its log."""
-        with self.changed:
-            log = self.logs.setdefault(pod, [])
-            for line in lines:
-                log.append(f"2026-01-01T00:00:{len(log) // 1000:02}.{len(log) % 1000:03}000001Z {line}")
-            (self.open_logs.discard if end else self.open_logs.add)(pod)
-            self.changed.notify_all()
-
-
-def terminated(code: int, reason: str = "Error", second: int = 0, container: str = "") -> dict:
-    """The state of a container that ended."""
-    at = f"2026-01-01T01:00:{second:02}Z"
-    return {"terminated": {"exitCode": code, "reason": reason, "finishedAt": at, "containerID": container}}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -136,6 +40,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._do("POST")
+
+    def do_PATCH(self) -> None:
+        self._do("PATCH")
 
     def do_DELETE(self) -> None:
         self._do("DELETE")
@@ -160,11 +67,15 @@ class Handler(BaseHTTPRequestHandler):
             return self._json(401, status(401, "Unauthorized"))
         if fault is not None and fault["late"]:
             self._act(method, url.path, content, {})
-        if fault is not None and fault["kind"] == "reset":
+        kind = fault["kind"] if fault is not None else None
+        if isinstance(kind, threading.Event):
+            kind.wait(30)
+            kind = "reset" if fault["late"] else None
+        if kind == "reset":
             self.close_connection = True
             return None
-        if fault is not None:
-            return self._json(fault["kind"], status(fault["kind"], f"injected {fault['kind']}"), fault["headers"])
+        if kind is not None:
+            return self._json(kind, status(kind, f"injected {kind}"), fault["headers"])
         return self._act(method, url.path, content, query, answer=True)
 
     def _act(self, method: str, path: str, content: Any, query: dict, answer: bool = False) -> None:
@@ -199,23 +110,30 @@ class Handler(BaseHTTPRequestHandler):
         if name not in held:
             return 404, status(404, f'"{name}" not found')
         if method == "DELETE":
-            return self._delete(kind, held[name], content or {})
+            return self._delete(held[name], content or {})
+        if method == "PATCH":
+            return self._patch(held[name], content)
         return 200, held[name]
 
-    def _delete(self, kind: str, thing: dict, options: dict) -> tuple[int, dict]:
-        wanted = (options.get("preconditions") or {}).get("uid", thing["metadata"]["uid"])
-        if wanted != thing["metadata"]["uid"]:
-            return 409, status(409, "the UID in the precondition does not match")
-        assert options["propagationPolicy"] == "Foreground"
-        name = thing["metadata"]["name"]
-        if not self.api.slow_deletion:
-            self.api.remove(kind, name)
-        else:
-            self.api.put(
-                kind, {**thing, "metadata": {**thing["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
-            )
-            threading.Timer(self.api.slow_deletion, self.api.remove, (kind, name)).start()
+    def _delete(self, job: dict, options: dict) -> tuple[int, dict]:
+        wanted, uid = (options.get("preconditions") or {}).get("uid"), job["metadata"]["uid"]
+        if wanted not in {None, uid}:
+            return conflict(job, f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}")
+        self.api.delete(job["metadata"]["name"], foreground=options["propagationPolicy"] == "Foreground")
         return 200, status(200, "deleted")
+
+    def _patch(self, job: dict, change: dict) -> tuple[int, dict]:
+        """A merge patch; one that has a resourceVersion is for that version only.
+
+        As pkg/endpoints/handlers/patch.go and pkg/registry/generic/registry/store.go of k8s.io/apiserver 0.34.4 do it.
+        """
+        if self.headers["Content-Type"] != MERGE_PATCH:
+            return 415, status(415, f"the body of the request was in an unknown format - accepted: {MERGE_PATCH}")
+        patched = merged(job, change)
+        if patched["metadata"]["resourceVersion"] != job["metadata"]["resourceVersion"]:
+            again = "please apply your changes to the latest version and try again"
+            return conflict(job, f"the object has been modified; {again}")
+        return 200, self.api.put(JOBS, patched)
 
     def _watch(self, path: str, query: dict) -> None:
         api, since = self.api, int(query["resourceVersion"])
@@ -289,6 +207,26 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
+
+
+def conflict(job: dict, why: str) -> tuple[int, dict]:
+    """The answer to a request that an object is no longer fit for."""
+    name = job["metadata"]["name"]
+    told = f'Operation cannot be fulfilled on trainjobs.trainer.kubeflow.org "{name}": {why}'
+    return 409, status(409, told, "Conflict")
+
+
+def merged(thing: Any, change: Any) -> Any:
+    """RFC 7396."""
+    if not isinstance(change, dict):
+        return change
+    whole = copy.deepcopy(thing) if isinstance(thing, dict) else {}
+    for name, part in change.items():
+        if part is None:
+            whole.pop(name, None)
+        else:
+            whole[name] = merged(whole.get(name), part)
+    return whole
 
 
 def chosen(thing: dict, query: dict) -> bool:

@@ -10,7 +10,8 @@ from sppo.trainjob import client, follow
 from sppo.trainjob.client import Cluster
 from sppo.trainjob.spec import DIGEST
 from tests.unit.trainjob.jobs import NAME, after, complete, once, wanted
-from tests.unit.trainjob.server import JOBS, PODS, serve, terminated
+from tests.unit.trainjob.server import serve
+from tests.unit.trainjob.state import JOBS, PODS, terminated
 
 
 def test_a_job_is_made_and_followed_to_its_end(api, capsys):
@@ -66,6 +67,7 @@ def test_a_job_that_failed_before_is_made_anew_once_it_is_gone(api, slow):
     follow.run(Cluster(), wanted())
     (deletion,) = api.sent("DELETE")
     assert deletion.json["preconditions"] == {"uid": old}
+    assert deletion.json["propagationPolicy"] == "Foreground"
     assert api.objects[JOBS][NAME]["metadata"]["uid"] != old
 
 

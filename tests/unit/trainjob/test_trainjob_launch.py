@@ -18,7 +18,8 @@ from sppo.models import model_digest
 from sppo.store import open_store, run_once
 from sppo.trainjob.spec import job_name
 from tests.conftest import COUNTED, NO_OTHERS
-from tests.unit.trainjob.server import JOBS, terminated
+from tests.unit.trainjob.jobs import until
+from tests.unit.trainjob.state import JOBS, PODS, terminated
 
 SHARDS = 2
 
@@ -101,7 +102,9 @@ def play(api, job):
     api.end(name, "Failed" if done.returncode else "Complete")
 
 
-def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, run, capsys):
+def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, run, capsys, monkeypatch):
+    monkeypatch.setenv("KFP_POD_NAME", "launch-1")
+    monkeypatch.setenv("KFP_POD_UID", "5d1f")
     api.on_create = lambda job: play(api, job)
     uri, figures = step(run)
     assert uri == f"{run.store.uri}/{layout.model(1)}"
@@ -111,7 +114,10 @@ def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, ru
     out = capsys.readouterr().out
     assert "loss" in out, "the log of rank 0"
     assert "already done, nothing to do" in out, "nothing is trained in the step's own pod"
-    made = api.objects[JOBS][run.name]["spec"]["trainer"]
+    job = api.objects[JOBS][run.name]
+    (owner,) = job["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Pod", "launch-1", "5d1f")
+    made = job["spec"]["trainer"]
     assert (made["numNodes"], made["numProcPerNode"], made["env"]) == (2, 1, [{"name": "A", "value": "b"}])
 
     requests = len(api.requests)

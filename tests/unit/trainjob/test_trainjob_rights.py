@@ -2,9 +2,13 @@
 
 import datetime
 import ipaddress
+import re
 import ssl
+import textwrap
+from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -15,12 +19,27 @@ from sppo.errors import ConfigError, InfrastructureError
 from sppo.trainjob import client, follow
 from sppo.trainjob.client import Cluster
 from tests.unit.trainjob.jobs import NAME, complete, once, wanted
-from tests.unit.trainjob.server import JOBS, NAMESPACE, PODS, TOKEN
+from tests.unit.trainjob.server import TOKEN
+from tests.unit.trainjob.state import JOBS, NAMESPACE, PODS
+
+ROOT = Path(__file__).parents[3]
+VERBS = {"POST": "create", "GET": "get", "WATCH": "watch", "PATCH": "patch", "DELETE": "delete"}
 
 
-def test_only_these_rights_are_used(api):
-    """The Role in the documentation has these verbs."""
+def used(request):
+    """The right that a request takes: resource and verb."""
+    if request.path.startswith(JOBS):
+        return "trainjobs", VERBS[request.method]
+    if request.path.endswith("/log"):
+        return "pods/log", "get"
+    return "pods", {"GET": "list", "WATCH": "watch"}[request.method]
 
+
+def granted(rules):
+    return {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+
+
+def test_the_documented_rights_are_those_that_are_used(api):
     def play(job):
         api.pod(NAME, 0)
         api.write(api.pod(NAME, 0), "a line", end=True)
@@ -29,30 +48,28 @@ def test_only_these_rights_are_used(api):
 
     api.on_create = play
     api.put(JOBS, {**wanted(), "status": {"conditions": [{"type": "Failed", "status": "True"}]}})
-    follow.run(Cluster(), wanted())
-    verbs = {
-        ({"POST": "create", "GET": "get", "WATCH": "watch", "DELETE": "delete"}[r.method], "trainjobs")
-        if r.path.startswith(JOBS)
-        else ("get", "pods/log")
-        if r.path.endswith("/log")
-        else ({"GET": "list", "WATCH": "watch"}[r.method], "pods")
-        for r in api.requests
-    }
-    trainjobs = {(verb, "trainjobs") for verb in ("create", "get", "watch", "delete")}
-    assert verbs == trainjobs | {("list", "pods"), ("watch", "pods"), ("get", "pods/log")}
+    follow.run(Cluster(), wanted(number=1))
+    follow.run(Cluster(), wanted(number=2))
+    page = (ROOT / "docs/multi-node.md").read_text().partition("## Rights")[2]
+    rules = yaml.safe_load(textwrap.dedent("".join(re.findall(r"^    .*\n", page, re.MULTILINE))))
+    role = next(yaml.safe_load_all((ROOT / "manifests/components/multi-node/role.yaml").read_text()))
+    assert {used(request) for request in api.requests} == granted(rules)
+    assert granted(rules) <= granted(role["rules"])
+    assert {rule["apiGroups"][0] for rule in rules if "trainjobs" in rule["resources"]} == {"trainer.kubeflow.org"}
 
 
-@pytest.mark.parametrize("verb", ["create", "get", "watch"])
-def test_a_right_that_is_missing_is_named(api, verb):
-    if verb != "create":
-        api.put(JOBS, wanted())
-    api.fail({"create": "POST", "get": "GET", "watch": "WATCH"}[verb] + f" {JOBS}", 403, times=10**6)
+@pytest.mark.parametrize("method", ["POST", "GET", "WATCH", "PATCH"])
+def test_a_right_that_is_missing_is_named(api, method):
+    if method != "POST":
+        api.put(JOBS, wanted(number=1))
+    api.fail(f"{method} {JOBS}", 403, times=10**6)
+    verb = VERBS[method]
     expected = (
         rf"{verb} trainjobs in namespace team: ServiceAccount sppo-runner may not \(403 injected 403\); give it a Role "
         rf"with verb {verb} on trainjobs: add manifests/components/multi-node to your overlay"
     )
     with pytest.raises(InfrastructureError, match=expected) as raised:
-        follow.run(Cluster(), wanted())
+        follow.run(Cluster(), wanted(number=2))
     assert TOKEN not in str(raised.value)
 
 
