@@ -113,16 +113,11 @@ def follow(cluster: Cluster, job: Json) -> None:
     Raises:
         RunFailedError, ConfigError, InfrastructureError: as `run`.
     """
-    name = job["metadata"]["name"]
-    end = ending(job)
-    if end is None:
-        pods = PodFollower(cluster, name)
-        try:
-            end = _wait(cluster, job)
-        finally:
-            pods.stop()
-        if end["type"] == "Failed":
-            raise pods.error(_words(end))
+    name, end = job["metadata"]["name"], ending(job)
+    with PodFollower(cluster, name, watching=end is None) as pods:
+        end = end or _wait(cluster, job)
+    if end["type"] == "Failed":
+        raise pods.error(_words(end))
     print(f"TrainJob {name}: complete", flush=True)
 
 

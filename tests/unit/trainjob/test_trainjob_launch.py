@@ -144,6 +144,22 @@ def test_a_job_that_commits_nothing_is_not_taken_for_a_success(api, run, capsys)
     assert run.name not in api.objects[JOBS], "so that a retry makes a new one"
 
 
+def test_a_job_that_commits_nothing_and_is_gone_is_told_too(api, run, capsys):
+    looking = api.hold(f"GET {PODS}")
+
+    def play(job):
+        api.end(run.name, "Complete")
+        until(lambda: len(api.sent(f"GET {PODS}")) == 2)  # by the watch, and by the look at the end
+        api.remove(JOBS, run.name)
+        looking.set()
+
+    api.on_create = play
+    with pytest.raises(SystemExit) as ended:
+        step(run)
+    assert ended.value.code == 4
+    assert f"complete, but {run.store.uri}/{layout.model(1)} is not committed" in capsys.readouterr().err
+
+
 def test_other_pairs_are_another_training(api, run, capsys):
     api.on_create = lambda job: api.end(run.name, "Failed")
     with pytest.raises(SystemExit):

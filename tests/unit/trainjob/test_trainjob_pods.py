@@ -1,14 +1,15 @@
 """What is told of a TrainJob's pods: the log of rank 0, and why one failed."""
 
 import threading
+import time
 
 import pytest
 
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
-from sppo.trainjob import follow
+from sppo.trainjob import follow, pods
 from sppo.trainjob.client import Cluster
 from tests.unit.trainjob.jobs import NAME, after, once, until, wanted
-from tests.unit.trainjob.server import JOBS, PODS, terminated
+from tests.unit.trainjob.state import JOBS, PODS, terminated
 
 
 def test_the_log_of_rank_0_is_printed_as_it_grows(api, capsys):
@@ -52,6 +53,10 @@ def test_the_log_of_rank_0_is_printed_as_it_grows(api, capsys):
     assert "rank 1" not in shown
 
 
+def lines_of(out):
+    return [line for line in out.splitlines() if line.startswith("line")]
+
+
 def test_the_end_of_the_log_is_printed_before_the_end_of_the_job(api, capsys):
     api.put(JOBS, wanted())
     pod = api.pod(NAME, 0)
@@ -63,9 +68,82 @@ def test_the_end_of_the_log_is_printed_before_the_end_of_the_job(api, capsys):
 
     after(0.1, play)
     follow.run(Cluster(), wanted())
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("line")] == [f"line {i}" for i in range(900)]
-    assert lines[-1] == f"TrainJob {NAME}: complete"
+    out = capsys.readouterr().out
+    assert lines_of(out) == [f"line {i}" for i in range(900)]
+    assert out.endswith(f"TrainJob {NAME}: complete\n")
+
+
+def test_the_log_of_a_job_that_ends_before_its_pods_were_seen_is_printed(api, capsys):
+    """On a busy host the list of the pods is late."""
+    listed = api.hold(f"GET {PODS}")
+
+    def play(job):
+        pod = api.pod(NAME, 0, state=terminated(0, "Completed"))
+        api.write(pod, *(f"line {i}" for i in range(900)), end=True)
+        api.end(NAME, "Complete")
+        after(0.5, listed.set)
+
+    api.on_create = play
+    follow.run(Cluster(), wanted())
+    assert lines_of(capsys.readouterr().out) == [f"line {i}" for i in range(900)]
+
+
+def test_the_log_of_a_job_that_was_complete_before_is_printed(api, capsys):
+    """It ended between two attempts at the step, or while a busy host started the second."""
+    api.put(JOBS, wanted())
+    api.write(api.pod(NAME, 0, state=terminated(0, "Completed")), "line 1", "line 2", end=True)
+    api.end(NAME, "Complete")
+    follow.run(Cluster(), wanted())
+    out = capsys.readouterr().out
+    assert lines_of(out) == ["line 1", "line 2"] and out.endswith("complete\n")
+
+
+def test_a_log_that_comes_slowly_is_printed_to_its_end(api, capsys, monkeypatch):
+    monkeypatch.setattr(pods, "DRAIN", 1.0)
+    api.put(JOBS, wanted())
+    pod = api.pod(NAME, 0)
+    api.write(pod, "line 0")
+
+    def play():
+        api.pod(NAME, 0, state=terminated(0, "Completed"))
+        api.end(NAME, "Complete")
+        for i in range(1, 10):
+            time.sleep(0.2)
+            api.write(pod, f"line {i}", end=i == 9)
+
+    after(0.1, play)
+    follow.run(Cluster(), wanted())
+    assert lines_of(capsys.readouterr().out) == [f"line {i}" for i in range(10)]
+
+
+def test_a_log_whose_last_reading_fails_is_read_again(api, capsys):
+    api.put(JOBS, wanted())
+    pod = api.pod(NAME, 0)
+    api.write(pod, "line 0", "line 1")
+
+    def play():
+        api.pod(NAME, 0, state=terminated(0, "Completed"))
+        api.fail(f"GET {PODS}/{pod}/log", 500, times=3)
+        api.end(NAME, "Complete")
+        api.write(pod, "line 2")
+        api.cut += 1
+        api.write(pod, "line 3", end=True)
+
+    once(lambda: [r for r in api.sent("GET") if r.path.endswith("/log")], play)
+    follow.run(Cluster(), wanted())
+    assert lines_of(capsys.readouterr().out) == [f"line {i}" for i in range(4)]
+
+
+def test_a_log_that_does_not_come_is_given_up_and_that_is_said(api, capsys, monkeypatch):
+    monkeypatch.setattr(pods, "DRAIN", 0.5)
+    api.put(JOBS, wanted())
+    api.write(api.pod(NAME, 0), "line 0")
+    api.hold(f"GET {PODS}/")
+    after(0.1, api.end, NAME, "Complete")
+    follow.run(Cluster(), wanted())
+    told, last = capsys.readouterr().out.splitlines()[-2:]
+    assert told == "warning: the end of rank 0's log is missing: no line of it came for 0.5 s"
+    assert last == f"TrainJob {NAME}: complete"
 
 
 SUMMARY = """Root Cause (first observed failure):
