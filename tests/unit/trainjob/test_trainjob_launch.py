@@ -185,6 +185,12 @@ def test_on_this_machine_it_says_that_there_is_no_cluster(run, monkeypatch, tmp_
 
 def test_prepare_refuses_nodes_that_the_package_cannot_play(capsys):
     with pytest.raises(SystemExit) as ended:
-        prepare.python_func("", "", "", "", "", 0, 3, 0, {}, None, None, training_nodes=2.0, several_nodes=False)
+        prepare.python_func(
+            **dict.fromkeys(("output_uri", "preset", "base_model", "prompts", "preference_model", "experiment"), ""),
+            **dict.fromkeys(("generation_gpus", "ranking_gpus", "training_gpus"), "0"),
+            **dict.fromkeys(("iterations", "shards", "shard_iterations"), 0.0),
+            **{"config": {}, "max_iterations": 3.0, "training_nodes": 2.0, "several_nodes": False},
+            **{"run_config": SimpleNamespace(path=""), "prompt_tables": SimpleNamespace(path="")},
+        )
     assert ended.value.code == 2
     assert "training_nodes: 2, but this pipeline was compiled to train in one pod" in capsys.readouterr().err
