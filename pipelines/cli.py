@@ -88,9 +88,9 @@ def submit(
     client = Client(host, namespace)
     compiled = package.compile_package(max_iterations, profile, images)
     if dry_run:
-        commands.show_plan(values, max_iterations, compiled)
+        commands.show_plan(values, compiled)
         return
-    run_id = commands.submit(client, values, max_iterations, compiled, experiment, service_account)["run_id"]
+    run_id = commands.submit(client, values, compiled, experiment, service_account)["run_id"]
     if wait:
         commands.wait(client, run_id, junit)
 
@@ -187,8 +187,9 @@ def compile_package(
     """
     from pipelines.compiling import compile_pipeline
 
-    compile_pipeline(output, max_iterations, profile, images)
-    print(f"wrote {output}")
+    limits = compile_pipeline(output, max_iterations, profile, images)
+    most = (limits.shard_iterations or 0) // max_iterations
+    print(f"wrote {output}: up to {max_iterations} iterations of {most} shards fit into a workflow of Argo")
 
 
 @app.command(name="train-preference")

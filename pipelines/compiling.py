@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pipelines.profile import load_images, load_profile
 from sppo.errors import ConfigError
+from sppo.limits import Limits
 
 
-def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Path | None = None) -> None:
+def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Path | None = None) -> Limits:
     """Write the package.
 
     Args:
@@ -17,6 +18,9 @@ def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Pa
         max_iterations: the most iterations that it can play.
         profile: name or file of the hardware defaults.
         images: a YAML file of images by stage, instead of the profile's.
+
+    Returns:
+        What it can play, which is written into it too.
 
     Raises:
         ConfigError: for a wrong file name, number or profile.
@@ -30,11 +34,16 @@ def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Pa
         loaded = loaded.model_copy(update={"images": load_images(images)})
     from kfp import compiler
 
-    from pipelines.sppo import make_pipeline
+    from pipelines.size import shard_iterations
+    from pipelines.sppo import limit_shards, make_pipeline
 
+    pipeline = make_pipeline(max_iterations, loaded)
+    most = shard_iterations(pipeline, loaded.workflow_bytes)
+    limit_shards(pipeline, most)
     output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(make_pipeline(max_iterations, loaded), str(output))
+    compiler.Compiler().compile(pipeline, str(output))
     # The compiler begins the file with comments that show default values in an order that changes from process to
     # process. They say nothing that the package does not say, and without them the same input gives the same bytes.
     lines = output.read_text().splitlines(keepends=True)
     output.write_text("".join(itertools.dropwhile(lambda line: line.startswith("#"), lines)))
+    return Limits(max_iterations, loaded.training.nodes > 1, most)

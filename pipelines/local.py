@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.console import StageLines
-from pipelines.profile import load_profile
+from pipelines.profile import Profile
 from sppo.config import RunConfig, resolve
 from sppo.errors import RunFailedError
 from sppo.prepare import prepare
@@ -54,21 +54,48 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
         tempfile.TemporaryDirectory(prefix="sppo-pipeline-") as folder,
         warnings.catch_warnings(),
         only_user(open_store(config.output_uri)),
+        conditions_on_outputs(),
         contextlib.redirect_stdout(StageLines(sys.stdout)),
         _print_kept(),
     ):
         # GPU limits and node selectors mean nothing here; the local runner says so for every task.
         warnings.simplefilter("ignore")
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=folder, raise_on_error=True)
-        pipeline = make_pipeline(config.iterations, load_profile("local"))
+        # A failed stage ends the run: `sppo resume` goes on from what is committed.
+        pipeline = make_pipeline(config.iterations, Profile(retries=0))
         try:
-            pipeline(config=config.model_dump(mode="json"))
+            pipeline(output_uri=config.output_uri, preset=config.preset, config=config.model_dump(mode="json"))
         except RuntimeError as error:
             failed = str(error).splitlines()[0]
             raise RunFailedError(
                 f"{failed}; its message is above. `sppo resume {config.output_uri}` goes on from there"
             ) from error
     return config
+
+
+@contextlib.contextmanager
+def conditions_on_outputs() -> Iterator[None]:
+    """Let the local runner find the output of a task in a condition, as a cluster does.
+
+    kfp 2.17.3 looks for it among the parameters of the pipeline around the condition only, and takes what it does not
+    find for false (`kfp/local/orchestrator/enhanced_dag_orchestrator.py`, `ConditionEvaluator`).
+    """
+    from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
+
+    kept = ConditionEvaluator._resolve_pipeline_channel
+
+    def resolve_channel(channel: str, values: Any) -> Any:
+        name = channel.removeprefix("pipelinechannel--")
+        for dash in (place for place, letter in enumerate(name) if letter == "-"):
+            with contextlib.suppress(ValueError):  # no such output
+                return values.get_task_output(name[:dash], name[dash + 1 :])
+        return kept(channel, values)
+
+    ConditionEvaluator._resolve_pipeline_channel = staticmethod(resolve_channel)
+    try:
+        yield
+    finally:
+        ConditionEvaluator._resolve_pipeline_channel = staticmethod(kept)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from kfp import kubernetes
@@ -10,6 +11,7 @@ from kfp.dsl import PipelineTask
 
 from components.images import image
 from pipelines.profile import STAGES, Profile, Resources
+from sppo.surroundings import MLFLOW
 from sppo.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
 
 CACHE = "/cache"
@@ -22,6 +24,7 @@ SETTINGS = (
     "HF_ENDPOINT",
     "HF_HUB_OFFLINE",
 )
+"""Keys of the ConfigMap."""
 CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -30,6 +33,7 @@ CREDENTIALS = (
     "MLFLOW_TRACKING_PASSWORD",
     "SPPO_JUDGE_KEY",
 )
+"""Keys of the Secret."""
 
 
 class Placement(NamedTuple):
@@ -45,6 +49,7 @@ def place(task: PipelineTask, placement: Placement) -> None:
     kubernetes.add_node_selector_json(task, placement.node_selector)
     kubernetes.add_toleration_json(task, placement.tolerations)
     task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(placement.gpus)
+    task.register_pipeline_channels([placement.gpus])  # else a loop around the task does not get it
 
 
 def enqueue(task: PipelineTask, profile: Profile) -> None:
@@ -66,6 +71,15 @@ def tell_origin(task: PipelineTask, profile: Profile) -> None:
     task.set_env_variable("SPPO_IMAGES", json.dumps(images))
 
 
+def variables(keys: Iterable[str]) -> dict[str, str]:
+    """The variable of a pod that each key becomes: its own name, but for MLflow's.
+
+    Kubeflow's plugin for MLflow sets those to other values, and a pod with a variable that has two is refused. A stage
+    gives them their names back where it starts (`sppo/surroundings.py`).
+    """
+    return {key: f"SPPO_{key}" if key in MLFLOW else key for key in keys}
+
+
 def harden(task: PipelineTask, stage: str, profile: Profile) -> None:
     """Resources, identity, environment, time limit, retries and caching of a task.
 
@@ -84,8 +98,8 @@ def harden(task: PipelineTask, stage: str, profile: Profile) -> None:
         )
     # KFP adds the rest of the restricted profile: no privilege escalation, no capabilities, the default seccomp.
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
-    kubernetes.use_config_map_as_env(task, profile.settings, {name: name for name in SETTINGS}, optional=True)
-    kubernetes.use_secret_as_env(task, profile.credentials, {name: name for name in CREDENTIALS}, optional=True)
+    kubernetes.use_config_map_as_env(task, profile.settings, variables(SETTINGS), optional=True)
+    kubernetes.use_secret_as_env(task, profile.credentials, variables(CREDENTIALS), optional=True)
     if profile.model_cache:
         kubernetes.mount_pvc(task, profile.model_cache, CACHE)
     kubernetes.set_timeout(task, resources.hours * 3600)

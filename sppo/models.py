@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sppo.cache import cached
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store import MANIFEST, Manifest, cache_folder, file_sha256, open_store
+from sppo.store import MANIFEST, Manifest, file_sha256, open_store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -187,7 +188,7 @@ def _from_package(name: str) -> Path:
     gguf = sorted(root.rglob("*.gguf"))
     if not gguf:
         raise ConfigError(f"package:{name}: ships neither safetensors nor GGUF weights")
-    target = cache_folder() / "models" / f"{name}-{importlib.metadata.version(name)}"
+    target = cached("models", f"{name}-{importlib.metadata.version(name)}")
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:

@@ -29,20 +29,19 @@ class Published:
     figures: dict[str, float]
 
 
-def publish(config: RunConfig, best_uri: str) -> Published:
-    """Export a run's best model and its report; where that is done already, nothing is done.
+def publish(config: RunConfig) -> Published:
+    """Export the best model of the iterations played, and the report; where that is done already, nothing is done.
 
     A gate that is not passed is no error here: the model and the report that explains why are wanted either way.
 
     Args:
         config: the run's resolved configuration.
-        best_uri: one of the run's models, or its base model.
 
     Raises:
-        ConfigError: if `best_uri` is not of this run, or the model changed since it was evaluated.
+        ConfigError: if no iteration is evaluated, or the model changed since it was.
     """
     store = open_store(config.output_uri)
-    report = collect(config, store).with_best(best_uri)
+    report = collect(config, store)
     figures = _figures(report)
     inputs = {"config": config.digest(), "model": report.best_digest, "evaluations": _evaluations(report)}
     run_once(store, layout.PUBLISHED_MODEL, inputs, lambda output: _export(report, output))

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from sppo.cache import cached
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store import MANIFEST, Manifest, Store, StoredFile, cache_folder, describe, verify
+from sppo.store import MANIFEST, Manifest, Store, StoredFile, describe, verify
 
 
 class S3Store(Store):
@@ -155,7 +156,7 @@ def download(uri: str, manifest: Manifest, get: Callable[[str, Path], None]) -> 
         manifest: what it must hold.
         get: downloads one file, by its path in the manifest, to a local path.
     """
-    target = cache_folder() / "folders" / manifest.digest()
+    target = cached("folders", manifest.digest())
     if target.exists():
         verify(target, manifest, str(target))
         return target
@@ -208,7 +209,7 @@ def s3_folder(uri: str) -> Path:
     if not names:
         raise ConfigError(f"{uri}: no object lies under that prefix; check the bucket and the path")
     identity = hashlib.sha256(repr((uri, sorted(names.items()))).encode()).hexdigest()
-    target = cache_folder() / "folders" / identity
+    target = cached("folders", identity)
     if not target.exists():
         _fill(target, names, store.download_file, uri)
     return target
@@ -225,7 +226,7 @@ def s3_file(uri: str) -> Path:
     data = store.read(name)
     if data is None:
         raise ConfigError(f"{uri}: no such object; check the bucket and the key")
-    target = cache_folder() / "files" / hashlib.sha256(data).hexdigest() / name
+    target = cached("files", hashlib.sha256(data).hexdigest()) / name
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
     return target

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from sppo import layout, tables
-from sppo.config import RunConfig, read_config, resolve
-from sppo.errors import ConfigError, SppoError, storage_errors
+from sppo.config import Form, RunConfig, read_config, resolve
+from sppo.errors import SppoError, storage_errors
+from sppo.limits import Limits
 from sppo.store import Store, open_store
+from sppo.surroundings import put_right
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,10 +55,15 @@ class Published(NamedTuple):
 
 
 def stage(function: Callable[P, R]) -> Callable[P, R]:
-    """A failure that is written for people ends the process with one line and its exit code, without a traceback."""
+    """What a stage's process begins and ends with.
+
+    Its surroundings are put right first. A failure that is written for people ends it with one line and its exit code,
+    without a traceback.
+    """
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        put_right()
         try:
             with storage_errors():
                 return function(*args, **kwargs)
@@ -67,26 +74,17 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def check_iterations(config: RunConfig, max_iterations: int) -> None:
-    """Refuse what a pipeline that was compiled for so many iterations cannot play.
-
-    Raises:
-        ConfigError: if the configuration asks for more.
-    """
-    if config.iterations > max_iterations:
-        raise ConfigError(
-            f"iterations: {config.iterations}, but this pipeline was compiled for at most {max_iterations}; "
-            "compile it with a larger --max-iterations"
-        )
-
-
 @stage
-def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, prompts_path: str) -> Prepared:
+def prepare(
+    form: Form, gpus: Mapping[str, str], nodes: int, limits: Limits, config_path: str, prompts_path: str
+) -> Prepared:
     """Resolve the configuration and the prompts.
 
     Args:
-        values: overrides of the configuration, as `sppo.config.resolve` takes them.
-        max_iterations: the iterations that the pipeline can play.
+        form: what the run was started with.
+        gpus: accelerators of a pod, by the parameter that says so.
+        nodes: pods that train together.
+        limits: what the pipeline can play.
         config_path: gets the resolved configuration.
         prompts_path: gets the folder of prompt tables.
 
@@ -98,8 +96,9 @@ def prepare(values: Mapping[str, Any], max_iterations: int, config_path: str, pr
     from sppo.tracking import stages as said
     from sppo.tracking import track
 
-    config = resolve(dict(values))
-    check_iterations(config, max_iterations)
+    limits.check_hardware(gpus, nodes)
+    config = resolve(form.values())
+    limits.check(config)
     check_bench(config)
     store = open_store(config.output_uri)
     folder = work.prepare(config)
@@ -203,15 +202,15 @@ def evaluate(
 
 
 @stage
-def publish(config_path: str, best_uri: str, html_path: str, markdown_path: str) -> Published:
-    """Export the best model, write the report, and register the model in MLflow."""
+def publish(config_path: str, html_path: str, markdown_path: str) -> Published:
+    """Export the best model of the iterations played, write the report, and register the model in MLflow."""
     from sppo import publish as work
     from sppo.tracking import stages as said
     from sppo.tracking import track
 
     config = read_config(Path(config_path))
     store = open_store(config.output_uri)
-    result = work.publish(config, best_uri)
+    result = work.publish(config)
     _leave(result.report_path, html_path)
     _leave(result.summary_path, markdown_path)
     track(config, store, said.published(result))

@@ -114,12 +114,6 @@ class Store(Protocol):
         ...
 
 
-def cache_folder() -> Path:
-    """Where downloaded and converted files are kept: `SPPO_CACHE`, else the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sppo"
-    return Path(os.environ.get("SPPO_CACHE", default)).expanduser()
-
-
 def fetch_file(uri: str, otherwise: str) -> Path:
     """The local copy of a file that a user names as `s3://…`, `file://…` or a path.
 

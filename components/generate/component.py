@@ -1,7 +1,5 @@
 """Generate: the policy answers the prompts."""
 
-from typing import List  # noqa: UP035 - KFP reads the annotation
-
 from kfp import dsl
 
 from components.images import image
@@ -14,7 +12,7 @@ def generate(
     model_uri: str,
     iteration: int,
     shard: int,
-    shards: List[int],  # noqa: UP006
+    shards: int,
     responses: dsl.Output[dsl.Dataset],
 ) -> None:
     """Answer each prompt of a shard K times with the current policy.
@@ -25,9 +23,9 @@ def generate(
         model_uri: The current policy.
         iteration: The iteration, from 1.
         shard: This task's shard.
-        shards: All shards.
+        shards: How many there are.
         responses: Token ids, log-probabilities and text of every response.
     """
     from sppo import stages
 
-    stages.generate(run_config.path, iteration, shard, len(shards), model_uri, prompt_tables.path, responses.path)
+    stages.generate(run_config.path, iteration, shard, shards, model_uri, prompt_tables.path, responses.path)

@@ -10,7 +10,6 @@ from components.images import image
 @dsl.component(base_image=image("publish"), install_kfp_package=False)
 def publish(
     run_config: dsl.Input[dsl.Artifact],
-    best_uri: str,
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
@@ -19,7 +18,6 @@ def publish(
 
     Args:
         run_config: The resolved configuration.
-        best_uri: The best policy.
         metrics: The run's figures.
         report: The final report.
         summary: The same as Markdown.
@@ -31,7 +29,7 @@ def publish(
 
     from sppo import stages
 
-    published = stages.publish(run_config.path, best_uri, report.path, summary.path)
+    published = stages.publish(run_config.path, report.path, summary.path)
     for name, value in published.figures.items():
         metrics.log_metric(name, value)
     gate = "passed" if published.passed else "failed"

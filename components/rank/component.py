@@ -1,7 +1,5 @@
 """Rank: the preference model judges the responses."""
 
-from typing import List  # noqa: UP035 - KFP reads the annotation
-
 from kfp import dsl
 
 from components.images import image
@@ -13,7 +11,7 @@ def rank(
     responses: dsl.Input[dsl.Dataset],
     iteration: int,
     shard: int,
-    shards: List[int],  # noqa: UP006
+    shards: int,
     preferences: dsl.Output[dsl.Dataset],
     pairs: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
@@ -25,13 +23,13 @@ def rank(
         responses: A shard's responses.
         iteration: The iteration, from 1.
         shard: This task's shard.
-        shards: All shards.
+        shards: How many there are.
         preferences: The raw K x K logits and probabilities of each prompt.
         pairs: Training pairs with soft targets.
         metrics: Figures of this shard.
     """
     from sppo import stages
 
-    figures = stages.rank(run_config.path, iteration, shard, len(shards), responses.path, preferences.path, pairs.path)
+    figures = stages.rank(run_config.path, iteration, shard, shards, responses.path, preferences.path, pairs.path)
     for name, value in figures.items():
         metrics.log_metric(name, value)

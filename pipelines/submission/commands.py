@@ -25,9 +25,9 @@ LARGEST_RETRY = 1_572_864
 """Bytes of a workflow that etcd takes (its default, 1.5 MiB); Kubeflow retries with all nodes uncompressed."""
 
 
-def show_plan(values: Mapping[str, Any], max_iterations: int, package: packages.Package) -> None:
+def show_plan(values: Mapping[str, Any], package: packages.Package) -> None:
     """Print what would be submitted: the package, the run's parameters, and the configuration that they lead to."""
-    parameters, config = packages.parameters(values, max_iterations)
+    parameters, config = packages.parameters(values, package.limits)
     plan = {
         "package": {"version": package.version, "sha256": package.digest},
         "parameters": parameters,
@@ -39,7 +39,6 @@ def show_plan(values: Mapping[str, Any], max_iterations: int, package: packages.
 def submit(
     client: Client,
     values: Mapping[str, Any],
-    max_iterations: int,
     package: packages.Package,
     experiment: str,
     service_account: str,
@@ -49,7 +48,6 @@ def submit(
     Args:
         client: the server.
         values: overrides of the configuration and of the hardware.
-        max_iterations: the iterations that the package can play.
         package: the compiled pipeline.
         experiment: the experiment of Kubeflow Pipelines; empty for the configuration's, which names MLflow's.
         service_account: who the pods are; empty for the server's default.
@@ -60,7 +58,7 @@ def submit(
     Raises:
         ConfigError, InfrastructureError: as `Client.get` and `package.parameters`.
     """
-    parameters, config = packages.parameters(values, max_iterations)
+    parameters, config = packages.parameters(values, package.limits)
     _check_namespace(client)
     version, uploaded = packages.upload(client, package)
     print(f"package: {package.version} ({'uploaded' if uploaded else 'there already'})", flush=True)

@@ -15,11 +15,11 @@ from pipelines.profile import Pool, TrainingPool
 from pipelines.submission.client import Client, Json
 from sppo.config import RunConfig, resolve
 from sppo.errors import ConfigError
-from sppo.stages import check_iterations
+from sppo.limits import Limits
 
 PIPELINE = "sppo"
 """Name of the pipeline on the server; every package is a version of it."""
-FIELDS = ("base_model", "prompts", "preference_model", "output_uri", "experiment", "iterations", "shards")
+FIELDS = ("preset", "output_uri", "base_model", "prompts", "preference_model", "experiment", "iterations", "shards")
 """Values of the configuration that have a field of their own in the form of the UI."""
 POOLS = {"generation": Pool, "ranking": Pool, "training": TrainingPool}
 
@@ -29,6 +29,7 @@ class Package(NamedTuple):
 
     content: bytes
     digest: str
+    limits: Limits
 
     @property
     def version(self) -> str:
@@ -44,17 +45,17 @@ def compile_package(max_iterations: int, profile: str, images: Path | None) -> P
     """
     with tempfile.TemporaryDirectory(prefix="sppo-package-") as folder:
         path = Path(folder) / "sppo.yaml"
-        compile_pipeline(path, max_iterations, profile, images)
+        limits = compile_pipeline(path, max_iterations, profile, images)
         content = path.read_bytes()
-    return Package(content, hashlib.sha256(content).hexdigest())
+    return Package(content, hashlib.sha256(content).hexdigest(), limits)
 
 
-def parameters(values: Mapping[str, Any], max_iterations: int) -> tuple[Json, RunConfig]:
+def parameters(values: Mapping[str, Any], limits: Limits) -> tuple[Json, RunConfig]:
     """What a run is given, checked as prepare checks it, but without reading prompts or models.
 
     Args:
         values: overrides of the configuration, and of the pools' hardware, such as training_gpus.
-        max_iterations: the iterations that the package can play.
+        limits: what the package can play.
 
     Returns:
         The pipeline's parameters, only those that are not left to their defaults; and the resolved configuration.
@@ -66,12 +67,14 @@ def parameters(values: Mapping[str, Any], max_iterations: int) -> tuple[Json, Ru
     pools = {name: _of_pool(name, hardware[name], value) for name, value in values.items() if name in hardware}
     asked = {name: value for name, value in values.items() if name not in hardware}
     config = resolve(asked)
-    check_iterations(config, max_iterations)
+    limits.check(config)
+    gpus = {name: value for name, value in pools.items() if hardware[name] == "gpus"}
+    limits.check_hardware(gpus, pools.get("training_nodes", 1))
     if not config.output_uri.startswith("s3://"):
         raise ConfigError(
             f"output_uri: {config.output_uri} is a folder, which the pods do not share; set output_uri=s3://bucket/prefix"
         )
-    fields = {name: getattr(config, name) for name in FIELDS if name in asked}
+    fields = {name: getattr(config, name) for name in FIELDS if name in asked or name == "preset"}
     rest = {name: value for name, value in asked.items() if name not in FIELDS}
     return {**fields, **({"config": rest} if rest else {}), **pools}, config
 
@@ -83,7 +86,8 @@ def hardware_keys() -> dict[str, str]:
 
 def _of_pool(name: str, setting: str, value: Any) -> Any:
     try:
-        return getattr(TrainingPool.model_validate({setting: value}), setting)
+        checked = getattr(TrainingPool.model_validate({setting: value}), setting)
+        return str(checked) if setting == "gpus" else checked  # Kubeflow takes a count that is a number for none
     except ValidationError as error:
         raise ConfigError(f"{name}: {error.errors()[0]['msg']} (got {value!r})") from None
 

@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict
 
 from sppo import chat, layout
 from sppo.bench.settings import JUDGED, Benchmark
+from sppo.cache import cached
 from sppo.config import RunConfig
 from sppo.engines import Sampling
 from sppo.errors import ConfigError
 from sppo.generate import LazyEngine
 from sppo.preference.endpoint import Endpoint
 from sppo.progress import heartbeat
-from sppo.store import Store, cache_folder, read_committed, run_once
+from sppo.store import Store, read_committed, run_once
 
 Message = dict[str, str]
 """A message of a chat: its role and its content."""
@@ -169,6 +170,6 @@ def reply_cache(config: RunConfig, inputs: Mapping[str, str]) -> Path | None:
     """A folder of this machine for what a judge said of these inputs, so that a retry pays for it once; None: none."""
     if not config.judge.cache:
         return None
-    folder = cache_folder() / "bench" / digest_of(dict(inputs))[:32]
+    folder = cached("bench", digest_of(dict(inputs))[:32])
     folder.mkdir(parents=True, exist_ok=True)
     return folder

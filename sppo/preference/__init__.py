@@ -22,10 +22,10 @@ def load_judge(uri: str, settings: JudgeConfig | None = None) -> Judge:
         ConfigError: if the URI names nothing, or a model of another kind.
         InfrastructureError: if a hub, store or server cannot be reached.
     """
+    from sppo.cache import cached
     from sppo.preference.cache import JudgementCache
     from sppo.preference.judge import Judge
     from sppo.preference.kinds import kind_of
-    from sppo.store import cache_folder
 
     settings = settings or JudgeConfig()
     model = kind_of(uri).load(uri, settings)
@@ -33,7 +33,7 @@ def load_judge(uri: str, settings: JudgeConfig | None = None) -> Judge:
         return Judge(model)
     # A mixture's members are in its digest; each has a cache of its own, whatever it is mixed with.
     what = settings.model_dump_json(exclude={**JudgeConfig.FREE, "mixture": True}) + judge_digest(uri, settings)
-    return Judge(model, JudgementCache(cache_folder() / "judgements" / hashlib.sha256(what.encode()).hexdigest()[:32]))
+    return Judge(model, JudgementCache(cached("judgements", hashlib.sha256(what.encode()).hexdigest()[:32])))
 
 
 def check_judge(uri: str, settings: JudgeConfig) -> None:

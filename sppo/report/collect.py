@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import Any
 
@@ -82,17 +82,6 @@ class RunReport:
         if self.best is None:
             return False
         return self.best.figures["eval/win_rate_vs_base_low"] > self.config.evaluate.gate.required_vs_base
-
-    def with_best(self, best_uri: str) -> RunReport:
-        """The same report with another model as the best.
-
-        Raises:
-            ConfigError: if the run neither trained that model nor started from it.
-        """
-        known = [self.config.base_model, *(each.model_uri for each in self.iterations)]
-        if best_uri not in known:
-            raise ConfigError(f"best model: {best_uri} is not a model of this run; it has {', '.join(known)}")
-        return replace(self, best_uri=best_uri)
 
 
 def collect(config: RunConfig, store: Store, last: int | None = None) -> RunReport:

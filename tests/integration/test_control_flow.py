@@ -10,62 +10,74 @@ import pytest
 from kfp import components, local
 
 from pipelines.compiling import compile_pipeline
+from pipelines.local import conditions_on_outputs, run_locally
 from pipelines.profile import SHIPPED, load_profile
 from pipelines.sppo import make_pipeline
+from sppo.errors import RunFailedError
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 @pytest.fixture
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, list[Any]]]:
-    """Plays a pipeline here with stand-ins for the stages: its outputs, and the calls that they received."""
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Callable[[], list[Any]]]:
+    """Puts stand-ins in the place of the stages, gives them a plan, and gives back what tells their calls."""
     monkeypatch.setattr(builtins, "print", print)  # the local runner's threads do not always give it back
     monkeypatch.chdir(tmp_path)  # a step's process looks for modules in its working directory first, then in PYTHONPATH
     monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
     monkeypatch.setenv("STAND_IN_TRACE", str(tmp_path / "trace"))
 
-    def work(pipeline: Any, decisions: Sequence[str], shards: int = 1, **others: bool) -> tuple[Any, list[Any]]:
-        plan = {"decisions": decisions, "shards": shards, **others}
+    def work(**plan: Any) -> Callable[[], list[Any]]:
         monkeypatch.setenv("STAND_IN_PLAN", json.dumps(plan))
+        return lambda: [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
+
+    return work
+
+
+@pytest.fixture
+def play(planned: Callable[..., Any], tmp_path: Path) -> Callable[..., list[Any]]:
+    """Plays a pipeline here with stand-ins for the stages: the calls that they received."""
+
+    def work(pipeline: Any, decisions: Sequence[str], shards: int = 1, **others: bool) -> list[Any]:
+        calls = planned(decisions=decisions, shards=shards, **others)
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
-        run = pipeline(config={"preset": "cpu"}, iterations=len(decisions))
-        return run.outputs, [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
+        with conditions_on_outputs():
+            pipeline(output_uri="s3://bucket/run", iterations=len(decisions))
+        return calls()
 
     return work
 
 
 @pytest.mark.parametrize(
-    ("decisions", "shards", "best"),
+    ("decisions", "shards"),
     [
-        (["stop"], 1, "pi_2"),
-        (["continue", "stop"], 2, "pi_3"),
-        (["continue", "continue", "stop"], 1, "pi_4"),
-        (["keep-previous"], 2, "pi_1"),
-        (["continue", "keep-previous"], 3, "pi_2"),
+        (["stop"], 1),
+        (["continue", "stop"], 2),
+        (["continue", "continue", "stop"], 1),
+        (["keep-previous"], 2),
+        (["continue", "keep-previous"], 3),
     ],
 )
-def test_gates_decide_at_run_time(play, decisions, shards, best):
-    _, called = play(make_pipeline(max_iterations=3), decisions, shards)
-    assert_played(called, decisions, shards, best)
+def test_gates_decide_at_run_time(play, decisions, shards):
+    called = play(make_pipeline(max_iterations=3), decisions, shards)
+    assert_played(called, decisions, shards)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_compiled_package_plays_what_the_pipeline_plays(play, profile, tmp_path):
     compile_pipeline(tmp_path / "sppo.yaml", 3, profile)
     package = components.load_component_from_file(str(tmp_path / "sppo.yaml"))
-    outputs, called = play(package, ["continue", "keep-previous"], shards=2)
+    called = play(package, ["continue", "keep-previous"], shards=2)
     launched = [call for call in called if call[0] == "launch"]
     called = [call for call in called if call[0] != "launch"]
     nodes = load_profile(profile).training.nodes
     assert [pods["nodes"] for _, _, pods in launched] == ([nodes, nodes] if nodes > 1 else [])
-    assert_played(called, ["continue", "keep-previous"], 2, "pi_2")
-    assert outputs == {"Output": "published"}
+    assert_played(called, ["continue", "keep-previous"], 2)
 
 
-def assert_played(called, decisions, shards, best):
+def assert_played(called, decisions, shards):
     assert called[0] == ["prepare", 3]
-    assert called[-1] == ["publish", best]
+    assert called[-1] == ["publish"]
     for iteration in range(1, len(decisions) + 1):
         policy, each = f"pi_{iteration}", range(shards)
         generated = [call for call in called if call[:2] == ["generate", iteration]]
@@ -80,11 +92,19 @@ def assert_played(called, decisions, shards, best):
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_a_run_comes_to_its_end_whatever_its_gate_says(play, passed):
-    outputs, _ = play(make_pipeline(max_iterations=1), ["stop"], passed=passed)
-    assert outputs == {"Output": "published"}
+    called = play(make_pipeline(max_iterations=3), ["stop"], passed=passed)
+    assert_played(called, ["stop"], 1)
 
 
 def test_benchmarks_measure_what_is_published_if_they_are_asked_for(play):
-    outputs, called = play(make_pipeline(max_iterations=1), ["stop"], benchmarks=True)
-    assert called[-2:] == [["publish", "pi_2"], ["bench", "published"]]
-    assert outputs == {"Output": "published"}
+    called = play(make_pipeline(max_iterations=1), ["stop"], benchmarks=True)
+    assert called[-2:] == [["publish"], ["bench", "published"]]
+
+
+def test_on_one_machine_a_failed_stage_is_not_tried_again(planned, tmp_path, monkeypatch):
+    """The local runner follows a task's retries, and waits between them."""
+    monkeypatch.setattr("pipelines.local._QUIET", {})  # it would stay in this process's environment
+    calls = planned(decisions=["stop"], shards=1, fails="generate")
+    with pytest.raises(RunFailedError, match="sppo resume"):
+        run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
+    assert [call[0] for call in calls()] == ["prepare", "generate"]

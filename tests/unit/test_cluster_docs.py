@@ -80,9 +80,13 @@ def manifests() -> list[dict[str, Any]]:
 
 
 def test_every_profile_of_a_cluster_is_in_the_table() -> None:
-    assert set(re.findall(r"^\| `([\w-]+)` \|", PAGE, re.MULTILINE)) >= {p.stem for p in SHIPPED.glob("*.yaml")} - {
-        "local"
-    }
+    assert set(re.findall(r"^\| `([\w-]+)` \|", PAGE, re.MULTILINE)) >= {p.stem for p in SHIPPED.glob("*.yaml")}
+
+
+def test_the_smoke_run_asks_for_no_more_than_one_small_machine_has() -> None:
+    """tests/unit/manifests holds the profile against the machine."""
+    (smoke,) = [words for words in COMMANDS if "recipes/cpu/smoke.yaml" in words]
+    assert smoke[smoke.index("--profile") + 1] == "local"
 
 
 def test_the_cpu_profile_runs_in_the_image_without_gpu() -> None:

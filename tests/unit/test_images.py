@@ -186,8 +186,9 @@ def test_an_image_holds_what_its_stage_needs_and_no_more():
     assert not {"torchvision", "torchaudio", "torchcodec"} & have["cpu"]
 
 
-def test_the_cpu_profile_plays_every_task_in_the_image_without_a_gpu():
-    assert load_profile("cpu").images == dict.fromkeys(TASKS, image("cpu"))
+@pytest.mark.parametrize("profile", ["cpu", "local"])
+def test_a_profile_without_gpus_plays_every_task_in_the_image_without_a_gpu(profile):
+    assert load_profile(profile).images == dict.fromkeys(TASKS, image("cpu"))
 
 
 def test_images_files_name_every_task():

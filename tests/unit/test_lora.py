@@ -239,7 +239,7 @@ def test_the_next_iteration_and_publishing_take_the_merged_model(tmp_path, tiny_
     one, two = (load_file(store.fetch(layout.model(t)) / layout.ADAPTER / "adapter_model.safetensors") for t in (1, 2))
     assert one.keys() == two.keys() and not any(torch.equal(one[name], two[name]) for name in one)
     run = play_run(model=store.fetch(layout.model(1)))
-    publish(run.config, run.models[1])
+    publish(run.config)
     published = run.store.fetch(layout.PUBLISHED_MODEL)
     assert (published / "model.safetensors").exists()
     assert not list(published.rglob("adapter*")), "they are of use beside their own base only"

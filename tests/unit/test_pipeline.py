@@ -14,6 +14,7 @@ from components.images import image
 from pipelines.compiling import compile_pipeline
 from pipelines.profile import SHIPPED, load_profile
 from pipelines.sppo import GATE_FAILED, GATE_PASSED
+from sppo.config import PRESETS, RunConfig
 from sppo.errors import ConfigError
 
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -35,6 +36,7 @@ queue: gpus
 model_cache: models
 images: {rank: registry.example/rank@sha256:abc}
 """
+OWN = {"custom": CUSTOM, "not-retried": "retries: 0"}
 
 
 class Package:
@@ -72,12 +74,12 @@ def stage(label: str) -> str:
     return "train" if component == "launch" else component
 
 
-@pytest.fixture(scope="module", params=[*PROFILES, "custom"])
+@pytest.fixture(scope="module", params=[*PROFILES, *OWN])
 def profile(request, tmp_path_factory) -> str:
-    if request.param != "custom":
+    if request.param not in OWN:
         return request.param
-    path = tmp_path_factory.mktemp("profiles") / "custom.yaml"
-    path.write_text(CUSTOM)
+    path = tmp_path_factory.mktemp("profiles") / f"{request.param}.yaml"
+    path.write_text(OWN[request.param])
     return str(path)
 
 
@@ -93,7 +95,7 @@ def test_every_iteration_that_may_be_played_is_there(package):
     assert set(labels) == STAGES
     assert {name: labels.count(name) for name in STAGES} == {
         **dict.fromkeys(("generate", "rank", "train", "evaluate"), 3),
-        "keep": 6,
+        "keep": 4,
         "prepare": 1,
         "publish": 1,
         "bench": 1,
@@ -103,8 +105,8 @@ def test_every_iteration_that_may_be_played_is_there(package):
 def test_no_task_is_cached(package):
     """A stage finds its own committed work; KFP's cache would not ask whether the weights still exist."""
     for _, task in package.tasks():
-        if task["componentRef"]["name"].startswith(("comp-condition", "comp-for-loop")):
-            continue
+        if "condition" in task.get("triggerPolicy", {}) or "parameterIterator" in task:
+            continue  # a branch or a loop, which the backend does not cache
         assert task["cachingOptions"] == {}, task["taskInfo"]
 
 
@@ -151,34 +153,63 @@ def test_defaults_come_from_the_profile(package, profile):
     parameters = package.ir["root"]["inputDefinitions"]["parameters"]
     for pool in ("generation", "ranking", "training"):
         for setting, value in getattr(wanted, pool):
-            assert parameters[f"{pool}_{setting}"].get("defaultValue") == value
+            default = str(value) if setting == "gpus" else value  # a count that is a number is read as none
+            assert parameters[f"{pool}_{setting}"].get("defaultValue") == default
     assert all(parameter.get("description") for parameter in parameters.values())
-    assert all("defaultValue" in parameter for parameter in parameters.values()), "nothing needs to be filled in"
 
 
-def test_a_run_ends_in_the_task_that_tells_its_gate(package):
+def test_the_form_asks_for_the_place_and_offers_the_presets(package):
+    parameters = package.ir["root"]["inputDefinitions"]["parameters"]
+    assert [name for name, parameter in parameters.items() if "defaultValue" not in parameter] == ["output_uri"]
+    assert parameters["preset"]["literals"] == list(PRESETS)
+    assert parameters["preset"]["defaultValue"] == RunConfig().preset
+
+
+def test_the_pipelines_page_explains_every_field_of_the_form(package):
+    said = [line.partition(":")[0] for line in package.ir["pipelineInfo"]["description"].splitlines() if ": " in line]
+    parameters = package.ir["root"]["inputDefinitions"]["parameters"]
+    pools = {f"{pool}_" for pool in ("generation", "ranking", "training")}
+    assert [*said[:-1]] == list(dict.fromkeys(said[:-1])) and set(said[-1].split(", ")) == pools
+    assert set(said[:-1]) == {name for name in parameters if not name.startswith(tuple(pools))}
+
+
+def test_every_task_has_a_name_for_people(package):
+    names = [task["taskInfo"]["name"] for _, task in package.tasks()]
+    assert not [name for name in names if re.search(r"condition|for-loop|-\d+$", name)]
+    assert {"self-play 1", "continue after 1", "end after 2", "benchmarks", "gate passed", "keep"} <= set(names)
+
+
+def test_no_task_of_a_loop_reads_the_list_that_is_looped_over(package):
+    """The backend takes it away from the items (`driver/resolve.go`)."""
+    looped = 0
+    for _, loop in package.tasks():
+        if "parameterIterator" not in loop:
+            continue
+        looped += 1
+        items = loop["parameterIterator"]["items"]["inputParameter"]
+        for task in package.components[loop["componentRef"]["name"]]["dag"]["tasks"].values():
+            assert items not in [value.get("componentInputParameter") for value in task["inputs"]["parameters"].values()]
+    assert looped == 3
+
+
+def test_a_run_ends_in_the_branch_that_tells_its_gate(package):
     """By these names `sppo submit --wait` reads the gate."""
-    ends = {}
-    for _, task in package.tasks():
-        condition = task.get("triggerPolicy", {}).get("condition", "")
-        if "publish-gate" in condition:
-            (name,) = package.components[task["componentRef"]["name"]]["dag"]["tasks"]
-            ends[name] = condition
-    assert ends == {
+    tasks = package.ir["root"]["dag"]["tasks"]
+    assert {name: tasks[name]["triggerPolicy"]["condition"] for name in (GATE_PASSED, GATE_FAILED)} == {
         GATE_PASSED: "inputs.parameter_values['pipelinechannel--publish-gate'] == 'passed'",
-        GATE_FAILED: "!(inputs.parameter_values['pipelinechannel--publish-gate'] == 'passed')",
+        GATE_FAILED: "inputs.parameter_values['pipelinechannel--publish-gate'] == 'failed'",
     }
 
 
 def test_benchmarks_measure_the_published_model_and_only_if_they_are_wanted(package):
-    tasks = {task["taskInfo"]["name"]: task for _, task in package.tasks()}
-    asked = {
-        name: value.get("taskOutputParameter") for name, value in tasks["benchmarks"]["inputs"]["parameters"].items()
-    }
-    assert asked["model_uri"] == {"outputParameterKey": "model_uri", "producerTask": "publish"}
-    assert asked["wanted"] == {"outputParameterKey": "benchmarks", "producerTask": "prepare"}
-    wanted = "inputs.parameter_values['pipelinechannel--wanted'] == 'yes'"
-    assert tasks["if-wanted"]["triggerPolicy"] == {"condition": wanted}
+    branch = package.ir["root"]["dag"]["tasks"]["benchmarks"]
+    asked = {name: value.get("taskOutputParameter") for name, value in branch["inputs"]["parameters"].items()}
+    wanted, model = "pipelinechannel--prepare-benchmarks", "pipelinechannel--publish-model_uri"
+    assert asked[model] == {"outputParameterKey": "model_uri", "producerTask": "publish"}
+    assert asked[wanted] == {"outputParameterKey": "benchmarks", "producerTask": "prepare"}
+    assert branch["triggerPolicy"] == {"condition": f"inputs.parameter_values['{wanted}'] == 'yes'"}
+    measured = package.components[branch["componentRef"]["name"]]["dag"]["tasks"]["bench"]
+    assert measured["inputs"]["parameters"]["model_uri"] == {"componentInputParameter": model}
 
 
 def test_nothing_is_left_unresolved(package):

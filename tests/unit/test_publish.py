@@ -33,7 +33,7 @@ def tiny_model(tmp_path_factory):
 
 def test_the_best_model_is_published_ready_to_use(play_run, tiny_model):
     run = play_run(model=tiny_model)
-    published = publish(run.config, run.models[1])
+    published = publish(run.config)
     assert published.passed and published.model_uri == f"{run.store.uri}/{layout.PUBLISHED_MODEL}"
     assert published.figures == {
         "publish/best_iteration": 2.0,
@@ -56,7 +56,7 @@ def test_the_best_model_is_published_ready_to_use(play_run, tiny_model):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_weights_have_the_wanted_type_and_values(play_run, tiny_model, dtype):
     run = play_run(model=tiny_model, **{"publish.dtype": dtype})
-    publish(run.config, run.models[0])
+    publish(run.config)
     weights = load_file(run.store.root / layout.PUBLISHED_MODEL / "model.safetensors")
     before = load_file(tiny_model / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {getattr(torch, dtype)}
@@ -67,7 +67,7 @@ def test_weights_have_the_wanted_type_and_values(play_run, tiny_model, dtype):
 def test_card_is_valid(play_run, tiny_model):
     (tiny_model / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Tiny\n")
     run = play_run(model=tiny_model)
-    publish(run.config, run.models[1])
+    publish(run.config)
     card = ModelCard.load(run.store.root / layout.PUBLISHED_MODEL / "README.md")
     assert card.data.base_model is None, "a folder is no name of the hub"
     assert run.config.base_model in card.text.replace("\\", "")
@@ -80,7 +80,7 @@ def test_card_is_valid(play_run, tiny_model):
 def test_unknown_licence_is_left_out(play_run, tiny_model):
     (tiny_model / "README.md").unlink(missing_ok=True)
     run = play_run(model=tiny_model)
-    publish(run.config, run.models[1])
+    publish(run.config)
     text = (run.store.root / layout.PUBLISHED_MODEL / "README.md").read_text()
     assert "license" not in text
     assert ModelCard(text).data.license is None
@@ -88,17 +88,17 @@ def test_unknown_licence_is_left_out(play_run, tiny_model):
 
 def test_publishing_again_does_nothing(play_run, tiny_model, capsys):
     run = play_run(model=tiny_model)
-    first = publish(run.config, run.models[1])
+    first = publish(run.config)
     stamps = {path: path.stat().st_mtime_ns for path in (run.store.root / layout.PUBLISHED).rglob("*")}
     capsys.readouterr()
-    assert publish(run.config, run.models[1]) == first
+    assert publish(run.config) == first
     assert {path: path.stat().st_mtime_ns for path in (run.store.root / layout.PUBLISHED).rglob("*")} == stamps
     assert capsys.readouterr().out.count("already done") == 2
 
 
 def test_report_and_samples_are_published(play_run, tiny_model):
     run = play_run(model=tiny_model)
-    published = publish(run.config, run.models[1])
+    published = publish(run.config)
     assert published.report_path == run.store.root / layout.PUBLISHED_REPORT / layout.REPORT_FILE
     assert "Iteration 2 gave the best model" in published.report_path.read_text()
     assert "Iteration 2 gave the best model" in published.summary_path.read_text()
@@ -111,7 +111,7 @@ def test_report_and_samples_are_published(play_run, tiny_model):
 
 def test_base_is_published_when_it_is_the_best(play_run, tiny_model):
     run = play_run(model=tiny_model, decisions=("keep-previous",), lows=(0.9,))
-    published = publish(run.config, run.config.base_model)
+    published = publish(run.config)
     assert not published.passed
     assert published.figures == {"publish/best_iteration": 0.0, "publish/passed": 0.0}
     folder = run.store.fetch(layout.PUBLISHED_MODEL)
@@ -119,15 +119,17 @@ def test_base_is_published_when_it_is_the_best(play_run, tiny_model):
     AutoModelForCausalLM.from_pretrained(folder)
 
 
-def test_a_model_of_another_run_is_refused(play_run, tiny_model):
+def test_a_run_without_an_evaluated_iteration_publishes_nothing(play_run, tiny_model):
     run = play_run(model=tiny_model)
-    with pytest.raises(ConfigError, match="not a model of this run"):
-        publish(run.config, str(tiny_model))
+    run.store.delete(layout.evaluation(1))
+    with pytest.raises(ConfigError, match="no iteration is evaluated there yet"):
+        publish(run.config)
+    assert run.store.manifest(layout.PUBLISHED_MODEL) is None
 
 
 def test_a_base_model_that_changed_meanwhile_is_refused(play_run, tiny_model, tmp_path):
     run = play_run(model=tiny_model, decisions=("keep-previous",), lows=(0.4,))
     (tmp_path / "base" / "generation_config.json").write_text("{}")
     with pytest.raises(ConfigError, match="changed since it was evaluated"):
-        publish(run.config, run.config.base_model)
+        publish(run.config)
     assert run.store.manifest(layout.PUBLISHED_MODEL) is None

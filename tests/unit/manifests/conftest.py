@@ -3,7 +3,7 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +67,13 @@ def render(folder: Path) -> Rendered:
     return Rendered(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def put_in(path: Path) -> int:
+    """Take the # off the entries that a file offers as comments; how many there were."""
+    text, count = re.subn(r"^( +)# (- \S)", r"\1\2", path.read_text(), flags=re.MULTILINE)
+    path.write_text(text)
+    return count
+
+
 @pytest.fixture(scope="session", params=[f"{name}{more}" for name in OVERLAYS for more in ("", "+optional")])
 def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     """An overlay; "+optional" is what it becomes where somebody puts in all that it offers as a comment."""
@@ -76,10 +83,21 @@ def rendered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     copy = tmp_path_factory.mktemp(name) / "manifests"
     shutil.copytree(MANIFESTS, copy)
     path = copy / "overlays" / name / "kustomization.yaml"
-    text, count = re.subn(r"^  # (- \S+)", r"  \1", path.read_text(), flags=re.MULTILINE)
-    assert count >= 2
-    path.write_text(text.replace("  - ../../components/pipeline-root\n", ""))
+    assert put_in(path) >= 2
+    path.write_text(path.read_text().replace("  - ../../components/pipeline-root\n", ""))
     return render(path.parent)
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> Callable[..., Rendered]:
+    """Renders one overlay by its name, with the one entry put in that each file named after it offers as a comment."""
+
+    def work(name: str, *files: str) -> Rendered:
+        copy = shutil.copytree(MANIFESTS, tmp_path / "manifests")
+        assert all(put_in(copy / file) == 1 for file in files)
+        return render(copy / "overlays" / name)
+
+    return work
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,10 @@ ALLOWED = {
     ("run", "kubeflow", 8080),
     ("run", "outside", 443),
     ("mlflow", "outside", 443),
+    # Names; a policy sees the port behind a Service, and OpenShift's DNS listens on 5353.
+    *((caller, "outside", port) for caller in ("run", "rank", "mlflow") for port in (53, 5353)),
+    # The Kubernetes API: kubeadm's and kind's port, minikube's, MicroK8s'.
+    *(("run", "outside", port) for port in (6443, 8443, 16443)),
 }
 WITH_OBJECT_STORE = {("run", "seaweedfs", 8333), ("rank", "seaweedfs", 8333), ("mlflow", "seaweedfs", 8333)}
 WITH_MULTI_NODE = {("rank", "rank", 29500)}
@@ -108,8 +112,30 @@ def test_only_these_calls_go_through(rendered, peers):
             assert may_call(rendered, peers[source], peers[target], port) == (call in expected), call
     for source, target, port in sorted(expected):
         assert may_call(rendered, peers[source], peers[target], port), (source, target, port)
-    for port in (80, 22, 8080):
+    for port in (80, 22, 8000, 8080):
         assert not may_call(rendered, peers["run"], peers["outside"], port)
+    for port in (80, 6443, 8000):
+        assert not may_call(rendered, peers["mlflow"], peers["outside"], port)
+
+
+def test_names_are_asked_for_over_udp_and_tcp(rendered):
+    rules = [rule for policy in rendered.of("NetworkPolicy") for rule in policy["spec"].get("egress", [])]
+    asked = [rule for rule in rules if any(entry["port"] == 53 for entry in rule.get("ports", []))]
+    assert len(asked) == 2
+    for rule in asked:
+        ports = sorted((entry["protocol"], entry["port"]) for entry in rule["ports"])
+        assert ports == [("TCP", 53), ("TCP", 5353), ("UDP", 53), ("UDP", 5353)]
+
+
+@pytest.mark.parametrize(
+    ("caller", "file"),
+    [("run", "base/runs/network-policy.yaml"), ("mlflow", "base/services/network-policy.yaml")],
+)
+def test_another_port_outside_is_one_line(overlay, manifests, caller, file):
+    """A judge behind an endpoint, for runs; an S3 server for both."""
+    callers = {"run": Peer("kubeflow", RUN), "mlflow": Peer("sppo", {"app.kubernetes.io/name": "mlflow"})}
+    assert may_call(overlay("standalone", file), callers[caller], Peer("internet", {}), 8000)
+    assert f"`{file}`" in (manifests / "README.md").read_text()
 
 
 def test_other_pods_beside_runs_are_left_alone(rendered, peers):

@@ -7,10 +7,21 @@ from fractions import Fraction
 
 import pytest
 
+from pipelines.profile import load_profile
+
 SERVERS = {"Deployment", "StatefulSet"}
 ALLOWED_VOLUMES = {"name", "configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
 EXACT = re.compile(r"[^\s:@]+(/[^\s:@]+)+(:v?\d+\.\d+[^\s:@]*|@sha256:[0-9a-f]{64})")
-UNITS = {"": 1, "m": Fraction(1, 1000), "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+UNITS = {"": 1, "m": Fraction(1, 1000), "M": 10**6, "G": 10**9, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+# What is asked for on a machine before anything of this repository.
+BESIDE = {
+    # kubeadm's: API server 250m, controller manager 200m, scheduler, etcd, two of CoreDNS and kindnet 100m each.
+    "Kubernetes (kind)": ("950m", "290Mi"),
+    # manifests/kustomize/env/platform-agnostic of 2.17, with its database, object store and workflow controller.
+    "Kubeflow Pipelines": ("674m", "3126Mi"),
+    # backend/src/v2/compiler/argocompiler/argo.go, driverResources.
+    "a driver's pod": ("100m", "64Mi"),
+}
 
 
 def violations(spec):
@@ -117,6 +128,25 @@ def test_the_quota_has_room_for_an_update_of_everything(rendered):
     assert sum(quantity(claim["spec"]["resources"]["requests"]["storage"]) for claim in claims) <= quantity(
         hard["requests.storage"]
     )
+
+
+def test_the_profile_local_finds_room_beside_the_overlay_local(overlay, manifests):
+    profile = load_profile("local")
+    assert profile.model_cache == "sppo-model-cache"
+    largest = ("1", "6G")
+    for _, stage in profile.stages:
+        assert quantity(stage.cpu) <= quantity(largest[0])
+        assert quantity(stage.memory) <= quantity(largest[1])
+    asked = [*BESIDE.values(), largest]
+    for pod in overlay("local").pods():
+        for container in pod.containers:
+            requests = container["resources"]["requests"]
+            asked += [(requests["cpu"], requests["memory"])] * pod.copies
+    cpu, memory = (sum(map(quantity, column)) for column in zip(*asked, strict=True))
+    page = (manifests.parent / "docs" / "cluster.md").read_text()
+    cores, gigabytes = re.search(r"machine of (\d+) CPUs and\s(\d+) GB", page).groups()
+    assert cpu <= int(cores) < cpu + 1, "one stage at a time"
+    assert memory <= int(gigabytes) * 10**9
 
 
 def test_the_hand_over_of_the_model_cache_says_whether_it_worked(rendered, tmp_path):

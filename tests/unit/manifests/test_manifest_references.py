@@ -125,7 +125,11 @@ def test_accounts_have_few_rights(rendered):
         for resource in rule["resources"]
         if resource != "secrets"
     }
-    runs = {("workflowtaskresults", "create", "patch"): set(), ("configmaps", "get"): {"kfp-launcher"}}
+    runs = {
+        ("workflowtaskresults", "create", "patch"): set(),
+        ("pods", "get"): set(),
+        ("configmaps", "get"): {"kfp-launcher"},
+    }
     training = {
         ("trainjobs", "create", "delete", "get", "watch"): set(),
         ("pods", "get", "list", "watch"): set(),
@@ -150,6 +154,18 @@ def test_the_launcher_may_read_the_keys_that_its_configuration_names(rendered, d
         ]
         assert reference["secretName"] in readable
         assert launcher["data"]["defaultPipelineRoot"].startswith("s3://")
+
+
+def test_the_launcher_has_every_key_that_another_s3_server_needs(overlay, manifests):
+    """Those of S3ProviderDefault in backend/src/v2/config/s3.go of Kubeflow Pipelines 2.17, which ignores others."""
+    launcher = overlay("standalone").one("ConfigMap", "kfp-launcher")
+    default = yaml.safe_load(launcher["data"]["providers"])["s3"]["default"]
+    put_in = {"endpoint", "region", "disableSSL", "forcePathStyle"}
+    assert default.keys() == put_in | {"credentials"}
+    # What the launcher takes where they are left out: they change nothing for Amazon's.
+    assert (default["disableSSL"], default["forcePathStyle"]) == (False, True)
+    readme = (manifests / "README.md").read_text()
+    assert [key for key in put_in if f"`{key}`" not in readme] == []
 
 
 def service_of(rendered, address, here):

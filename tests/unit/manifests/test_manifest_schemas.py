@@ -70,6 +70,12 @@ def test_the_queue_of_a_profile_leads_to_its_pools(manifests):
         assert selector in [flavor["nodeLabels"] for flavor in flavors.values()]
 
 
+def test_with_the_queue_no_quota_counts_the_pods_that_wait_for_it(rendered):
+    """A ResourceQuota counts gated pods: one can hold what an admitted TrainJob's next pod needs, and wait for it."""
+    counting = [item for item in rendered.of("ResourceQuota") if "requests.nvidia.com/gpu" in item["spec"]["hard"]]
+    assert [item["metadata"]["name"] for item in counting] == ([] if rendered.of("LocalQueue") else ["sppo-gpus"])
+
+
 def test_make_manifests_renders_every_overlay(mlflow, manifests, tmp_path):
     make = ["make", "--directory", str(manifests.parent), f"MANIFESTS={tmp_path}", "manifests"]
     subprocess.run(make, check=True, capture_output=True)

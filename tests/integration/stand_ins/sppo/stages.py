@@ -4,6 +4,19 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+
+class Form(NamedTuple):
+    fields: Any
+    config: Any
+
+
+class Limits(NamedTuple):
+    max_iterations: int
+    several_nodes: bool
+    shard_iterations: int | None
+
 
 PLAN = json.loads(os.environ["STAND_IN_PLAN"])
 
@@ -11,6 +24,8 @@ PLAN = json.loads(os.environ["STAND_IN_PLAN"])
 def _called(*what):
     with open(os.environ["STAND_IN_TRACE"], "a") as trace:
         trace.write(json.dumps(what) + "\n")
+    if what[0] == PLAN.get("fails"):
+        raise RuntimeError(f"{what[0]} was to fail")
 
 
 def _leave(path, text=""):
@@ -18,8 +33,8 @@ def _leave(path, text=""):
     Path(path).write_text(text)
 
 
-def prepare(values, max_iterations, config_path, prompts_path):
-    _called("prepare", max_iterations)
+def prepare(form, gpus, nodes, limits, config_path, prompts_path):
+    _called("prepare", limits.max_iterations)
     _leave(config_path)
     _leave(prompts_path)
     return SimpleNamespace(
@@ -53,8 +68,8 @@ def evaluate(config_path, iteration, model_uri, previous_uri, prompts_path, html
     return SimpleNamespace(decision=decision, best_uri=best, figures={})
 
 
-def publish(config_path, best_uri, html_path, markdown_path):
-    _called("publish", best_uri)
+def publish(config_path, html_path, markdown_path):
+    _called("publish")
     _leave(html_path)
     _leave(markdown_path)
     return SimpleNamespace(model_uri="published", passed=PLAN.get("passed", True), figures={})

@@ -5,10 +5,6 @@ from types import SimpleNamespace
 from sppo import stages
 
 
-def check_nodes(nodes, several):
-    assert nodes == 1 or several
-
-
 def Pods(**given):
     return SimpleNamespace(**given)
 

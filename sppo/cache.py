@@ -1,0 +1,47 @@
+"""The cache: downloaded and converted files that outlive a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sppo.surroundings import OTHERS_WRITE
+
+
+def cache_folder() -> Path:
+    """Where downloaded and converted files are kept: `SPPO_CACHE`, else the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sppo"
+    return Path(os.environ.get("SPPO_CACHE", default)).expanduser()
+
+
+def cached(*names: str) -> Path:
+    """A place in the cache; what lies there is made private, as far as it is this process's to change."""
+    place = cache_folder().joinpath(*names)
+    if place.exists():
+        make_private(place)
+    return place
+
+
+def make_private(folder: Path) -> bool:
+    """Take away the right of others to write into a folder, from all in it that this process owns.
+
+    Returns:
+        Whether all of it is now this user's or root's, and nobody else may write there.
+    """
+    private = True
+    for path in _everything(folder):
+        told = path.lstat()
+        if path.is_symlink():
+            private &= told.st_uid in {os.geteuid(), 0}
+            continue
+        if told.st_uid == os.geteuid() and told.st_mode & OTHERS_WRITE:
+            path.chmod(told.st_mode & ~OTHERS_WRITE)
+            told = path.lstat()
+        private &= told.st_uid in {os.geteuid(), 0} and not told.st_mode & OTHERS_WRITE
+    return private
+
+
+def _everything(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from folder.rglob("*")

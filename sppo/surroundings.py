@@ -1,0 +1,33 @@
+"""The surroundings of a stage's process, put right where it starts: who may write its files, which MLflow it tells."""
+
+from __future__ import annotations
+
+import os
+
+OTHERS_WRITE = 0o022
+"""Rights of a file's group and of everybody to write it."""
+MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+"""What MLflow reads; the package puts the same with `SPPO_` before it into pods."""
+
+
+def put_right() -> None:
+    """Make a process what a stage expects it to be.
+
+    Argo starts a container's command with the umask 0 (`workflow/executor/osspecific/umask_linux.go`), so that
+    everybody could write what a stage writes. A stricter umask than ours stays.
+    """
+    os.umask(os.umask(0) | OTHERS_WRITE)
+    name_mlflow()
+
+
+def name_mlflow() -> None:
+    """Let MLflow read what the package put into this pod: its server's address, user and password, as a set.
+
+    Where `MLFLOW_TRACKING_URI` is set already, it is another server's, such as the one of Kubeflow's own plugin
+    (`backend/src/v2/common/plugins/mlflow/handler.go`). That server must not get our password.
+    """
+    if os.environ.get(MLFLOW[0]) or not os.environ.get(f"SPPO_{MLFLOW[0]}"):
+        return
+    for name in MLFLOW:
+        if value := os.environ.get(f"SPPO_{name}"):
+            os.environ[name] = value
