@@ -10,12 +10,10 @@ from pipelines.submission.client import Client
 from pipelines.submission.podlog import NoLogError, read_log
 from pipelines.submission.progress import PLAYED, failed_pod, named, place
 from pipelines.submission.run import Run
-from sppo.errors import ConfigError, InfrastructureError, RunFailedError, SppoError
+from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
 
 SHOWN = 10
 """Lines of a log that are shown, if none of them is an `error:` line."""
-_KINDS: dict[int, type[SppoError]] = {2: ConfigError, 3: InfrastructureError}
-"""The exit codes of a stage that are the whole command's."""
 _OURS = re.compile(r"\s*error: ")
 _LAUNCHER = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
 """How a line of Kubeflow's launcher begins (glog)."""
@@ -54,7 +52,7 @@ def reason(client: Client, run: Run) -> Reason:
         log = read_log(client, run, pod)
     except NoLogError as error:
         return Reason(RunFailedError, f"{again} retries what failed", (*message, f"its log cannot be read: {error}"))
-    kind = _KINDS.get(exit_code(log), RunFailedError)
+    kind = KINDS.get(exit_code(log), RunFailedError)
     log_command = f"; `sppo logs {run.run_id} {where.flags} --host {client.host}` shows its whole log"
     advice = {
         ConfigError: "correct the input and submit again",
