@@ -98,12 +98,12 @@ def retry(client: Client, run_id: str) -> Run | None:
     if before.state not in {"FAILED", "CANCELED"}:
         print(f"it is {before.state.lower() or 'in no state yet'}: there is nothing to retry", flush=True)
         return None
-    if before.workflow.retry_size > LARGEST_RETRY:
+    size = before.workflow.retry_size()
+    if size > LARGEST_RETRY:
         # The server would answer 500, every time (https://github.com/kubeflow/pipelines/issues/13738).
-        size = f"{before.workflow.retry_size / 1e6:.1f} MB with its nodes uncompressed"
         raise ConfigError(
-            f"{run_id}: its workflow is too large for Kubeflow to retry ({size}); submit again with "
-            f"output_uri={before.output_uri}: that plays only what is missing there"
+            f"{run_id}: its workflow is too large for Kubeflow to retry ({size / 1e6:.1f} MB, nodes uncompressed); "
+            f"submit again with the same output_uri ({before.output_uri}): that plays only what is missing there"
         )
 
     def retried() -> Json | None:

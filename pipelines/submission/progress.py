@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -103,7 +104,12 @@ def place(path: tuple[str, ...]) -> Place:
 def tasks(workflow: Workflow) -> list[Task]:
     """The tasks of stages that have begun, in the order of the loop."""
     newest = {node.path: node for node in workflow.nodes if node.first and node.path and node.path[-1] in _STAGES}
-    found = [_task(workflow, node) for node in newest.values() if node.phase in _STATES]
+    pods: dict[tuple[str, ...], list[Node]] = {}
+    for node in workflow.nodes:
+        if node.kind == "Pod":
+            pods.setdefault(node.path, []).append(node)
+    begun = (node for node in newest.values() if node.phase in _STATES)
+    found = [_task(node, pods.get((*node.path, _EXECUTOR), []), workflow.terminated) for node in begun]
     return sorted(found, key=lambda task: _order(task.place))
 
 
@@ -151,14 +157,13 @@ def _is_final(workflow: Workflow, pod: Node) -> bool:
     return all(node is None or node.phase in {"Failed", "Error"} for node in around)
 
 
-def _task(workflow: Workflow, node: Node) -> Task:
-    pods = workflow.pods((*node.path, _EXECUTOR))
+def _task(node: Node, pods: Sequence[Node], terminated: bool) -> Task:
     state = _STATES[node.phase]
     if state == "RUNNING" and pods and pods[-1].phase == "Pending":
         state = "PENDING"
-    if state == "FAILED" and workflow.terminated:
+    if state == "FAILED" and terminated:
         state = "CANCELED"
-    return Task(place(node.path), state, node.started, node.ended, pods)
+    return Task(place(node.path), state, node.started, node.ended, tuple(pods))
 
 
 def _order(where: Place) -> tuple[bool, int, int, int]:

@@ -7,10 +7,10 @@ Pipelines 2.17, backend/src/apiserver/server/report_server.go:53). The manifest 
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import json
 import re
+import zlib
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -51,15 +51,26 @@ class Workflow(NamedTuple):
     terminated: bool = False
     message: str = ""
     nodes: tuple[Node, ...] = ()
-    retry_size: int = 0
+    manifest: Json = {}  # noqa: RUF012
 
     def at(self, path: tuple[str, ...]) -> Node | None:
         """The node at a path, with all attempts at it; the newest where a group around it was tried again."""
         return next((node for node in reversed(self.nodes) if node.first and node.path == path), None)
 
-    def pods(self, path: tuple[str, ...]) -> tuple[Node, ...]:
-        """The pods at a path, one an attempt."""
-        return tuple(node for node in self.nodes if node.kind == "Pod" and node.path == path)
+    def retry_size(self) -> int:
+        """Bytes that Kubeflow writes to retry it: its nodes uncompressed, without the tasks that failed.
+
+        backend/src/common/util/workflow.go, GenerateRetryExecution.
+        """
+        status = self.manifest.get("status", {})
+        kept = {
+            key: node
+            for key, node in status.get("nodes", {}).items()
+            if (node.get("phase") in _KEPT or (node.get("phase") in _REOPENED and node["type"] == "DAG"))
+            and not node["name"].startswith(f"{self.name}.onExit")
+        }
+        written = {**self.manifest, "status": {**status, "nodes": kept}}
+        return len(json.dumps(written, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def read(text: str) -> Workflow:
@@ -72,24 +83,23 @@ def read(text: str) -> Workflow:
         return Workflow()
     try:
         manifest = json.loads(text)
-        metadata, status = manifest["metadata"], manifest.get("status") or {}
-        name = metadata["name"]
+        metadata, status = manifest["metadata"], manifest.setdefault("status", {})
         packed = status.pop("compressedNodes", "")
-        nodes = json.loads(gzip.decompress(base64.b64decode(packed))) if packed else status.get("nodes") or {}
-        found = [_node(node, metadata) for node in nodes.values()]
-    except (ValueError, KeyError, TypeError, EOFError, OSError, binascii.Error) as error:
+        if packed:
+            status["nodes"] = json.loads(gzip.decompress(base64.b64decode(packed)))
+        nodes = [_node(node, metadata) for node in status.setdefault("nodes", {}).values()]
+        return Workflow(
+            metadata["name"],
+            metadata.get("namespace", ""),
+            metadata.get("creationTimestamp") or "",
+            # How Kubeflow terminates a run (backend/src/common/util/workflow.go, IsTerminating).
+            manifest.get("spec", {}).get("activeDeadlineSeconds") == 0,
+            status.get("message", ""),
+            tuple(sorted(nodes, key=lambda node: (node.started or _NEVER, len(node.path)))),
+            manifest,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zlib.error) as error:
         raise InfrastructureError(f"the run's workflow manifest cannot be read ({type(error).__name__})") from None
-    found.sort(key=lambda node: (node.started or _NEVER, len(node.path)))
-    return Workflow(
-        name,
-        metadata.get("namespace", ""),
-        metadata.get("creationTimestamp") or "",
-        # How Kubeflow terminates a run (backend/src/common/util/workflow.go, IsTerminating).
-        (manifest.get("spec") or {}).get("activeDeadlineSeconds") == 0,
-        status.get("message", ""),
-        tuple(found),
-        _retry_size(manifest, nodes),
-    )
 
 
 def _node(node: Json, metadata: Json) -> Node:
@@ -120,19 +130,3 @@ def _pod_name(node: Json, metadata: Json) -> str:
         return str(node["id"])
     prefix = "-".join(filter(None, (metadata["name"], node.get("templateName"))))
     return f"{prefix[:242]}-{node['id'].rpartition('-')[2]}"
-
-
-def _retry_size(manifest: Json, nodes: Json) -> int:
-    """Bytes of the workflow that Kubeflow writes to retry it, its nodes uncompressed.
-
-    Failed tasks are left out (backend/src/common/util/workflow.go, GenerateRetryExecution).
-    """
-    onexit = f"{manifest['metadata']['name']}.onExit"
-    kept = {
-        key: node
-        for key, node in nodes.items()
-        if (node.get("phase") in _KEPT or (node.get("phase") in _REOPENED and node["type"] == "DAG"))
-        and not node["name"].startswith(onexit)
-    }
-    written = {**manifest, "status": {**(manifest.get("status") or {}), "nodes": kept}}
-    return len(json.dumps(written, separators=(",", ":"), ensure_ascii=False).encode())

@@ -1,5 +1,7 @@
 """`sppo submit --wait` and `sppo resume RUN_ID --host`: the stages shown, the exit codes, the reports."""
 
+import base64
+import gzip
 import io
 import re
 import signal
@@ -235,7 +237,9 @@ def test_a_retry_that_the_server_cannot_write_is_not_asked_for(sppo, failed_run)
     result = sppo("resume", "run-0", "--host", failed_run.address, "--wait")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "run-0: its workflow is too large for Kubeflow to retry (1.8 MB" in result.err
-    assert "submit again with output_uri=s3://bucket/run: that plays only what is missing there" in result.err
+    assert (
+        "submit again with the same output_uri (s3://bucket/run): that plays only what is missing there" in result.err
+    )
     assert {request.line for request in failed_run.requests} == {"GET runs/run-0", "GET v1beta1/runs/run-0"}
 
 
@@ -257,7 +261,19 @@ def test_a_retry_whose_answer_is_lost_is_not_sent_twice(sppo, failed_run, kind):
     assert len(failed_run.sent("POST runs/run-0:retry")) == 1
 
 
-@pytest.mark.parametrize("manifest", ["{", "[]", '{"metadata": {}}', '{"status": {"compressedNodes": "eA=="}}'])
+PACKED = base64.b64encode(gzip.compress(b"{}")).decode()
+BAD_NODES = [PACKED[:16], PACKED[:20] + "AAAA" + PACKED[24:], "eA==", "x"]
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "{",
+        "[]",
+        '{"metadata": {}}',
+        *[f'{{"metadata": {{}}, "status": {{"compressedNodes": "{n}"}}}}' for n in BAD_NODES],
+    ],
+)
 def test_a_manifest_that_cannot_be_read_is_told(sppo, failed_run, manifest):
     failed_run.script = [{**RUNNING, "workflow": manifest}]
     result = sppo("resume", "run-0", "--host", failed_run.address)
