@@ -1,4 +1,4 @@
-"""Keep: hand a model's URI on, so that the branches of the loop can be joined."""
+"""Keep: end a branch of the pipeline, showing the model that the run goes on or ends with."""
 
 from kfp import dsl
 
@@ -7,7 +7,7 @@ from components.images import image
 
 @dsl.component(base_image=image("prepare"), install_kfp_package=False)
 def keep(model_uri: str) -> str:
-    """Return the URI unchanged: `dsl.OneOf` joins outputs of tasks inside branches only.
+    """Return the URI unchanged.
 
     Args:
         model_uri: A model's URI.

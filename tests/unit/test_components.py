@@ -48,14 +48,21 @@ def run_prepare(tiny_llama, tmp_path, write_prompts, monkeypatch):
 
     def run(**fields):
         arguments = {
+            "preset": "cpu",
             "base_model": str(tiny_llama),
             "prompts": str(prompts),
             "preference_model": "",
             "output_uri": str(tmp_path / "run"),
             "experiment": "",
             "iterations": 2,
-            "max_iterations": 3,
             "shards": 0,
+            "generation_gpus": "0",
+            "ranking_gpus": "0",
+            "training_gpus": "0",
+            "training_nodes": 1.0,
+            "max_iterations": 3.0,
+            "several_nodes": False,
+            "shard_iterations": 60.0,
             "run_config": SimpleNamespace(path=str(tmp_path / "out" / "config")),
             "prompt_tables": SimpleNamespace(path=str(tmp_path / "out" / "tables")),
         }
@@ -74,6 +81,7 @@ def run_prepare(tiny_llama, tmp_path, write_prompts, monkeypatch):
 def test_prepare_leaves_the_configuration_and_disjoint_prompts(run_prepare, tiny_llama):
     outputs, folder = run_prepare(shards=9)
     assert outputs.base_uri == str(tiny_llama)
+    assert (outputs.shard_count, outputs.benchmarks) == (3, "no")
     assert outputs.shards == [0, 1, 2], "12 prompts an iteration are 3 chunks: more shards would have nothing to do"
     config = json.loads((folder / "config").read_text())
     assert (config["iterations"], config["preference_model"], config["prepare"]["held_out"]) == (2, "package:sppo", 6)
@@ -89,8 +97,18 @@ def test_prepare_again_gives_the_same(run_prepare, capsys):
     assert "already done" in capsys.readouterr().out
 
 
-def test_more_iterations_than_the_package_holds_are_refused(run_prepare, capsys):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"iterations": 4}, "iterations: 4, but this pipeline was compiled for at most 3"),
+        ({"shards": 31}, "shards: 31 in 2 iterations do not fit into one workflow of Argo; at most 30 do"),
+        ({"training_gpus": "all"}, "training_gpus: 'all' is no whole number; write one, such as 0 or 8"),
+        ({"training_nodes": 2.0}, "training_nodes: 2, but this pipeline was compiled to train in one pod"),
+        ({"preset": "paper", "config": {"preset": "cpu"}}, "config.preset: 'cpu', but the field preset says 'paper'"),
+    ],
+)
+def test_what_the_form_lets_through_is_refused_by_prepare(run_prepare, capsys, fields, message):
     with pytest.raises(SystemExit) as ended:
-        run_prepare(iterations=4)
+        run_prepare(**fields)
     assert ended.value.code == 2
-    assert "iterations: 4, but this pipeline was compiled for at most 3" in capsys.readouterr().err
+    assert f"error: {message}" in capsys.readouterr().err

@@ -70,7 +70,7 @@ class Package:
 
 
 def stage(label: str) -> str:
-    component = re.fullmatch(r"exec-([a-z]+)(-\d+)?", label)[1]
+    component = re.fullmatch(r"exec-([a-z]+)(-\d+)*", label)[1]
     return "train" if component == "launch" else component
 
 
@@ -188,7 +188,9 @@ def test_no_task_of_a_loop_reads_the_list_that_is_looped_over(package):
         looped += 1
         items = loop["parameterIterator"]["items"]["inputParameter"]
         for task in package.components[loop["componentRef"]["name"]]["dag"]["tasks"].values():
-            assert items not in [value.get("componentInputParameter") for value in task["inputs"]["parameters"].values()]
+            assert items not in [
+                value.get("componentInputParameter") for value in task["inputs"]["parameters"].values()
+            ]
     assert looped == 3
 
 

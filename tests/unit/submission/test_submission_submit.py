@@ -22,11 +22,12 @@ def test_a_run_is_created_from_the_uploaded_package(submit, kubeflow):
     assert created(kubeflow) == (1, 1, 1, 1)
     (run,) = kubeflow.runs
     assert run["runtime_config"]["parameters"] == {
+        "preset": "paper",
         "output_uri": "s3://bucket/run",
         "experiment": "helpful",
         "iterations": 1,
-        "config": {"seed": 4, "train.eta": 500, "preset": "paper"},
-        "training_gpus": 2,
+        "config": {"seed": 4, "train.eta": 500},
+        "training_gpus": "2",
         "training_node_selector": {"pool": "h100"},
     }
     (package,) = kubeflow.packages

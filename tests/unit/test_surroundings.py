@@ -1,0 +1,68 @@
+"""A stage puts right what its process is born into: Argo's umask of 0, and variables that MLflow would read."""
+
+import os
+import stat
+from collections.abc import Iterator
+
+import pytest
+
+from sppo import stages
+from sppo.surroundings import MLFLOW, put_right
+
+OURS = {f"SPPO_{name}": value for name, value in zip(MLFLOW, ("http://mlflow.sppo:5000", "sppo", "word"), strict=True)}
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process's umask and environment as they were."""
+    for name in (*MLFLOW, *OURS):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize(("born", "wanted"), [(0o000, 0o022), (0o002, 0o022), (0o022, 0o022), (0o077, 0o077)])
+def test_others_may_not_write_what_a_stage_writes(tmp_path, born, wanted):
+    os.umask(born)
+
+    @stages.stage
+    def work() -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "file").touch()
+
+    work()
+    assert os.umask(0o022) == wanted
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~wanted
+    assert stat.S_IMODE((tmp_path / "folder" / "file").stat().st_mode) == 0o666 & ~wanted
+
+
+def test_mlflow_is_told_what_the_package_put_into_the_pod(monkeypatch):
+    for name, value in OURS.items():
+        monkeypatch.setenv(name, value)
+    put_right()
+    assert [os.environ[name] for name in MLFLOW] == list(OURS.values())
+
+
+def test_another_server_does_not_get_our_user_and_password(monkeypatch):
+    """With injectUserEnvVars, Kubeflow's plugin sets the address of its own server."""
+    for name, value in OURS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://plugin:5000")
+    put_right()
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://plugin:5000"
+    assert "MLFLOW_TRACKING_USERNAME" not in os.environ and "MLFLOW_TRACKING_PASSWORD" not in os.environ
+
+
+def test_a_password_without_an_address_is_told_to_nobody(monkeypatch):
+    monkeypatch.setenv("SPPO_MLFLOW_TRACKING_PASSWORD", "word")
+    put_right()
+    assert not set(MLFLOW) & set(os.environ)
+
+
+def test_what_the_secret_does_not_hold_is_not_set(monkeypatch):
+    monkeypatch.setenv("SPPO_MLFLOW_TRACKING_URI", "http://open:5000")
+    put_right()
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://open:5000"
+    assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
