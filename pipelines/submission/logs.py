@@ -9,7 +9,7 @@ from pipelines.submission import run as runs
 from pipelines.submission.client import Client
 from pipelines.submission.follow import duration
 from pipelines.submission.podlog import NoLogError, read_log
-from pipelines.submission.progress import ENDED, PLAYED, Place, Task, tasks
+from pipelines.submission.progress import ENDED, PLAYED, Task, TaskKey, tasks
 from pipelines.submission.run import Run, look
 from pipelines.submission.workflow import Node
 from sppo.errors import ConfigError
@@ -36,35 +36,35 @@ def show_logs(
         raise ConfigError(f"{stage}: no stage; the stages are {', '.join(PLAYED)}")
     run = look(client, run_id)
     begun = tasks(run.workflow)
-    meant = [task for task in begun if _matches(task.place, stage, iteration, shard)]
+    meant = [task for task in begun if _matches(task.key, stage, iteration, shard)]
     if not (stage or iteration is not None or shard is not None):
         meant = [task for task in begun if task.state == "FAILED"] or begun
     if not meant:
-        others = f"; those that have: {'; '.join(task.place.flags for task in begun)}" if begun else ""
+        others = f"; those that have: {'; '.join(task.key.flags for task in begun)}" if begun else ""
         raise ConfigError(f"{run_id}: no such task has begun{others}")
     if len(meant) > 1:
         _list(meant)
     elif follow:
-        _follow(client, run, meant[0].place)
+        _follow(client, run, meant[0].key)
     else:
         _print(client, run, meant[0])
 
 
-def _matches(place: Place, stage: str, iteration: int | None, shard: int | None) -> bool:
-    return stage in {"", place.name} and iteration in {None, place.iteration} and shard in {None, place.shard}
+def _matches(key: TaskKey, stage: str, iteration: int | None, shard: int | None) -> bool:
+    return stage in {"", key.name} and iteration in {None, key.iteration} and shard in {None, key.shard}
 
 
 def _list(meant: list[Task]) -> None:
     """The tasks, each with what chooses it."""
-    width = max(len(task.place.flags) for task in meant)
+    width = max(len(task.key.flags) for task in meant)
     for task in meant:
         lasted = duration((task.ended - task.started).total_seconds()) if task.ended and task.started else ""
-        print(f"{task.place.flags:<{width}}  {task.state.lower():<9}  {lasted}".rstrip())
+        print(f"{task.key.flags:<{width}}  {task.state.lower():<9}  {lasted}".rstrip())
 
 
 def _print(client: Client, run: Run, task: Task) -> None:
     if not task.pods:
-        raise NoLogError(f"{task.place.title}: no pod of it has been made yet")
+        raise NoLogError(f"{task.key.title}: no pod of it has been made yet")
     _tell(task, task.pods[-1])
     print(read_log(client, run, task.pods[-1]), end="", flush=True)
 
@@ -73,10 +73,10 @@ def _tell(task: Task, pod: Node) -> None:
     """Which pod it is, apart from what it printed."""
     number = task.pods.index(pod) + 1
     attempt = f"attempt {number} of {len(task.pods)}, " if len(task.pods) > 1 else ""
-    print(f"{task.place.title}: {attempt}pod {pod.pod}", file=sys.stderr, flush=True)
+    print(f"{task.key.title}: {attempt}pod {pod.pod}", file=sys.stderr, flush=True)
 
 
-def _follow(client: Client, run: Run, place: Place) -> None:
+def _follow(client: Client, run: Run, key: TaskKey) -> None:
     """Print a task's log as it grows, that of the newest attempt, until the task or the run ends.
 
     Blank lines are left out: the server leaves them out itself once it reads the log from its archive.
@@ -84,7 +84,7 @@ def _follow(client: Client, run: Run, place: Place) -> None:
     shown: Node | None = None
     printed = 0
     while True:
-        task = next((task for task in tasks(run.workflow) if task.place == place), None)
+        task = next((task for task in tasks(run.workflow) if task.key == key), None)
         ended = run.state in ENDED or (task is not None and task.state in ENDED)
         if task is not None and task.pods and (shown is None or task.pods[-1].id != shown.id):
             shown, printed = task.pods[-1], 0

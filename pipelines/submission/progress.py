@@ -24,11 +24,12 @@ _ITERATION = re.compile(r"self-play(?:-(\d+))?")
 _ITEM = re.compile(r"iteration-iterations\((\d+):.*\)")
 """An item of a loop (backend/src/v2/compiler/argocompiler/dag.go, iteratorTask)."""
 _OF_A_LOOP = re.compile(r"iteration(-|$)")
+"""What a loop is made of, and is named by no person."""
 _EXECUTOR, _DRIVER = "executor", "-driver"
 """Inside a task the pod that does the work, and before it the pod that prepares it (dag.go, container.go)."""
 
 
-class Place(NamedTuple):
+class TaskKey(NamedTuple):
     """Which task of the run something is: of an iteration or of the whole run (0), of a shard or of all (None)."""
 
     name: str
@@ -52,7 +53,7 @@ class Place(NamedTuple):
 class Task(NamedTuple):
     """A stage's work on one shard, or on the whole; its pods are the attempts at it."""
 
-    place: Place
+    key: TaskKey
     state: str
     started: datetime | None
     ended: datetime | None
@@ -92,13 +93,13 @@ class Stage(NamedTuple):
         return _title(self.iteration, self.name)
 
 
-def place(path: tuple[str, ...]) -> Place:
+def key_of(path: tuple[str, ...]) -> TaskKey:
     """Which task the node at a path belongs to, under the stage's name if it plays one."""
     *groups, name = path[:-1] if path[-1] == _EXECUTOR else path
     iterations = [match for match in map(_ITERATION.fullmatch, groups) if match]
     items = [match for match in map(_ITEM.fullmatch, groups) if match]
     iteration = int(iterations[-1][1] or 1) if iterations else 0
-    return Place(_STAGES.get(name, name), iteration, int(items[-1][1]) if items else None)
+    return TaskKey(_STAGES.get(name, name), iteration, int(items[-1][1]) if items else None)
 
 
 def tasks(workflow: Workflow) -> list[Task]:
@@ -110,14 +111,14 @@ def tasks(workflow: Workflow) -> list[Task]:
             pods.setdefault(node.path, []).append(node)
     begun = (node for node in newest.values() if node.phase in _STATES)
     found = [_task(node, pods.get((*node.path, _EXECUTOR), []), workflow.terminated) for node in begun]
-    return sorted(found, key=lambda task: _order(task.place))
+    return sorted(found, key=lambda task: _order(task.key))
 
 
 def stages(workflow: Workflow) -> list[Stage]:
     """The stages that have begun, in the order of the loop."""
     found: dict[tuple[int, str], list[Task]] = {}
     for task in tasks(workflow):
-        found.setdefault((task.place.iteration, task.place.name), []).append(task)
+        found.setdefault((task.key.iteration, task.key.name), []).append(task)
     return [Stage(iteration, name, tuple(each)) for (iteration, name), each in found.items()]
 
 
@@ -143,12 +144,12 @@ def waiting_pods(workflow: Workflow) -> list[Node]:
 
 def named(pod: Node) -> str:
     """What a pod does, as people call it."""
-    where = place(pod.path)
-    if not where.name.endswith(_DRIVER):
-        return where.title
-    prepared = (*pod.path[:-1], where.name.removesuffix(_DRIVER))
+    key = key_of(pod.path)
+    if not key.name.endswith(_DRIVER):
+        return key.title
+    prepared = (*pod.path[:-1], key.name.removesuffix(_DRIVER))
     *_, name = (part for part in prepared if not _OF_A_LOOP.match(part))
-    return f"the driver of {where._replace(name=name).title}"
+    return f"the driver of {key._replace(name=name).title}"
 
 
 def _is_final(workflow: Workflow, pod: Node) -> bool:
@@ -163,11 +164,11 @@ def _task(node: Node, pods: Sequence[Node], terminated: bool) -> Task:
         state = "PENDING"
     if state == "FAILED" and terminated:
         state = "CANCELED"
-    return Task(place(node.path), state, node.started, node.ended, tuple(pods))
+    return Task(key_of(node.path), state, node.started, node.ended, tuple(pods))
 
 
-def _order(where: Place) -> tuple[bool, int, int, int]:
-    return where.name in _AT_THE_END, where.iteration, PLAYED.index(where.name), where.shard or 0
+def _order(key: TaskKey) -> tuple[bool, int, int, int]:
+    return key.name in _AT_THE_END, key.iteration, PLAYED.index(key.name), key.shard or 0
 
 
 def _title(iteration: int, name: str) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pipelines.profile import STAGES
 from pipelines.submission.client import Client
 from pipelines.submission.podlog import NoLogError, read_log
-from pipelines.submission.progress import PLAYED, failed_pod, named, place
+from pipelines.submission.progress import PLAYED, failed_pod, key_of, named
 from pipelines.submission.run import Run
 from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
 
@@ -42,22 +42,22 @@ def reason(client: Client, run: Run) -> Reason:
     if pod is None or run.workflow.terminated:
         said = () if run.workflow.terminated or not run.workflow.message else (run.workflow.message,)
         return Reason(RunFailedError, f"{again} retries what did not succeed", said)
-    where = place(pod.path)
+    key = key_of(pod.path)
     message = () if _PLAIN_EXIT.fullmatch(pod.message) or not pod.message else (f"{named(pod)}: {pod.message}",)
     for words, limit in _LIMITS.items():
-        if words in pod.message and where.name in STAGES:
-            advice = f"raise stages.{where.name}.{limit} in a profile of your own and submit again, same output_uri"
+        if words in pod.message and key.name in STAGES:
+            advice = f"raise stages.{key.name}.{limit} in a profile of your own and submit again, same output_uri"
             return Reason(RunFailedError, advice, message)
     try:
         log = read_log(client, run, pod)
     except NoLogError as error:
         return Reason(RunFailedError, f"{again} retries what failed", (*message, f"its log cannot be read: {error}"))
     kind = KINDS.get(exit_code(log), RunFailedError)
-    log_command = f"; `sppo logs {run.run_id} {where.flags} --host {client.host}` shows its whole log"
+    log_command = f"; `sppo logs {run.run_id} {key.flags} --host {client.host}` shows its whole log"
     advice = {
         ConfigError: "correct the input and submit again",
         InfrastructureError: f"when that is mended, {again} goes on",
-    }.get(kind, f"{again} retries what failed{log_command if where.name in PLAYED else ''}")
+    }.get(kind, f"{again} retries what failed{log_command if key.name in PLAYED else ''}")
     lines = (client.credentials.hide(line) for line in last_lines(log))
     return Reason(kind, advice, (*message, *lines))
 

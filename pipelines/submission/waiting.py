@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-from pipelines.submission.cluster import WORKLOADS, Cluster
+from pipelines.submission.kubeconfig import WORKLOADS, KubeconfigCluster
 from pipelines.submission.progress import named, waiting_pods
 from pipelines.submission.workflow import Node, Workflow
 
@@ -19,7 +19,7 @@ class Waiting:
     """What is told of the pods of a run that do not start."""
 
     def __init__(self) -> None:
-        self._cluster: Cluster | None = None
+        self._cluster: KubeconfigCluster | None = None
         self._asked: dict[str, tuple[float, str]] = {}
 
     def reasons(self, workflow: Workflow) -> dict[str, str]:
@@ -38,7 +38,7 @@ class Waiting:
         """What the cluster says, asked for now and then."""
         when, said = self._asked.get(pod.pod, (-INTERVAL, ""))
         if time.monotonic() - when >= INTERVAL:
-            self._cluster = self._cluster or Cluster()
+            self._cluster = self._cluster or KubeconfigCluster()
             said = self._cluster.why(namespace, pod.pod)
             self._asked[pod.pod] = time.monotonic(), said
         return said

@@ -13,7 +13,7 @@ WORKLOADS = "workloads.kueue.x-k8s.io"
 _KUEUE_VERSIONS = ("v1beta2", "v1beta1")
 
 
-class Cluster:
+class KubeconfigCluster:
     """The cluster of the kubeconfig, if there is one; it need not be the one that the run is on."""
 
     def __init__(self) -> None:
