@@ -68,7 +68,7 @@ def raise_unless_passed(result: Outcome) -> None:
     if result.reason is not None:
         raise result.reason.kind(f"{result.line}: {result.url}; {result.reason.advice}{result.said}")
     if result.passed is None:
-        raise InfrastructureError(f"{result.line}: the server lists no task that tells it; look at {result.url}")
+        raise InfrastructureError(f"{result.line}: no branch of its workflow tells it; look at {result.url}")
     if not result.passed:
         raise GateFailedError(f"{result.line}: {result.url}")
 

@@ -205,7 +205,7 @@ class _Nodes:
         if not self.retried:
             self._node(name, "Pod", template, phase, start, end, messages[-1])
             return
-        self._node(name, "Retry", "", "Running" if phase == "Pending" else phase, start, end, messages[-1])
+        self._node(name, "Retry", template, "Running" if phase == "Pending" else phase, start, end, messages[-1])
         for attempt, message in enumerate(messages):
             last = attempt == len(messages) - 1
             self._node(
@@ -229,7 +229,11 @@ class _Nodes:
             **({"message": message} if message else {}),
             "startedAt": _time(start),
             "finishedAt": _time(end) if end else None,
-            **({"inputs": {"parameters": [{"name": "component", "value": "x" * self.padding}]}} if template else {}),
+            **(
+                {"inputs": {"parameters": [{"name": "component", "value": "x" * self.padding}]}}
+                if kind == "Pod"
+                else {}
+            ),
         }
 
 

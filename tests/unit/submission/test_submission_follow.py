@@ -52,7 +52,7 @@ CONFIGURED = {"runtime_config": {"parameters": {"output_uri": "s3://bucket/run"}
         ([snapshot("CANCELING"), snapshot("CANCELED", *PLAYED[:4])], 4, "somebody ended the run: http"),
         ([snapshot("PAUSED"), snapshot("SKIPPED")], 4, "the run skipped: http"),
         ([snapshot("FAILED")], 4, "retries what did not succeed"),
-        ([snapshot("SUCCEEDED", *PLAYED)], 3, "its gate is not known: the server lists no task that tells it; look at"),
+        ([snapshot("SUCCEEDED", *PLAYED)], 3, "its gate is not known: no branch of its workflow tells it; look at"),
         ([snapshot("SUCCEEDED")], 3, "its gate is not known"),
     ],
 )
