@@ -31,19 +31,23 @@ class KubeconfigCluster:
         connection = client.ApiClient(settings)
         self._core, self._objects = client.CoreV1Api(connection), client.CustomObjectsApi(connection)
 
-    def why(self, namespace: str, name: str) -> str:
-        """Why a pod does not start: its newest event, or of a pod that Kueue holds its Workload; empty if unknown."""
-        if self._core is None:
-            return ""
-        pod = self._ask(self._core.read_namespaced_pod, name, namespace)
+    def why(self, namespace: str, name: str) -> str | None:
+        """Why a pod does not start: its newest event, or what Kueue says if it holds the pod.
+
+        Returns:
+            The reason; empty if the pod has started, which Argo may tell late; None if it cannot be told.
+        """
+        pod = self._core and self._ask(self._core.read_namespaced_pod, name, namespace)
         if pod is None:
+            return None
+        if pod.status and pod.status.phase not in {None, "Pending"}:
             return ""
         if any(gate.name.startswith("kueue.x-k8s.io/") for gate in pod.spec.scheduling_gates or []):
             return self._workload(namespace, pod.metadata.uid)
         chosen = f"involvedObject.uid={pod.metadata.uid}"
         found = self._ask(self._core.list_namespaced_event, namespace, field_selector=chosen)
         events = sorted(found.items if found else [], key=_when)
-        return f"{events[-1].reason}: {events[-1].message}" if events else ""
+        return f"{events[-1].reason}: {events[-1].message}" if events else None
 
     def _workload(self, namespace: str, uid: str) -> str:
         label = f"kueue.x-k8s.io/job-uid={uid}"

@@ -20,7 +20,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._cluster: KubeconfigCluster | None = None
-        self._asked: dict[str, tuple[float, str]] = {}
+        self._asked: dict[str, tuple[float, str | None]] = {}
 
     def reasons(self, workflow: Workflow) -> dict[str, str]:
         """Why pods do not start that have been pending for long, by what they do.
@@ -31,12 +31,15 @@ class Waiting:
         for pod in waiting_pods(workflow):
             title = named(pod).partition(",")[0]
             if title not in told and pod.started and datetime.now(UTC) - pod.started >= PATIENCE:
-                told[title] = self._seen(workflow.namespace, pod) or _look(workflow.namespace, pod)
+                seen = self._seen(workflow.namespace, pod)
+                why = _look(workflow.namespace, pod) if seen is None else seen
+                if why:
+                    told[title] = why
         return told
 
-    def _seen(self, namespace: str, pod: Node) -> str:
+    def _seen(self, namespace: str, pod: Node) -> str | None:
         """What the cluster says, asked for now and then."""
-        when, said = self._asked.get(pod.pod, (-INTERVAL, ""))
+        when, said = self._asked.get(pod.pod, (-INTERVAL, None))
         if time.monotonic() - when >= INTERVAL:
             self._cluster = self._cluster or KubeconfigCluster()
             said = self._cluster.why(namespace, pod.pod)

@@ -69,7 +69,8 @@ WORKLOADS = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/workloads"
 def cluster(kubeflow, monkeypatch, tmp_path):
     """A cluster that a kubeconfig names, with the pod that waits."""
     held = Kubernetes()
-    held.held[PODS] = {"metadata": {"name": POD, "uid": UID}, "spec": {"containers": []}}
+    spec, status = {"containers": []}, {"phase": "Pending"}
+    held.held[PODS] = {"metadata": {"name": POD, "uid": UID}, "spec": spec, "status": status}
     held.held[EVENTS] = {"items": []}
 
     class Handler(BaseHTTPRequestHandler):
@@ -162,6 +163,13 @@ def test_the_pods_newest_event_is_told_where_a_kubeconfig_may_read_it(told, clus
     cluster.held[EVENTS] = {"items": [event("FailedScheduling", 2), scaled, event("Scheduled", 1)]}
     assert told(pending(NO_GPU)) == ["self-play 1 train waits: TriggeredScaleUp: TriggeredScaleUp it is"]
     assert (EVENTS, {"fieldSelector": f"involvedObject.uid={UID}"}) in cluster.requests
+
+
+def test_a_pod_that_has_started_meanwhile_does_not_wait(told, cluster):
+    """The server may tell that late: seen on a busy cluster, where the newest event was that its container started."""
+    cluster.held[PODS]["status"]["phase"] = "Running"
+    cluster.held[EVENTS] = {"items": [event("Started", 2)]}
+    assert told(pending(), pending()) == []
 
 
 @pytest.mark.parametrize("path", [PODS, EVENTS])
