@@ -1,7 +1,7 @@
 """The calls of the Kubernetes API that a TrainJob needs, each repeated where the network or the server fails.
 
-What its role must allow is what `Cluster` has methods for: trainjobs create, get, watch, delete; pods list, watch;
-pods/log get.
+What its role must allow is what `Cluster` has methods for: trainjobs create, get, watch, patch, delete; pods list,
+watch; pods/log get.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Missing(Exception):
     """There is no such object."""
 
 
-class Exists(Exception):
-    """There is an object of that name already."""
+class Conflict(Exception):
+    """There is another object of that name, or it is no longer as it was when it was read."""
 
 
 class Expired(Exception):
@@ -81,7 +81,7 @@ class Cluster:
         """Make a TrainJob.
 
         Raises:
-            Exists: if its name is taken, perhaps by a request whose answer was lost.
+            Conflict: if its name is taken, perhaps by a request whose answer was lost.
         """
         return self._call("create", "trainjobs", self._objects.create_namespaced_custom_object, *self._kind, job)
 
@@ -94,6 +94,17 @@ class Cluster:
         get = self._objects.get_namespaced_custom_object
         return self._call("get", "trainjobs", get, *self._kind, name, patience=patience)
 
+    def give(self, job: Json, owners: list[Json]) -> Json:
+        """Change the owners of a TrainJob that is still as `job` tells; its new state.
+
+        Raises:
+            Missing: if it is gone.
+            Conflict: if it has changed, is being deleted or is replaced.
+        """
+        change = {"metadata": {"resourceVersion": job["metadata"]["resourceVersion"], "ownerReferences": owners}}
+        patch, name = self._objects.patch_namespaced_custom_object, job["metadata"]["name"]
+        return self._call("patch", "trainjobs", patch, *self._kind, name, change)
+
     def delete(self, job: Json, patience: float = 0) -> None:
         """Have a TrainJob and all that it made deleted; nothing happens if it is gone or replaced."""
         from kubernetes import client
@@ -102,7 +113,7 @@ class Cluster:
         uid = client.V1Preconditions(uid=job["metadata"]["uid"])
         options = client.V1DeleteOptions(propagation_policy="Foreground", preconditions=uid)
         delete, name = self._objects.delete_namespaced_custom_object, job["metadata"]["name"]
-        with suppress(Missing, Exists):
+        with suppress(Missing, Conflict):
             self._call("delete", "trainjobs", delete, *self._kind, name, body=options, patience=patience)
 
     def watch_job(self, job: Json) -> Iterator[tuple[str, Json]]:
@@ -187,14 +198,15 @@ class Cluster:
         """Send a request until it is answered.
 
         Raises:
-            Missing, Exists: as `_refuse`.
+            Missing, Conflict: as `_refuse`.
             InfrastructureError: if the server refuses, or does not answer in time.
             ConfigError: if the object is wrong.
         """
         end, longest = time.monotonic() + (patience or PATIENCE), FIRST_WAIT
         while True:
+            left = max(1.0, end - time.monotonic())  # the last try has a second
             try:
-                return function(*place, **chosen, _request_timeout=TIMEOUT)
+                return function(*place, **chosen, _request_timeout=tuple(min(limit, left) for limit in TIMEOUT))
             except self._faults() as error:
                 self._refuse(error, verb, resource)
                 told = _retry_after(error)
@@ -209,16 +221,16 @@ class Cluster:
 
         Raises:
             Missing: where something is not there.
-            Exists: where something else is there.
+            Conflict: where something else is there.
             InfrastructureError: where a right is missing.
             ConfigError: where the object is wrong, or Kubeflow Trainer is not installed.
         """
         status = getattr(error, "status", None) or 0
         what = f"{self._where()}: {verb} {resource} in namespace {self.namespace}"
-        if status == 404 and verb in {"get", "delete"}:
+        if status == 404 and verb in {"get", "patch", "delete"}:
             raise Missing from None
         if status == 409:
-            raise Exists from None
+            raise Conflict from None
         if status == 404 and resource == "trainjobs":
             raise ConfigError(f"{what}: the API is not there; install Kubeflow Trainer 2.2 or newer") from None
         if status == 401:

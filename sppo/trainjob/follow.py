@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
-from sppo.trainjob.client import Cluster, Exists, Expired, Missing
+from sppo.trainjob.client import Cluster, Conflict, Expired, Missing
 from sppo.trainjob.pods import PodFollower
 from sppo.trainjob.spec import DIGEST, Json
 
@@ -21,10 +21,18 @@ DELETION = 600.0
 """Seconds that a deletion may take."""
 CANCELLATION = 20.0
 """Seconds that a cancelled step may take to delete its job: Kubernetes kills a pod 30 s after SIGTERM."""
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Cancelled(BaseException):
-    """The step got a signal."""
+    """The step got a signal: its number, and what became of the job."""
+
+
+@dataclass
+class _Ours:
+    """The job that is deleted where the step is cancelled; None as long as it is not known to be there."""
+
+    job: Json | None = None
 
 
 def run(cluster: Cluster, wanted: Json) -> None:
@@ -33,14 +41,19 @@ def run(cluster: Cluster, wanted: Json) -> None:
     A job of the same name and input digest is adopted, unless it failed; then it is replaced. Where this process is
     told to end by SIGTERM or SIGINT, the job is deleted, and the process exits with 143 or 130.
 
+    An adopted job gets the wanted one's owner. If it was deleted with its old one before that, it is made anew; if it
+    is deleted later, then by somebody.
+
     Raises:
         ConfigError: if there is a job of that name from other inputs, or a pod says that its input is wrong.
         RunFailedError: if the job failed, or somebody deleted it.
         InfrastructureError: if the API server does not answer or refuses; the job goes on.
     """
-    with _deleted_if_cancelled(cluster, wanted):
-        job = make(cluster, wanted)
-        follow(cluster, job)
+    with _deleted_if_cancelled(Cluster(), wanted) as ours:
+        while ours.job is None:
+            ours.job = make(cluster, wanted)
+            ours.job = take_over(cluster, ours.job, wanted)
+        follow(cluster, ours.job)
 
 
 def make(cluster: Cluster, wanted: Json) -> Json:
@@ -55,7 +68,7 @@ def make(cluster: Cluster, wanted: Json) -> Json:
             made = cluster.create(wanted)
             print(f"TrainJob {name}: created in namespace {cluster.namespace}", flush=True)
             return made
-        except Exists:
+        except Conflict:
             pass
         try:
             found = cluster.get(name)
@@ -72,6 +85,21 @@ def make(cluster: Cluster, wanted: Json) -> Json:
         _wait_until_gone(cluster, found)
 
 
+def take_over(cluster: Cluster, job: Json, wanted: Json) -> Json | None:
+    """Give a job of an earlier attempt the owner of the wanted one.
+
+    Returns:
+        Its new state; None if it was changed, replaced or deleted since it was read.
+    """
+    owners = wanted["metadata"].get("ownerReferences")
+    if not owners or job["metadata"].get("ownerReferences") == owners:
+        return job
+    try:
+        return cluster.give(job, owners)
+    except (Missing, Conflict):
+        return None
+
+
 def ending(job: Json) -> Json | None:
     """The condition that a job ended with; None as long as it goes on."""
     conditions = (job.get("status") or {}).get("conditions") or []
@@ -85,16 +113,11 @@ def follow(cluster: Cluster, job: Json) -> None:
     Raises:
         RunFailedError, ConfigError, InfrastructureError: as `run`.
     """
-    name = job["metadata"]["name"]
-    end = ending(job)
-    if end is None:
-        pods = PodFollower(cluster, name)
-        try:
-            end = _wait(cluster, job)
-        finally:
-            pods.stop()
-        if end["type"] == "Failed":
-            raise pods.error(_words(end))
+    name, end = job["metadata"]["name"], ending(job)
+    with PodFollower(cluster, name, watching=end is None) as pods:
+        end = end or _wait(cluster, job)
+    if end["type"] == "Failed":
+        raise pods.error(_words(end))
     print(f"TrainJob {name}: complete", flush=True)
 
 
@@ -159,36 +182,56 @@ def _wait_until_gone(cluster: Cluster, job: Json) -> None:
 
 
 @contextmanager
-def _deleted_if_cancelled(cluster: Cluster, wanted: Json) -> Iterator[None]:
-    def stop(number: int, _: Any) -> None:
-        raise _Cancelled(number)
+def _deleted_if_cancelled(cluster: Cluster, wanted: Json) -> Iterator[_Ours]:
+    """Have a signal delete the job, before anything else.
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    Argo's executor hands a signal to the whole process group (Kill in workflow/executor/osspecific): the launcher of
+    Kubeflow Pipelines, which reads what is printed here, is gone at once, and the container within a second (seen: 0.3
+    to 0.9 s). So the handler itself sends the deletion: before what it interrupted is unwound, and before any print.
+
+    Args:
+        cluster: for the deletion alone, as the signal may have interrupted any other in the middle of a request.
+        wanted: the job.
+    """
+    ours = _Ours()
+
+    def stop(number: int, _: object) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Cancelled(number, _delete_ours(cluster, ours.job, wanted))
+
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
-        yield
+        for number in _SIGNALS:
+            signal.signal(number, stop)
+        yield ours
     except _Cancelled as cancelled:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
-        _delete_ours(cluster, wanted)
-        raise SystemExit(128 + cancelled.args[0]) from None
+        number, told = cancelled.args
+        with suppress(BrokenPipeError):  # the launcher that read this is gone
+            print(told, flush=True)
+        raise SystemExit(128 + number) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _delete_ours(cluster: Cluster, wanted: Json) -> None:
-    """Delete the job, also one whose creation was not answered yet; never one from other inputs."""
+def _delete_ours(cluster: Cluster, job: Json | None, wanted: Json) -> str:
+    """Delete the job, also one whose creation was not answered yet; never one from other inputs.
+
+    Returns:
+        What became of it, for people.
+    """
     name = wanted["metadata"]["name"]
     try:
-        found = cluster.get(name, patience=CANCELLATION / 2)
-        _check_digest(cluster, found, wanted)
-        cluster.delete(found, patience=CANCELLATION / 2)
+        if job is None:
+            job = cluster.get(name, patience=CANCELLATION / 2)
+            _check_digest(cluster, job, wanted)
+        cluster.delete(job, patience=CANCELLATION / 2)
     except Missing:
-        return
+        return f"TrainJob {name}: the step is cancelled before there is one"
     except (ConfigError, InfrastructureError) as error:
-        print(f"warning: TrainJob {name} is not deleted: {error}", flush=True)
-        return
-    print(f"TrainJob {name}: the step is cancelled, so it is deleted", flush=True)
+        return f"warning: TrainJob {name} is not deleted: {error}"
+    return f"TrainJob {name}: the step is cancelled, so it is deleted"
 
 
 def _words(condition: Json) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sppo import layout, stages
 from sppo.config import read_config
 from sppo.errors import RunFailedError
+from sppo.stage import playing, stage
 from sppo.store import file_sha256, open_store
-from sppo.trainjob import spec
-from sppo.trainjob.client import Cluster
+from sppo.trainjob.client import Cluster, Missing
 from sppo.trainjob.follow import run
-from sppo.trainjob.spec import Pods, train_job
+from sppo.trainjob.spec import Pods, owners, train_job
 
 
-@stages.stage
+@stage
+@playing
 def launch(
     config_path: str, iteration: int, model_uri: str, prompts_path: str, pairs_paths: Sequence[str], pods: Pods
 ) -> stages.Trained:
@@ -43,15 +46,13 @@ def launch(
         digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
         cluster = Cluster()
         place = (cluster.namespace, cluster.service_account)
-        job = train_job(store.uri, iteration, len(pairs_paths), digest, pods, *place)
+        job = train_job(store.uri, iteration, len(pairs_paths), digest, pods, *place, owners(os.environ))
         run(cluster, job)
         if store.manifest(key) is None:
-            cluster.delete(cluster.get(job["metadata"]["name"]))
+            with suppress(Missing):  # it was deleted since
+                cluster.delete(cluster.get(job["metadata"]["name"]))
             raise RunFailedError(
                 f"TrainJob {job['metadata']['name']}: complete, but {store.uri}/{key} is not committed; it is deleted: "
                 "run the step again"
             )
     return stages.train(config_path, iteration, model_uri, prompts_path, pairs_paths)
-
-
-check_nodes = stages.stage(spec.check_nodes)

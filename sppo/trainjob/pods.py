@@ -7,9 +7,10 @@ import re
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable
 from datetime import datetime
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError, SppoError
 from sppo.trainjob.client import Cluster, Expired, Missing
@@ -21,8 +22,8 @@ SHOWN = 20
 """Lines of them that are shown: the last before torchrun's."""
 PAUSE = 2.0
 """Seconds before a log or a watch that ended is begun again."""
-DRAIN = 10.0
-"""Seconds that the last lines of a log are waited for."""
+DRAIN = 60.0
+"""Seconds that the next line of a log is waited for, once its container has ended."""
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _ROOT_CAUSE = re.compile(r"Root Cause.*?exitcode\s*: (-?\d+)", re.DOTALL)
 _TORCHRUN = "torch/distributed/elastic/multiprocessing/api.py"
@@ -59,9 +60,19 @@ class Failure(NamedTuple):
 
 
 class PodFollower:
-    """Two threads that watch the pods of a TrainJob and print the log of rank 0."""
+    """Two threads that watch the pods of a TrainJob and print the log of rank 0 while the context lasts.
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    When it is left, the log is printed to its end; not so where the step is cancelled, or the server does not answer.
+    """
+
+    def __init__(self, cluster: Cluster, name: str, watching: bool = True) -> None:
+        """Start the threads.
+
+        Args:
+            cluster: where the pods are.
+            name: the TrainJob's.
+            watching: whether the job still runs; else its pods are looked at once, when the context is left.
+        """
         self.cluster, self.name = cluster, name
         self.failures: dict[str, Failure] = {}
         self.tail: deque[str] = deque(maxlen=TAIL)
@@ -70,15 +81,23 @@ class PodFollower:
         self._started: set[str] = set()
         self._rank_0: queue.Queue[tuple[str, str] | None] = queue.Queue()
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._guard, args=(f,), daemon=True) for f in (self._watch, self._log)]
-        for thread in self._threads:
-            thread.start()
+        self._progress = time.monotonic()  # when the log last grew, or its container still ran
+        self._printer = threading.Thread(target=self._guard, args=(self._log,), daemon=True)
+        self._printer.start()
+        if watching:
+            threading.Thread(target=self._guard, args=(self._watch,), daemon=True).start()
 
-    def stop(self) -> None:
-        """Print what is left of the log, and end."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        at_end = kind is None or issubclass(kind, RunFailedError)
+        if at_end:
+            self._guard(self._look)  # the watch may be behind: a pod may have started, or failed, since its last event
         self._stopping.set()
         self._rank_0.put(None)
-        self._threads[1].join(DRAIN)
+        if at_end:
+            self._drain()
 
     def error(self, why: str) -> SppoError:
         """The error of a job that failed: why it did, as the pods tell it.
@@ -86,9 +105,6 @@ class PodFollower:
         Args:
             why: what the job's own condition says.
         """
-        with suppress(SppoError):  # a pod may have failed since the last event
-            for pod in self.cluster.pods(self.name)[0]:
-                self._see(pod)
         if not self.failures:
             lines = "".join(f"\n  {line}" for line in list(self.tail)[-SHOWN:])
             return RunFailedError(
@@ -100,10 +116,18 @@ class PodFollower:
         kind = _KINDS.get(first.cause, RunFailedError)
         return kind(told + (f"; its last lines:{first.lines()}" if first.tail else ""))
 
-    def _guard(self, work: object) -> None:
+    def _drain(self) -> None:
+        """Wait until the log is printed, for as long as it grows: on a busy host that takes its time."""
+        self._progress = time.monotonic()
+        while self._printer.is_alive():
+            if time.monotonic() - self._progress > DRAIN:
+                self._say("", f"warning: the end of rank 0's log is missing: no line of it came for {DRAIN:g} s")
+                return
+            self._printer.join(0.1)
+
+    def _guard(self, work: Callable[[], object]) -> None:
         """A right that is missing costs the log, not the training."""
         try:
-            assert callable(work)
             work()
         except SppoError as error:
             self._say("", f"warning: {error}; the training goes on")
@@ -113,12 +137,17 @@ class PodFollower:
             print(f"{pod}: {text}" if pod else text, flush=True)
         self._said[pod] = text
 
+    def _look(self) -> str:
+        """See all pods; the version of this state."""
+        pods, version = self.cluster.pods(self.name)
+        self._ended |= self._started - {_container(pod).get("containerID", "") for pod in pods}
+        for pod in pods:
+            self._see(pod)
+        return version
+
     def _watch(self) -> None:
         while not self._stopping.is_set():
-            pods, version = self.cluster.pods(self.name)
-            self._ended |= self._started - {_container(pod).get("containerID", "") for pod in pods}
-            for pod in pods:
-                self._see(pod)
+            version = self._look()
             try:
                 for kind, pod in self.cluster.watch_pods(self.name, version):
                     self._see(pod, gone=kind == "DELETED")
@@ -155,7 +184,11 @@ class PodFollower:
             self.failures[name] = Failure(name, reason, code, ended, tail)
 
     def _log(self) -> None:
+        printed = set()
         while (target := self._rank_0.get()) is not None:
+            if target in printed:  # the watch and the look at the end may see a container at once
+                continue
+            printed.add(target)
             try:
                 self._print_log(*target)
             except Missing:
@@ -165,20 +198,25 @@ class PodFollower:
         last, heard = datetime.min, None
         while True:
             # Asked before the log is read: what is read after the container's end is all that there is.
-            ended = identity in self._ended or self._stopping.is_set()
+            ended, whole = identity in self._ended or self._stopping.is_set(), True
             try:
                 since = None if heard is None else int(time.monotonic() - heard) + 2
                 for line in self.cluster.log(pod, NODE, since):
                     heard, (at, text) = time.monotonic(), _timed(line)
+                    self._progress = heard
                     if at is None or at > last:
                         last = at or last
                         self.tail.append(text)
                         print(text, flush=True)
             except Expired:
-                pass
-            if ended:
+                whole = False
+            if not ended:
+                self._progress = time.monotonic()
+                self._stopping.wait(PAUSE)
+            elif whole or time.monotonic() - self._progress > DRAIN:
                 return
-            self._stopping.wait(PAUSE)
+            else:
+                time.sleep(PAUSE)
 
 
 def _container(pod: Json) -> Json:

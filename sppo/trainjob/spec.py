@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,13 @@ NODE = "node"
 """Its replicated job, and that job's container."""
 RUN_LABEL = ("app.kubernetes.io/name", "sppo-run")
 """On every pod of a run: the network policies of `manifests/` know it by this label."""
+NO_SIDECAR = ("sidecar.istio.io/inject", "false")
+"""On the training pods: Istio's sidecar would outlive the training, so that its job never ended. In the namespaces of
+Kubeflow's profiles it is injected into every pod that does not say so; Kubeflow Pipelines says so of its own."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+FOREGROUND = "foregroundDeletion"
+"""Finalizer: the garbage collector keeps a job that it deletes until the pods are gone, so that a new one cannot meet
+them (attemptToDeleteItem in Kubernetes' pkg/controller/garbagecollector/garbagecollector.go)."""
 DIGEST = "sppo/input-digest"
 """Annotation: what the training is made from. A job with another value is not this training."""
 LONGEST_NAME = 40
@@ -50,25 +57,6 @@ class Pods:
         return sum(int(count) for name, count in limits.items() if name.endswith("/gpu"))
 
 
-def check_nodes(nodes: int, several: bool) -> None:
-    """Refuse a number of nodes that a compiled pipeline cannot play.
-
-    Args:
-        nodes: what the run asks for.
-        several: whether the pipeline was compiled for more than one.
-
-    Raises:
-        ConfigError: if it cannot.
-    """
-    if nodes < 1:
-        raise ConfigError(f"training_nodes: {nodes} is less than 1")
-    if nodes > 1 and not several:
-        raise ConfigError(
-            f"training_nodes: {nodes}, but this pipeline was compiled to train in one pod; compile it with a profile "
-            "whose training.nodes is more than 1"
-        )
-
-
 def stage_command(output_uri: str, iteration: int, shards: int) -> list[str]:
     """What every worker of a training runs; it takes everything else from the store."""
     return ["sppo", "train", output_uri, "--iteration", str(iteration), "--shards", str(shards)]
@@ -92,8 +80,30 @@ def job_name(output_uri: str, iteration: int) -> str:
     return readable + ending
 
 
+def owners(environment: Mapping[str, str]) -> list[Json]:
+    """The pod that this process is in, as a job's owner: Kubernetes deletes the job once the pod is deleted.
+
+    Kubeflow Pipelines gives each stage the variables (commonEnvs in backend/src/v2/compiler/argocompiler/common.go).
+    The reference is not a `controller`, up whose chain Kueue looks for the workload to admit. It has no
+    `blockOwnerDeletion`: that takes a right to the pod's finalizers where the admission plugin
+    OwnerReferencesPermissionEnforcement is on (Kubernetes' plugin/pkg/admission/gc/gc_admission.go).
+
+    Returns:
+        One owner, or none where this is no pod of Kubeflow Pipelines.
+    """
+    name, uid = environment.get("KFP_POD_NAME"), environment.get("KFP_POD_UID")
+    return [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}] if name and uid else []
+
+
 def train_job(
-    output_uri: str, iteration: int, shards: int, digest: str, pods: Pods, namespace: str, service_account: str
+    output_uri: str,
+    iteration: int,
+    shards: int,
+    digest: str,
+    pods: Pods,
+    namespace: str,
+    service_account: str,
+    owned_by: Sequence[Json] = (),
 ) -> Json:
     """The TrainJob of an iteration's training.
 
@@ -105,6 +115,7 @@ def train_job(
         pods: what the pods are given.
         namespace: where the job is made.
         service_account: who the pods are; empty leaves the namespace's default.
+        owned_by: with whose deletion the job is deleted.
 
     Raises:
         ConfigError: for a store that the nodes do not share.
@@ -128,6 +139,8 @@ def train_job(
             "namespace": namespace,
             "labels": labels | ({QUEUE_LABEL: pods.queue} if pods.queue else {}),
             "annotations": {DIGEST: digest, "sppo/output-uri": output_uri, "sppo/iteration": str(iteration)},
+            "finalizers": [FOREGROUND],
+            **({"ownerReferences": list(owned_by)} if owned_by else {}),
         },
         "spec": {
             "runtimeRef": {"apiGroup": GROUP, "kind": "ClusterTrainingRuntime", "name": RUNTIME},
@@ -167,7 +180,8 @@ def _pod(pods: Pods, service_account: str) -> Json:
 
 def _patched(pod: Json) -> Json:
     """A pod's spec where a runtime patch has it: JobSet, replicated job, Job, pod."""
-    job = {"name": NODE, "template": {"spec": {"template": {"metadata": {"labels": dict([RUN_LABEL])}, "spec": pod}}}}
+    labels = dict([RUN_LABEL, NO_SIDECAR])
+    job = {"name": NODE, "template": {"spec": {"template": {"metadata": {"labels": labels}, "spec": pod}}}}
     return {"template": {"spec": {"replicatedJobs": [job]}}}
 
 

@@ -131,7 +131,7 @@ def test_accounts_have_few_rights(rendered):
         ("configmaps", "get"): {"kfp-launcher"},
     }
     training = {
-        ("trainjobs", "create", "delete", "get", "watch"): set(),
+        ("trainjobs", "create", "delete", "get", "patch", "watch"): set(),
         ("pods", "get", "list", "watch"): set(),
         ("pods/log", "get"): set(),
     }

@@ -68,8 +68,12 @@ def test_a_dry_run_sends_nothing(submit, kubeflow):
     assert kubeflow.requests == []
     plan = yaml.safe_load(result.out)
     assert plan["parameters"] == {
-        "output_uri": "s3://bucket/run", "iterations": 1, "config": {"train.eta": 500}, "training_gpus": 2,
-    }  # fmt: skip
+        "preset": "cpu",
+        "output_uri": "s3://bucket/run",
+        "iterations": 1,
+        "config": {"train.eta": 500},
+        "training_gpus": "2",
+    }
     assert plan["configuration"]["train"]["eta"] == 500
     assert submit("train.eta=500").code == 0
     assert hashlib.sha256(kubeflow.packages[0]).hexdigest() == plan["package"]["sha256"]

@@ -18,7 +18,8 @@ from sppo.models import model_digest
 from sppo.store import open_store, run_once
 from sppo.trainjob.spec import job_name
 from tests.conftest import COUNTED, NO_OTHERS
-from tests.unit.trainjob.conftest import JOBS, terminated
+from tests.unit.trainjob.jobs import until
+from tests.unit.trainjob.state import JOBS, PODS, terminated
 
 SHARDS = 2
 
@@ -101,7 +102,9 @@ def play(api, job):
     api.end(name, "Failed" if done.returncode else "Complete")
 
 
-def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, run, capsys):
+def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, run, capsys, monkeypatch):
+    monkeypatch.setenv("KFP_POD_NAME", "launch-1")
+    monkeypatch.setenv("KFP_POD_UID", "5d1f")
     api.on_create = lambda job: play(api, job)
     uri, figures = step(run)
     assert uri == f"{run.store.uri}/{layout.model(1)}"
@@ -111,7 +114,10 @@ def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, ru
     out = capsys.readouterr().out
     assert "loss" in out, "the log of rank 0"
     assert "already done, nothing to do" in out, "nothing is trained in the step's own pod"
-    made = api.objects[JOBS][run.name]["spec"]["trainer"]
+    job = api.objects[JOBS][run.name]
+    (owner,) = job["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Pod", "launch-1", "5d1f")
+    made = job["spec"]["trainer"]
     assert (made["numNodes"], made["numProcPerNode"], made["env"]) == (2, 1, [{"name": "A", "value": "b"}])
 
     requests = len(api.requests)
@@ -136,6 +142,22 @@ def test_a_job_that_commits_nothing_is_not_taken_for_a_success(api, run, capsys)
     assert ended.value.code == 4
     assert f"complete, but {run.store.uri}/{layout.model(1)} is not committed" in capsys.readouterr().err
     assert run.name not in api.objects[JOBS], "so that a retry makes a new one"
+
+
+def test_a_job_that_commits_nothing_and_is_gone_is_told_too(api, run, capsys):
+    looking = api.hold(f"GET {PODS}")
+
+    def play(job):
+        api.end(run.name, "Complete")
+        until(lambda: len(api.sent(f"GET {PODS}")) == 2)  # by the watch, and by the look at the end
+        api.remove(JOBS, run.name)
+        looking.set()
+
+    api.on_create = play
+    with pytest.raises(SystemExit) as ended:
+        step(run)
+    assert ended.value.code == 4
+    assert f"complete, but {run.store.uri}/{layout.model(1)} is not committed" in capsys.readouterr().err
 
 
 def test_other_pairs_are_another_training(api, run, capsys):
@@ -163,6 +185,12 @@ def test_on_this_machine_it_says_that_there_is_no_cluster(run, monkeypatch, tmp_
 
 def test_prepare_refuses_nodes_that_the_package_cannot_play(capsys):
     with pytest.raises(SystemExit) as ended:
-        prepare.python_func("", "", "", "", "", 0, 3, 0, {}, None, None, training_nodes=2.0, several_nodes=False)
+        prepare.python_func(
+            **dict.fromkeys(("output_uri", "preset", "base_model", "prompts", "preference_model", "experiment"), ""),
+            **dict.fromkeys(("generation_gpus", "ranking_gpus", "training_gpus"), "0"),
+            **dict.fromkeys(("iterations", "shards", "shard_iterations"), 0.0),
+            **{"config": {}, "max_iterations": 3.0, "training_nodes": 2.0, "several_nodes": False},
+            **{"run_config": SimpleNamespace(path=""), "prompt_tables": SimpleNamespace(path="")},
+        )
     assert ended.value.code == 2
     assert "training_nodes: 2, but this pipeline was compiled to train in one pod" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kubernetes import client
 
 from sppo.errors import ConfigError
-from sppo.trainjob.spec import Pods, check_nodes, command, job_name, train_job
+from sppo.trainjob.spec import Pods, command, job_name, owners, train_job
 
 URI = "s3://bucket/runs/helpful"
 uris = st.builds("s3://{}/{}".format, st.text("abc0.-", min_size=1), st.text(min_size=0, max_size=80))
@@ -148,7 +148,8 @@ def pod(job: dict) -> dict:
     (patch,) = job["spec"]["runtimePatches"]
     (node,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
     template = node["template"]["spec"]["template"]
-    assert template["metadata"]["labels"] == {"app.kubernetes.io/name": "sppo-run"}, "as the network policies ask"
+    labels = {"app.kubernetes.io/name": "sppo-run", "sidecar.istio.io/inject": "false"}
+    assert template["metadata"]["labels"] == labels, "as the network policies ask, and without Istio's sidecar"
     return template["spec"]
 
 
@@ -214,6 +215,25 @@ def test_the_queue_is_a_label_and_the_digest_an_annotation():
     assert "kueue.x-k8s.io/queue-name" not in make()["metadata"]["labels"]
 
 
+def test_a_job_is_owned_by_the_pod_that_asks_for_it():
+    pod_of_the_step = {"KFP_POD_NAME": "sppo-x7-system-container-impl-1", "KFP_POD_UID": "5d1f", "HOME": "/"}
+    (owner,) = owners(pod_of_the_step)
+    assert owner == {"apiVersion": "v1", "kind": "Pod", "name": "sppo-x7-system-container-impl-1", "uid": "5d1f"}
+    job = train_job(URI, 2, 64, "aa" * 32, Pods(8, "train:1"), "team", "sppo-runner", [owner])
+    assert job["metadata"]["ownerReferences"] == [owner]
+    jsonschema.Draft202012Validator(SCHEMA).validate(job)
+
+
+@pytest.mark.parametrize("missing", ["KFP_POD_NAME", "KFP_POD_UID"])
+def test_outside_of_kubeflow_pipelines_a_job_has_no_owner(missing):
+    assert owners({"KFP_POD_NAME": "launch", "KFP_POD_UID": "5d1f"} | {missing: ""}) == []
+    assert "ownerReferences" not in make()["metadata"]
+
+
+def test_a_job_that_is_garbage_outlasts_its_pods():
+    assert make()["metadata"]["finalizers"] == ["foregroundDeletion"]
+
+
 def test_nodes_run_the_train_command_under_torchrun():
     expected = ["torchrun", "--no-python", "sppo", "train", URI, "--iteration", "2", "--shards", "64"]
     assert command(URI, 2, 64) == make()["spec"]["trainer"]["command"] == expected
@@ -222,17 +242,3 @@ def test_nodes_run_the_train_command_under_torchrun():
 def test_a_store_that_nodes_do_not_share_is_refused():
     with pytest.raises(ConfigError, match="output_uri: /runs/mine is a folder, which nodes do not share"):
         train_job("/runs/mine", 1, 1, "", Pods(2, "train"), "team", "")
-
-
-@pytest.mark.parametrize(("nodes", "several"), [(1, False), (1, True), (8, True)])
-def test_a_number_of_nodes_that_the_package_can_play(nodes, several):
-    assert check_nodes(nodes, several) is None
-
-
-@pytest.mark.parametrize(
-    ("nodes", "several", "message"),
-    [(0, True, "training_nodes: 0 is less than 1"), (2, False, "compile it with a profile whose training.nodes")],
-)
-def test_a_number_of_nodes_that_the_package_cannot_play(nodes, several, message):
-    with pytest.raises(ConfigError, match=message):
-        check_nodes(nodes, several)
