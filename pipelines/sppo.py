@@ -33,12 +33,11 @@ from components.prepare import prepare
 from components.publish import publish
 from components.rank import rank
 from components.train import train
+from pipelines.names import GATE_FAILED, GATE_PASSED, PIPELINE
 from pipelines.placement import Placement, enqueue, harden, image_of, place, tell_origin, tell_run
 from pipelines.profile import Profile
 from sppo.config import PRESETS
 
-GATE_PASSED, GATE_FAILED = "gate-passed", "gate-failed"
-"""Branches of which a run that came to its end has taken one: whoever waits for it reads the gate there."""
 HANDED_ON = ("run_config", "prompt_tables", "base_uri", "shards", "shard_count")
 """Outputs of prepare that the iterations take."""
 NO_HARDWARE = Profile()
@@ -284,7 +283,7 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
     start, end = make_start(max_iterations, profile), make_end(profile)
     play_iterations = make_iterations(max_iterations, profile)
 
-    @dsl.pipeline(name="sppo", description=DESCRIPTION)
+    @dsl.pipeline(name=PIPELINE, description=DESCRIPTION)
     def sppo(
         output_uri: str,
         preset: str = PRESETS[0],

@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from pipelines.compiling import compile_pipeline
+from pipelines.names import PIPELINE
 from pipelines.profile import Pool, TrainingPool
 from pipelines.submission.client import Client, Json
 from sppo.config import RunConfig, resolve
 from sppo.errors import ConfigError
 from sppo.limits import Limits
 
-PIPELINE = "sppo"
-"""Name of the pipeline on the server; every package is a version of it."""
 FIELDS = ("preset", "output_uri", "base_model", "prompts", "preference_model", "experiment", "iterations", "shards")
 """Values of the configuration that have a field of their own in the form of the UI."""
 POOLS = {"generation": Pool, "ranking": Pool, "training": TrainingPool}

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from components.images import GUESTS, image
+from pipelines.names import GATE_FAILED, GATE_PASSED
 from pipelines.placement import CACHE, CREDENTIALS, SETTINGS
 from pipelines.profile import Pool, Profile
-from pipelines.sppo import GATE_FAILED, GATE_PASSED
 from sppo.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
 from tests.backend.metadata import groups
 from tests.backend.player import Run

@@ -12,8 +12,8 @@ import yaml
 
 from components.images import GUESTS, image
 from pipelines.compiling import compile_pipeline
+from pipelines.names import GATE_FAILED, GATE_PASSED
 from pipelines.profile import SHIPPED, load_profile
-from pipelines.sppo import GATE_FAILED, GATE_PASSED
 from sppo.config import PRESETS, RunConfig
 from sppo.errors import ConfigError
 from sppo.supervisor import RETRIES

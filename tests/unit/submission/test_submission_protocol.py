@@ -5,9 +5,9 @@ import json
 import kfp_server_api as official
 import pytest
 
+from pipelines.names import PIPELINE
 from pipelines.submission import package as packages
 from pipelines.submission.client import Client
-from pipelines.submission.package import PIPELINE
 
 from .conftest import TOKEN, compile_once
 
