@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from pipelines.submission import cli as submission
 from sppo import cli as stage
 from sppo import layout
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values, recorded_config
@@ -39,67 +39,12 @@ def run(overrides: Overrides = (), preset: str | None = None, config_file: Confi
     _finish(run_locally(collect_values(preset, config_file, overrides)))
 
 
-Host = Annotated[
-    str, tyro.conf.arg(metavar="URL", help="Kubeflow Pipelines, as https://kubeflow.example.org/pipeline.")
-]
-
-
-@app.command
-def submit(
-    host: Host,
-    overrides: Overrides = (),
-    preset: str | None = None,
-    config_file: ConfigFile = None,
-    experiment: str = "",
-    namespace: str = "",
-    max_iterations: int = 3,
-    profile: str = "one-gpu",
-    images: Path | None = None,
-    service_account: str = "",
-    wait: tyro.conf.FlagCreatePairsOff[bool] = False,
-    junit: Path | None = None,
-    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
-) -> None:
-    """Start a run on a cluster; SPPO_KFP_TOKEN or SPPO_KFP_COOKIE in the environment sign in.
-
-    Args:
-        host: Kubeflow Pipelines, such as https://kubeflow.example.org/pipeline.
-        overrides: Values of the configuration, such as train.eta=500, and of the hardware, such as training_gpus=8.
-        preset: The values that the rest is laid over.
-        config_file: A YAML file of values, laid over the preset.
-        experiment: The experiment in Kubeflow Pipelines, and in MLflow unless an override names another there.
-        namespace: Your profile's namespace, where Kubeflow has users.
-        max_iterations: The most iterations that the package can play.
-        profile: Defaults of the hardware parameters: a shipped profile's name, or a YAML file.
-        images: A YAML file of images by stage, instead of the released ones.
-        service_account: The pods' service account; the server's default if empty.
-        wait: Follow the run to its end, and exit with 0, or 2, 3 or 4 if it failed, or 5 if its gate is not passed.
-        junit: With --wait, a JUnit report to write.
-        dry_run: Check everything that can be checked here and print it; send nothing.
-    """
-    from pipelines.submission import commands, package
-    from pipelines.submission.client import Client
-
-    if junit and not wait:
-        raise ConfigError("--junit reports a run's end: give --wait too")
-    values = collect_values(preset, config_file, overrides)
-    if experiment:
-        values.setdefault("experiment", experiment)
-    client = Client(host, namespace)
-    compiled = package.compile_package(max_iterations, profile, images)
-    if dry_run:
-        commands.show_plan(values, compiled)
-        return
-    run_id = commands.submit(client, values, compiled, experiment, service_account)["run_id"]
-    if wait:
-        commands.wait(client, run_id, junit)
-
-
 @app.command
 def resume(
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT_URI|RUN_ID")],
-    host: Host = "",
+    host: submission.Host = "",
     wait: tyro.conf.FlagCreatePairsOff[bool] = False,
+    keep_going: submission.KeepGoing = 0,
     junit: Path | None = None,
 ) -> None:
     """Go on with a run that stopped: here, from what is committed, or on a cluster.
@@ -108,60 +53,18 @@ def resume(
         run: The run's folder or s3://…; with --host the id of a run there.
         host: Kubeflow Pipelines, such as https://kubeflow.example.org/pipeline.
         wait: With --host, follow the run to its end, and exit as `sppo submit --wait`.
+        keep_going: With --wait, how often to resume the run when infrastructure ends it.
         junit: With --wait, a JUnit report to write.
     """
-    if junit and not wait:
-        raise ConfigError("--junit reports a run's end: give --wait too")
+    submission.check_wait(wait, keep_going, junit)
     if host:
-        _resume_there(run, host, wait, junit)
+        submission.resume_there(run, host, wait, keep_going, junit)
         return
     if wait:
         raise ConfigError("--wait follows a run on a cluster: give --host too")
     from pipelines.local import run_locally
 
     _finish(run_locally(recorded_config(run).model_dump(mode="json")))
-
-
-def _resume_there(run_id: str, host: str, wait: bool, junit: Path | None) -> None:
-    from pipelines.submission import commands
-    from pipelines.submission.client import Client
-
-    client = Client(host)
-    before = commands.retry(client, _run_id(run_id))
-    if wait:
-        commands.wait(client, run_id, junit, before)
-
-
-def _run_id(text: str) -> str:
-    if not re.fullmatch(r"[\w-]+", text):
-        raise ConfigError(f"{text}: with --host, give the id of a run, the last part of its page's address")
-    return text
-
-
-@app.command
-def logs(
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_ID")],
-    stage: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[STAGE]")] = "",
-    *,
-    host: Host,
-    iteration: int | None = None,
-    shard: int | None = None,
-    follow: tyro.conf.FlagCreatePairsOff[bool] = False,
-) -> None:
-    """Print what a stage of a run on a cluster printed, or list the tasks that may be meant.
-
-    Args:
-        run: The id of the run, the last part of its page's address.
-        stage: Such as train; without one, that of what failed.
-        host: Kubeflow Pipelines, such as https://kubeflow.example.org/pipeline.
-        iteration: Only of this iteration.
-        shard: Only of this shard, from 0.
-        follow: Go on until the task ends.
-    """
-    from pipelines.submission.client import Client
-    from pipelines.submission.logs import show_logs
-
-    show_logs(Client(host), _run_id(run), stage, iteration, shard, follow)
 
 
 @app.command
@@ -284,7 +187,10 @@ def _by_name(flag: str, pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 app.command(compare)
+app.command(name="keep-going")(submission.keep_going)
 for function in (
+    submission.submit,
+    submission.logs,
     stage.config,
     stage.prepare,
     stage.generate,

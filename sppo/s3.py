@@ -100,6 +100,16 @@ class S3Store(Store):
         with _reported(f"{self.uri}/{key}"):
             self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a small object where there is none yet.
+
+        Returns:
+            Whether the object is now the one of this call, whose bytes no other's may have: a request whose answer was
+            lost is sent again, and then refused because of itself.
+        """
+        with _reported(f"{self.uri}/{key}"):
+            return self._put_if_absent(key, data) or self.read(key) == data
+
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         self._delete(f"{key}/{MANIFEST}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,6 +30,10 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 """Seconds between tries: up to the first, doubling up to the longest; each is drawn at random below its limit."""
 LONGEST_RETRY_AFTER = 120.0
 """Seconds that a server's Retry-After is followed for."""
+EQUALS, GREATER_THAN, GREATER_THAN_EQUALS = 1, 3, 5
+"""Operations of a filter (backend/api/v2beta1/filter.proto)."""
+PAGE = "100"
+"""Runs that are asked for at once; the server gives 200 at most."""
 
 Json = dict[str, Any]
 
@@ -140,10 +144,28 @@ class Client:
         Raises:
             Fault: if it may succeed when it is asked for again.
         """
-        wanted = {"operation": 1, "key": "display_name", "stringValue": name}  # 1 is EQUALS, as kfp.Client sends it
+        wanted = {"operation": EQUALS, "key": "display_name", "stringValue": name}
         query = {"filter": json.dumps({"predicates": [wanted]}), "sort_by": "created_at desc", "page_size": "1"}
         found = self.once("GET", path, params=query | params).get(kind) or []
         return found[0] if found else None
+
+    def runs(self, *wanted: Json) -> Iterator[Json]:
+        """The runs of the namespace that meet all conditions, page by page, the newest first.
+
+        Args:
+            wanted: each an `operation`, a `key` and a value, as a Predicate of the API's filter.
+
+        Raises:
+            InfrastructureError, ConfigError: as `get`.
+        """
+        query = {"filter": json.dumps({"predicates": wanted}), "sort_by": "created_at desc", "page_size": PAGE}
+        query |= {"namespace": self.namespace} if self.namespace else {}
+        while True:
+            page = self.get("runs", query)
+            yield from page.get("runs") or []
+            if not page.get("next_page_token"):
+                return
+            query["page_token"] = page["next_page_token"]
 
     def _persist(self, send: Callable[[], Any], attempts: int) -> Any:
         for attempt in range(attempts):

@@ -1,9 +1,10 @@
-"""The commands that speak to a cluster: submit a run, retry one, follow it to its exit code."""
+"""The commands that speak to a cluster: submit a run, follow it to its exit code, and resume it meanwhile."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,15 +15,12 @@ from rich.console import Console
 
 from pipelines.submission import package as packages
 from pipelines.submission.client import Client, Json
-from pipelines.submission.follow import follow
+from pipelines.submission.follow import duration, follow
 from pipelines.submission.outcome import outcome, raise_unless_passed, write_reports
-from pipelines.submission.progress import ENDED
-from pipelines.submission.run import Run, look
+from pipelines.submission.resume import Resumed, go_on, pause
+from pipelines.submission.run import Run, short_name
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.tracking import without_password
-
-LARGEST_RETRY = 1_572_864
-"""Bytes of a workflow that etcd takes (its default, 1.5 MiB); Kubeflow retries with all nodes uncompressed."""
 
 
 def show_plan(values: Mapping[str, Any], package: packages.Package) -> None:
@@ -83,55 +81,49 @@ def submit(
     return run
 
 
-def retry(client: Client, run_id: str) -> Run | None:
-    """Have the server run what failed in a run again; a run that goes on or succeeded is left alone.
-
-    Returns:
-        The run before it was retried, or None if it was left alone.
-
-    Raises:
-        ConfigError: if the run is too large for the server to retry.
-        ConfigError, InfrastructureError: as `Client.get`.
-    """
-    before = look(client, run_id)
-    print(f"run:     {client.run_url(run_id)}", flush=True)
-    if before.state not in {"FAILED", "CANCELED"}:
-        print(f"it is {before.state.lower() or 'in no state yet'}: there is nothing to retry", flush=True)
-        return None
-    size = before.workflow.retry_size()
-    if size > LARGEST_RETRY:
-        # The server would answer 500, every time (https://github.com/kubeflow/pipelines/issues/13738).
-        raise ConfigError(
-            f"{run_id}: its workflow is too large for Kubeflow to retry ({size / 1e6:.1f} MB, nodes uncompressed); "
-            f"submit again with the same output_uri ({before.output_uri}): that plays only what is missing there"
-        )
-
-    def retried() -> Json | None:
-        now = client.once("GET", f"runs/{run_id}")
-        return now if now.get("state") not in ENDED or now.get("finished_at", "") != before.finished_at else None
-
-    client.ensure(retried, f"runs/{run_id}:retry", json={})
-    print("the server retries what failed", flush=True)
-    return before
-
-
-def wait(client: Client, run_id: str, junit: Path | None, before: Run | None = None) -> None:
+def wait(client: Client, start: Resumed, junit: Path | None, keep_going: int = 0) -> None:
     """Follow a run to its end, report it, and end with its exit code.
 
+    Args:
+        client: the server.
+        start: the run.
+        junit: a JUnit report to write.
+        keep_going: how often a run that ended by infrastructure is resumed.
+
     Raises:
-        InfrastructureError: if the server cannot be asked any more; the run goes on.
+        InfrastructureError: if the server cannot be asked any more; the message says whether the run goes on.
         SppoError: as `raise_unless_passed`.
     """
     print("following it; it goes on if this command ends, and `sppo resume` with --wait follows it again", flush=True)
-    try:
-        run = follow(client, run_id, Console(), before)
-    except InfrastructureError as error:
-        again = f"`sppo resume {run_id} --host {client.host} --wait` follows it again"
-        raise InfrastructureError(f"{error}; the run goes on, and {again}") from None
-    result = outcome(client, run)
+    resumed = start
+    for number in range(1, keep_going + 2):
+        run = _follow(client, resumed)
+        result = outcome(client, run)
+        if number > keep_going or result.reason is None or not result.reason.may_pass:
+            break
+        seconds = pause(number)
+        print(f"{result.line}{result.said}\nresume {number} of {keep_going} in {duration(seconds)}", flush=True)
+        time.sleep(seconds)
+        resumed = _go_on(client, run)
     write_reports(result, junit)
     raise_unless_passed(result)
     print(result.line)
+
+
+def _follow(client: Client, resumed: Resumed) -> Run:
+    try:
+        return follow(client, resumed.run_id, Console(), resumed.before)
+    except InfrastructureError as error:
+        again = f"`sppo resume {resumed.run_id} --host {client.host} --wait` follows it again"
+        raise InfrastructureError(f"{error}; the run goes on, and {again}") from None
+
+
+def _go_on(client: Client, run: Run) -> Resumed:
+    try:
+        return go_on(client, run)
+    except InfrastructureError as error:
+        again = f"`sppo resume {run.run_id} --host {client.host} --wait` goes on with it"
+        raise InfrastructureError(f"{error}; the run has failed, and {again}") from None
 
 
 def _run_name(output_uri: str) -> str:
@@ -139,8 +131,7 @@ def _run_name(output_uri: str) -> str:
 
     Unique, so that a request whose answer was lost can be told from another submission.
     """
-    end = output_uri.rstrip("/").rpartition("/")[2]
-    return f"{end[:100]} {datetime.now(UTC):%Y-%m-%d %H:%M:%S} {secrets.token_hex(2)}"
+    return f"{short_name(output_uri)} {datetime.now(UTC):%Y-%m-%d %H:%M:%S} {secrets.token_hex(2)}"
 
 
 def _check_namespace(client: Client) -> None:

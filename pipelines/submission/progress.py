@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from pipelines.names import GATE_FAILED, GATE_PASSED
 from pipelines.profile import STAGES
-from pipelines.sppo import GATE_FAILED, GATE_PASSED
 from pipelines.submission.workflow import Node, Workflow
 
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
@@ -129,12 +129,12 @@ def gate(workflow: Workflow) -> bool | None:
     return told == {GATE_PASSED} if told else None
 
 
-def failed_pod(workflow: Workflow) -> Node | None:
-    """The pod that a run failed with: the first of those whose task has no attempt left."""
+def failed_pods(workflow: Workflow) -> list[Node]:
+    """The pods that a run failed with, one of each task that has no attempt left, in the order in which they ended."""
     pods = [node for node in workflow.nodes if node.kind == "Pod" and node.phase in {"Failed", "Error"}]
     final = [pod for pod in pods if _is_final(workflow, pod)]
     last = {pod.path: pod for pod in final}  # of several attempts the last
-    return min(last.values(), key=lambda pod: pod.ended or datetime.now(UTC), default=None)
+    return sorted(last.values(), key=lambda pod: pod.ended or datetime.now(UTC))
 
 
 def waiting_pods(workflow: Workflow) -> list[Node]:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from pipelines.profile import STAGES
 from pipelines.submission.client import Client
 from pipelines.submission.podlog import NoLogError, read_log
-from pipelines.submission.progress import PLAYED, failed_pod, key_of, named
+from pipelines.submission.progress import PLAYED, failed_pods, key_of, named
 from pipelines.submission.run import Run
+from pipelines.submission.workflow import Node
 from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
 
 SHOWN = 10
@@ -25,6 +26,21 @@ _PLAIN_EXIT = re.compile(r"(main: )?Error \(exit code \d+\)(: Error)?")
 """What Argo says of every stage that ends with an exit code."""
 _LIMITS = {"OOMKilled": "memory", "longer than the specified deadline": "hours"}
 """Which of a stage's limits was met, by Argo's words."""
+_LOST = (
+    # Argo, when the pod is gone: somebody or a drain deleted it, or it was preempted (workflow/controller/operator.go,
+    # podReconciliation); and when its node is gone, where pods have a finalizer (inferFailedReason).
+    "pod deleted",
+    "pod failed: neither main nor wait container completed successfully",
+    # The kubelet, which Argo quotes: the node runs out of memory or disk, shuts down, takes in a critical pod, or does
+    # not take this one in (pkg/kubelet/eviction/helpers.go, nodeshutdown, preemption/preemption.go, kubelet.go). A pod
+    # that uses more than its own volumes or storage may hold is evicted with other words.
+    "The node was low on resource: ",
+    "The node had condition: ",
+    "Pod was terminated in response to imminent node shutdown",
+    "Preempted in order to admit critical pod",
+    "Pod was rejected",
+)
+"""How the message of a pod begins that was lost through no fault of its stage."""
 
 
 class Reason(NamedTuple):
@@ -34,32 +50,56 @@ class Reason(NamedTuple):
     advice: str
     lines: tuple[str, ...]
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same run may succeed when it goes on: no input, stage or person ended it."""
+        return self.kind is InfrastructureError
+
 
 def reason(client: Client, run: Run) -> Reason:
-    """Why a run that did not succeed did not; what the stage said is read from the log of its last pod."""
-    again = f"`sppo resume {run.run_id} --host {client.host}`"
-    pod = failed_pod(run.workflow)
-    if pod is None or run.workflow.terminated:
-        said = () if run.workflow.terminated or not run.workflow.message else (run.workflow.message,)
-        return Reason(RunFailedError, f"{again} retries what did not succeed", said)
+    """Why a run that did not succeed did not.
+
+    Of several tasks that failed the first counts whose failure does not pass by itself, or else the first.
+    """
+    first: Reason | None = None
+    for pod in () if run.workflow.terminated else failed_pods(run.workflow):
+        found = _of_pod(client, run, pod)
+        if not found.may_pass:
+            return found
+        first = first or found
+    if first is not None:
+        return first
+    said = () if run.workflow.terminated or not run.workflow.message else (run.workflow.message,)
+    return Reason(RunFailedError, f"{_again(client, run)} retries what did not succeed", said)
+
+
+def _of_pod(client: Client, run: Run, pod: Node) -> Reason:
+    """Why a pod failed: by Argo's words, or else by what the stage said in its log."""
     key = key_of(pod.path)
     message = () if _PLAIN_EXIT.fullmatch(pod.message) or not pod.message else (f"{named(pod)}: {pod.message}",)
     for words, limit in _LIMITS.items():
         if words in pod.message and key.name in STAGES:
             advice = f"raise stages.{key.name}.{limit} in a profile of your own and submit again, same output_uri"
             return Reason(RunFailedError, advice, message)
+    if pod.message.startswith(_LOST):
+        return Reason(InfrastructureError, f"{_again(client, run)} goes on", message)
     try:
         log = read_log(client, run, pod)
     except NoLogError as error:
-        return Reason(RunFailedError, f"{again} retries what failed", (*message, f"its log cannot be read: {error}"))
+        advice = f"{_again(client, run)} retries what failed"
+        return Reason(RunFailedError, advice, (*message, f"its log cannot be read: {error}"))
     kind = KINDS.get(exit_code(log), RunFailedError)
     log_command = f"; `sppo logs {run.run_id} {key.flags} --host {client.host}` shows its whole log"
     advice = {
         ConfigError: "correct the input and submit again",
-        InfrastructureError: f"when that is mended, {again} goes on",
-    }.get(kind, f"{again} retries what failed{log_command if key.name in PLAYED else ''}")
+        InfrastructureError: f"when that is mended, {_again(client, run)} goes on",
+    }.get(kind, f"{_again(client, run)} retries what failed{log_command if key.name in PLAYED else ''}")
     lines = (client.credentials.hide(line) for line in last_lines(log))
     return Reason(kind, advice, (*message, *lines))
+
+
+def _again(client: Client, run: Run) -> str:
+    return f"`sppo resume {run.run_id} --host {client.host}`"
 
 
 def exit_code(log: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipelines.submission.client import Client
+from pipelines.submission.client import Client, Json
 from pipelines.submission.workflow import Workflow, read
 
 INTERVAL = 10.0
@@ -14,7 +14,7 @@ PATIENCE = 30
 
 
 class Run(NamedTuple):
-    """A run at one moment."""
+    """A run at one moment; `told` is all that the server tells of it but the workflow."""
 
     run_id: str
     name: str
@@ -22,6 +22,7 @@ class Run(NamedTuple):
     finished_at: str
     output_uri: str
     workflow: Workflow
+    told: Json
 
 
 def look(client: Client, run_id: str, attempts: int = 0) -> Run:
@@ -39,6 +40,17 @@ def look(client: Client, run_id: str, attempts: int = 0) -> Run:
         told.get("display_name", ""),
         told.get("state", ""),
         told.get("finished_at", ""),
-        ((told.get("runtime_config") or {}).get("parameters") or {}).get("output_uri", ""),
+        output_uri(told),
         read((detail.get("pipeline_runtime") or {}).get("workflow_manifest", "")),
+        told,
     )
+
+
+def output_uri(told: Json) -> str:
+    """Where a run that the server tells of writes everything; empty for one of another pipeline."""
+    return str(((told.get("runtime_config") or {}).get("parameters") or {}).get("output_uri", "")).rstrip("/")
+
+
+def short_name(uri: str) -> str:
+    """What a run is called in MLflow, by where it writes."""
+    return uri.rstrip("/").rpartition("/")[2][:100]

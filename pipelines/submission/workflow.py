@@ -43,9 +43,13 @@ class Node(NamedTuple):
 
 
 class Workflow(NamedTuple):
-    """A workflow, its nodes in the order in which they began; empty before Argo has taken it up."""
+    """A workflow, its nodes in the order in which they began; empty before Argo has taken it up.
+
+    `pipeline` is the name of what it plays, and `terminated` says whether somebody ended it.
+    """
 
     name: str = ""
+    pipeline: str = ""
     namespace: str = ""
     created: str = ""
     terminated: bool = False
@@ -84,16 +88,20 @@ def read(text: str) -> Workflow:
     try:
         manifest = json.loads(text)
         metadata, status = manifest["metadata"], manifest.setdefault("status", {})
+        specification = manifest.get("spec", {})
         packed = status.pop("compressedNodes", "")
         if packed:
             status["nodes"] = json.loads(gzip.decompress(base64.b64decode(packed)))
         nodes = [_node(node, metadata) for node in status.setdefault("nodes", {}).values()]
         return Workflow(
             metadata["name"],
+            # Kubeflow has a workflow named after its pipeline (backend/src/v2/compiler/argocompiler/argo.go:162).
+            metadata.get("generateName", "").removesuffix("-"),
             metadata.get("namespace", ""),
             metadata.get("creationTimestamp") or "",
-            # How Kubeflow terminates a run (backend/src/common/util/workflow.go, IsTerminating).
-            manifest.get("spec", {}).get("activeDeadlineSeconds") == 0,
+            # Kubeflow terminates a run by a deadline of 0, which a retry takes away (IsTerminating and
+            # GenerateRetryExecution in backend/src/common/util/workflow.go); `argo stop` sets how to shut down.
+            specification.get("activeDeadlineSeconds") == 0 or bool(specification.get("shutdown")),
             status.get("message", ""),
             tuple(sorted(nodes, key=lambda node: (node.started or _NEVER, len(node.path)))),
             manifest,
