@@ -243,12 +243,12 @@ def test_the_failure_of_a_pod_that_is_gone_already_is_remembered(api):
 
 def test_a_failure_whose_last_lines_are_still_read_is_waited_for(api):
     api.put(JOBS, wanted())
-    pod = api.pod(NAME, 0)
+    pod = api.pod(NAME, 1)
     api.write(pod, "CUDA error", end=True)
     read = api.hold(f"GET {PODS}/{pod}/log")
 
     def end():
-        api.pod(NAME, 0, state=terminated(1))
+        api.pod(NAME, 1, state=terminated(1))
         until(lambda: any("tailLines" in request.query for request in api.requests))
         api.remove(PODS, pod)
         api.end(NAME, "Failed")
