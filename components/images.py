@@ -4,6 +4,8 @@ from __future__ import annotations
 
 REGISTRY = "ghcr.io/sppo-kubeflow"
 VERSION = "0.1.0"
+GUESTS = {"bench": "evaluate", "keep": "prepare", "finish": "prepare"}
+"""Steps that run in the image of another."""
 
 
 def image(name: str, registry: str = REGISTRY) -> str:

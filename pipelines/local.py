@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from pipelines.console import StageLines
+from pipelines.console import COLOR, StageLines
+from pipelines.kfp_local import Exit, conditions_on_outputs, exits_kept, print_kept
 from pipelines.profile import Profile
 from sppo.config import RunConfig, resolve
-from sppo.errors import RunFailedError
+from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
 from sppo.prepare import prepare
 from sppo.store import only_user, open_store
+from sppo.tracking.ending import end
 
 _QUIET = {
     "PYTHONUNBUFFERED": "1",
@@ -39,7 +41,7 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
 
     Raises:
         ConfigError: for wrong input, before anything is written.
-        RunFailedError: if a stage failed; what it and earlier stages committed stays.
+        SppoError: if a stage failed, of the kind of its exit code; what it and earlier stages committed stays.
     """
     config = resolve(dict(values))
     # In this process first, so that a mistake is told at once; the pipeline's own prepare then finds it done.
@@ -55,8 +57,9 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
         warnings.catch_warnings(),
         only_user(open_store(config.output_uri)),
         conditions_on_outputs(),
-        contextlib.redirect_stdout(StageLines(sys.stdout)),
-        _print_kept(),
+        contextlib.redirect_stdout(StageLines(sys.stdout)) as lines,
+        exits_kept(lines) as exits,
+        print_kept(),
     ):
         # GPU limits and node selectors mean nothing here; the local runner says so for every task.
         warnings.simplefilter("ignore")
@@ -66,43 +69,28 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
         try:
             pipeline(output_uri=config.output_uri, preset=config.preset, config=config.model_dump(mode="json"))
         except RuntimeError as error:
-            failed = str(error).splitlines()[0]
-            raise RunFailedError(
-                f"{failed}; its message is above. `sppo resume {config.output_uri}` goes on from there"
-            ) from error
+            raise _failure(str(error), exits, config.output_uri) from error
+        except SystemExit:  # a signal: the stages are told to end, and no exit task is played
+            end(open_store(config.output_uri), failed=False)
+            raise
     return config
 
 
-@contextlib.contextmanager
-def conditions_on_outputs() -> Iterator[None]:
-    """Let the local runner find the output of a task in a condition, as a cluster does.
+def _failure(told: str, exits: list[Exit], output_uri: str) -> SppoError:
+    """The failure of a run, of the kind that the first stage that failed ended with.
 
-    kfp 2.17.3 looks for it among the parameters of the pipeline around the condition only, and takes what it does not
-    find for false (`kfp/local/orchestrator/enhanced_dag_orchestrator.py`, `ConditionEvaluator`).
+    Args:
+        told: what the local runner says: the failed task, what it is in, and what that is in.
+        exits: how stages failed, in the order in which they ended.
+        output_uri: where the run is.
     """
-    from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
-
-    kept = ConditionEvaluator._resolve_pipeline_channel
-
-    def resolve_channel(channel: str, values: Any) -> Any:
-        name = channel.removeprefix("pipelinechannel--")
-        for dash in (place for place, letter in enumerate(name) if letter == "-"):
-            with contextlib.suppress(ValueError):  # no such output
-                return values.get_task_output(name[:dash], name[dash + 1 :])
-        return kept(channel, values)
-
-    ConditionEvaluator._resolve_pipeline_channel = staticmethod(resolve_channel)
-    try:
-        yield
-    finally:
-        ConditionEvaluator._resolve_pipeline_channel = staticmethod(kept)
-
-
-@contextlib.contextmanager
-def _print_kept() -> Iterator[None]:
-    """Give `print` back: the local runner indents it from several threads, and does not always undo that."""
-    kept = builtins.print
-    try:
-        yield
-    finally:
-        builtins.print = kept
+    names = re.findall(r"'([\w-]+)'", COLOR.sub("", told).partition("Inner task failed: ")[2])
+    iteration = next((f"self-play {n.rpartition('-')[2]} " for n in names if n.startswith("self-play-")), "")
+    what = f"the run failed in {iteration}{names[0]}" if names else f"the run failed: {told.splitlines()[0]}"
+    code, error = exits[0] if exits else Exit(1, "")
+    kind = KINDS.get(code, RunFailedError)
+    advice = {
+        ConfigError: "correct the input and run again",
+        InfrastructureError: f"when that is mended, `sppo resume {output_uri}` goes on",
+    }.get(kind, f"`sppo resume {output_uri}` goes on from there")
+    return kind(f"{what}: {error.removeprefix('error: ') or 'its message is above'}; {advice}")

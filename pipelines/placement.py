@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from components.images import image
+from components.images import GUESTS, image
 from pipelines.profile import STAGES, Profile, Resources
+from sppo.supervisor import RETRIES
 from sppo.surroundings import MLFLOW
 from sppo.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
 
@@ -34,6 +35,10 @@ CREDENTIALS = (
     "SPPO_JUDGE_KEY",
 )
 """Keys of the Secret."""
+
+
+LONGEST_WAIT = 24 * 90
+"""Hours that the pods of a task may wait in a queue, all attempts together."""
 
 
 class Placement(NamedTuple):
@@ -60,14 +65,19 @@ def enqueue(task: PipelineTask, profile: Profile) -> None:
 
 def image_of(stage: str, profile: Profile) -> str:
     """The image of a stage: the profile's, or else the released one."""
-    return profile.images.get(stage, image(stage))
+    host = GUESTS.get(stage, stage)
+    return profile.images.get(stage) or profile.images.get(host) or image(host)
+
+
+def tell_run(task: PipelineTask) -> None:
+    """Let a task know the run's id in Kubeflow Pipelines."""
+    kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
 
 
 def tell_origin(task: PipelineTask, profile: Profile) -> None:
     """Let a task know what MLflow is to be told of the run: its id in Kubeflow Pipelines, and every stage's image."""
-    kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", "metadata.labels['pipeline/runid']")
-    # Keep and bench have no image of their own.
-    images = {stage: image_of(stage, profile) for stage in STAGES if stage not in {"keep", "bench"}}
+    tell_run(task)
+    images = {stage: image_of(stage, profile) for stage in STAGES if stage not in GUESTS}
     task.set_env_variable("SPPO_IMAGES", json.dumps(images))
 
 
@@ -87,8 +97,7 @@ def harden(task: PipelineTask, stage: str, profile: Profile) -> None:
     KFP's cache would return a URI without asking whether the weights behind it still exist.
     """
     resources: Resources = getattr(profile.stages, stage)
-    if stage in profile.images:
-        task.set_container_image(profile.images[stage])
+    task.set_container_image(image_of(stage, profile))
     task.set_caching_options(False)
     kubernetes.add_pod_label(task, *RUN_LABEL)
     task.set_cpu_request(resources.cpu).set_memory_request(resources.memory).set_memory_limit(resources.memory)
@@ -104,6 +113,7 @@ def harden(task: PipelineTask, stage: str, profile: Profile) -> None:
         kubernetes.mount_pvc(task, profile.model_cache, CACHE)
     kubernetes.set_timeout(task, resources.hours * 3600)
     if profile.retries:
-        # Argo counts the limit from the first attempt's start, so it must cover every attempt.
-        budget = resources.hours * (profile.retries + 1)
+        task.set_env_variable(RETRIES, str(profile.retries))
+        # Argo counts the limit from the first attempt's start, so it must cover every attempt, and the wait in a queue.
+        budget = resources.hours * (profile.retries + 1) + (LONGEST_WAIT if profile.queue else 0)
         task.set_retry(profile.retries, backoff_duration="30s", backoff_factor=2, backoff_max_duration=f"{budget}h")

@@ -49,6 +49,7 @@ class Stages(Section):
     publish: Resources = Resources(cpu="2", memory="64G", hours=2)
     bench: Resources = Resources(cpu="8", memory="64G", hours=24)
     keep: Resources = Resources(memory="1G")
+    finish: Resources = Resources()
 
 
 class Profile(Section):

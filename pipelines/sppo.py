@@ -11,6 +11,7 @@ The shape follows what Kubeflow Pipelines does with it, to be read in its backen
   nested pipeline with such a branch in it succeeds. So the iterations are one, and publish comes after it.
 - The item of a loop does not get the list that is looped over (`driver/resolve.go`, `resolveInputs`). So the number of
   shards is a parameter of its own.
+- Whatever becomes of a run, an exit task is played at its end. Of an exit handler no output leaves.
 - A count of accelerators that is not a string is read as none (`driver/resolve.go`,
   `resolvePodSpecInputRuntimeParameter`). So these parameters are strings.
 """
@@ -24,6 +25,7 @@ from kfp import dsl
 
 from components.bench import bench
 from components.evaluate import evaluate
+from components.finish import finish
 from components.generate import generate
 from components.keep import keep
 from components.launch import launch
@@ -31,7 +33,7 @@ from components.prepare import prepare
 from components.publish import publish
 from components.rank import rank
 from components.train import train
-from pipelines.placement import Placement, enqueue, harden, image_of, place, tell_origin
+from pipelines.placement import Placement, enqueue, harden, image_of, place, tell_origin, tell_run
 from pipelines.profile import Profile
 from sppo.config import PRESETS
 
@@ -224,6 +226,14 @@ def make_start(max_iterations: int, profile: Profile) -> Callable[..., Any]:
     return start
 
 
+def make_exit(output_uri: Any, profile: Profile) -> Any:
+    """The task that is played at the end of the run, whatever became of it."""
+    finished = finish(output_uri=output_uri)
+    harden(finished, "finish", profile)
+    tell_run(finished)
+    return finished
+
+
 def make_end(profile: Profile) -> Callable[..., None]:
     """The end of the pipeline: publish, the benchmarks if some are wanted, and the branch that tells the gate."""
 
@@ -249,7 +259,7 @@ def limit_shards(pipeline: Any, most: int) -> None:
         pipeline: the whole pipeline; it is changed.
         most: shards of an iteration times iterations.
     """
-    inputs = pipeline.pipeline_spec.root.dag.tasks["prepare"].inputs.parameters
+    inputs = pipeline.pipeline_spec.components["comp-run"].dag.tasks["prepare"].inputs.parameters
     inputs["shard_iterations"].runtime_value.constant.number_value = most
 
 
@@ -319,35 +329,36 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
             training_gpus: GPUs of each pod that trains: a whole number.
             training_nodes: Pods that train together; more than one needs a profile for it, and Kubeflow Trainer.
         """
-        prepared = start(
-            output_uri=output_uri,
-            preset=preset,
-            base_model=base_model,
-            prompts=prompts,
-            preference_model=preference_model,
-            experiment=experiment,
-            iterations=iterations,
-            shards=shards,
-            config=config,
-            generation_gpus=generation_gpus,
-            ranking_gpus=ranking_gpus,
-            training_gpus=training_gpus,
-            training_nodes=training_nodes,
-        )
-        played = play_iterations(
-            **{name: prepared.outputs[name] for name in HANDED_ON},
-            generation_node_selector=generation_node_selector,
-            generation_tolerations=generation_tolerations,
-            generation_gpus=generation_gpus,
-            ranking_node_selector=ranking_node_selector,
-            ranking_tolerations=ranking_tolerations,
-            ranking_gpus=ranking_gpus,
-            training_node_selector=training_node_selector,
-            training_tolerations=training_tolerations,
-            training_gpus=training_gpus,
-            training_nodes=training_nodes,
-        ).set_caching_options(False)
-        end(prepared, played, Placement(generation_node_selector, generation_tolerations, generation_gpus))
+        with group(dsl.ExitHandler(make_exit(output_uri, profile), name="run"), "run"):
+            prepared = start(
+                output_uri=output_uri,
+                preset=preset,
+                base_model=base_model,
+                prompts=prompts,
+                preference_model=preference_model,
+                experiment=experiment,
+                iterations=iterations,
+                shards=shards,
+                config=config,
+                generation_gpus=generation_gpus,
+                ranking_gpus=ranking_gpus,
+                training_gpus=training_gpus,
+                training_nodes=training_nodes,
+            )
+            played = play_iterations(
+                **{name: prepared.outputs[name] for name in HANDED_ON},
+                generation_node_selector=generation_node_selector,
+                generation_tolerations=generation_tolerations,
+                generation_gpus=generation_gpus,
+                ranking_node_selector=ranking_node_selector,
+                ranking_tolerations=ranking_tolerations,
+                ranking_gpus=ranking_gpus,
+                training_node_selector=training_node_selector,
+                training_tolerations=training_tolerations,
+                training_gpus=training_gpus,
+                training_nodes=training_nodes,
+            ).set_caching_options(False)
+            end(prepared, played, Placement(generation_node_selector, generation_tolerations, generation_gpus))
 
     preset = sppo.pipeline_spec.root.input_definitions.parameters["preset"]
     preset.literals.extend(Value(string_value=name) for name in PRESETS)  # the SDK has no word for this

@@ -21,8 +21,6 @@ ROOT = Path(__file__).parents[1]
 STAGES = ("prepare", "generate", "rank", "train", "evaluate", "publish")
 NAMES = (*STAGES, "cpu")
 """One image a stage, and one that plays every stage without a GPU."""
-GUESTS = {"bench": "evaluate", "keep": "prepare"}
-"""Stages that run in the image of another."""
 
 
 def find_engine() -> str:
@@ -70,13 +68,9 @@ def push(engine: str, tag: str) -> str:
 
 
 def stage_maps(pushed: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Images files by name: every stage in its own image, and every stage in the one without a GPU.
-
-    Bench runs in the image of evaluate, and the small step `keep` in that of prepare.
-    """
+    """Images files by name: every stage in its own image, and every stage in the one without a GPU."""
     own = {stage: pushed[stage] for stage in STAGES if stage in pushed}
-    own |= {stage: own[other] for stage, other in GUESTS.items() if other in own}
-    without_gpu = {stage: pushed["cpu"] for stage in (*STAGES, *GUESTS) if "cpu" in pushed}
+    without_gpu = {stage: pushed["cpu"] for stage in STAGES if "cpu" in pushed}
     return {name: images for name, images in {"images.yaml": own, "images-cpu.yaml": without_gpu}.items() if images}
 
 

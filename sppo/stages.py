@@ -6,21 +6,15 @@ Heavy libraries are imported inside each function: a pod, or a step that finds i
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 from sppo import layout, tables
 from sppo.config import Form, RunConfig, read_config, resolve
-from sppo.errors import SppoError, storage_errors
 from sppo.limits import Limits
+from sppo.stage import playing, stage
 from sppo.store import Store, open_store
-from sppo.surroundings import put_right
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Prepared(NamedTuple):
@@ -54,26 +48,6 @@ class Published(NamedTuple):
     figures: dict[str, float]
 
 
-def stage(function: Callable[P, R]) -> Callable[P, R]:
-    """What a stage's process begins and ends with.
-
-    Its surroundings are put right first. A failure that is written for people ends it with one line and its exit code,
-    without a traceback.
-    """
-
-    @wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        put_right()
-        try:
-            with storage_errors():
-                return function(*args, **kwargs)
-        except SppoError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            raise SystemExit(error.exit_code) from None
-
-    return wrapped
-
-
 @stage
 def prepare(
     form: Form, gpus: Mapping[str, str], nodes: int, limits: Limits, config_path: str, prompts_path: str
@@ -95,6 +69,7 @@ def prepare(
     from sppo.bench.base import check as check_bench
     from sppo.tracking import stages as said
     from sppo.tracking import track
+    from sppo.tracking.ending import begin
 
     limits.check_hardware(gpus, nodes)
     config = resolve(form.values())
@@ -106,11 +81,13 @@ def prepare(
     config = config.model_copy(update={"output_uri": store.uri})
     _write(config_path, config.model_dump_json(indent=1))
     _leave(folder, prompts_path)
+    begin(config, store)
     track(config, store, said.prepared(config, store))
     return Prepared(work.shard_list(config, folder), config.base_model, bool(config.bench.benchmarks))
 
 
 @stage
+@playing
 def generate(
     config_path: str, iteration: int, shard: int, shards: int, model_uri: str, prompts_path: str, responses_path: str
 ) -> None:
@@ -123,6 +100,7 @@ def generate(
 
 
 @stage
+@playing
 def rank(
     config_path: str,
     iteration: int,
@@ -149,6 +127,7 @@ def rank(
 
 
 @stage
+@playing
 def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, pairs_paths: Sequence[str]) -> Trained:
     """Train pi_{t+1} on the pairs of all shards, and track the iteration so far."""
     from sppo import train as work
@@ -171,6 +150,7 @@ def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, p
 
 
 @stage
+@playing
 def evaluate(
     config_path: str,
     iteration: int,
@@ -202,6 +182,7 @@ def evaluate(
 
 
 @stage
+@playing
 def publish(config_path: str, html_path: str, markdown_path: str) -> Published:
     """Export the best model of the iterations played, write the report, and register the model in MLflow."""
     from sppo import publish as work
@@ -219,6 +200,7 @@ def publish(config_path: str, html_path: str, markdown_path: str) -> Published:
 
 
 @stage
+@playing
 def bench(config_path: str, model_uri: str, markdown_path: str) -> dict[str, float]:
     """Run the benchmarks of the configuration on a model, track each result, and leave them as a table.
 
@@ -244,6 +226,19 @@ def bench(config_path: str, model_uri: str, markdown_path: str) -> dict[str, flo
         track(config, store, record)
     _write(markdown_path, result_table(results))
     return {name: value for result in results for name, value in result.tracked().items()}
+
+
+@stage
+def finish(output_uri: str, state: str) -> None:
+    """Tell MLflow how a run ended.
+
+    Args:
+        output_uri: the run's.
+        state: what Kubeflow Pipelines says of the end: FAILED, or anything else where no stage failed.
+    """
+    from sppo.tracking.ending import end
+
+    end(open_store(output_uri), failed=state == "FAILED")
 
 
 def _train_with_workers(store: Store, iteration: int, shards: int) -> None:

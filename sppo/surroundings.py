@@ -24,10 +24,14 @@ def name_mlflow() -> None:
     """Let MLflow read what the package put into this pod: its server's address, user and password, as a set.
 
     Where `MLFLOW_TRACKING_URI` is set already, it is another server's, such as the one of Kubeflow's own plugin
-    (`backend/src/v2/common/plugins/mlflow/handler.go`). That server must not get our password.
+    (`backend/src/v2/common/plugins/mlflow/handler.go`). That server must not get our password; nor must ours get its:
+    the plugin puts a user and a password into pods without an address (`apiserver/plugins/mlflow/handler.go`).
     """
     if os.environ.get(MLFLOW[0]) or not os.environ.get(f"SPPO_{MLFLOW[0]}"):
         return
     for name in MLFLOW:
-        if value := os.environ.get(f"SPPO_{name}"):
+        value = os.environ.get(f"SPPO_{name}")
+        if value:
             os.environ[name] = value
+        else:
+            os.environ.pop(name, None)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _RUN_TAG = "sppo.run"
 _ITERATION_TAG = "sppo.iteration"
+_ENDED_TAG = "sppo.ended"
+"""Why a run failed or was ended."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
 """In which MLflow looks up the artifacts that are tables."""
 _METRICS, _PARAMS = 1000, 100
@@ -48,6 +50,7 @@ class TrackedRun:
         self.config, self.store, self.uri = config, store, uri
         self.client: MlflowClient = MlflowClient(uri)
         attached = self._attached()
+        self.is_attached = attached is not None
         if attached is not None:
             self.parent = attached
             # MLflow shows a nested run under its parent only where both are in one experiment.
@@ -59,7 +62,8 @@ class TrackedRun:
 
     def send(self, record: Record) -> None:
         """Log a record; sending one twice changes nothing."""
-        run = self._nested(record.iteration) if record.iteration else self.parent
+        self.go_on()
+        run = self._going_on(self._nested(record.iteration)) if record.iteration else self.parent
         if record.stage == "prepare":
             self._log_params()
         self._log_tags(self.parent, record.tags)
@@ -79,6 +83,36 @@ class TrackedRun:
             self.registry.publish(best.info.run_id, record.publication)
         if record.finished and run.info.status != "FINISHED":
             self.client.set_terminated(run.info.run_id, "FINISHED")
+
+    def go_on(self) -> None:
+        """What failed or was ended goes on: a run that is resumed. One of Kubeflow's plugin is left to it."""
+        if not self.is_attached:
+            self.parent = self._going_on(self.parent)
+
+    def _going_on(self, run: Run) -> Run:
+        if run.info.status not in {"FAILED", "KILLED"}:
+            return run
+        self.client.update_run(run.info.run_id, status="RUNNING")
+        if _ENDED_TAG in run.data.tags:
+            self.client.delete_tag(run.info.run_id, _ENDED_TAG)
+        return self.client.get_run(run.info.run_id)
+
+    def end(self, status: str, reason: str) -> None:
+        """End the run and its nested runs, as far as they go on.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            reason: of a failure, for a tag; empty for none.
+        """
+        parent = self.parent.info.run_id
+        nested = self.client.search_runs([self.experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+        ours = [run for run in nested if _ITERATION_TAG in run.data.tags]
+        for run in [*ours, *([] if self.is_attached else [self.parent])]:
+            if run.info.status not in {"RUNNING", "SCHEDULED"}:
+                continue
+            if reason:
+                self.client.set_tag(run.info.run_id, _ENDED_TAG, reason)
+            self.client.set_terminated(run.info.run_id, status)
 
     def _identity(self) -> str:
         # Quoted, because a filter of MLflow cannot hold an apostrophe.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sppo.bench.settings import BENCHMARKS
@@ -22,11 +22,18 @@ def track(config: RunConfig, store: Store, record: Record) -> None:
     if uri is None:
         print("MLFLOW_TRACKING_URI is not set: the figures are kept in the store until it is", flush=True)
         return
-    waiting = [earlier for earlier in _records(config, store) if not earlier.sent]
-    if not waiting:
+    if all(earlier.sent for earlier in _records(config, store)):
         return
-    for each in _send(config, store, uri, waiting):
-        _write(store, each.model_copy(update={"sent": True}))
+    with outage_reported(uri):
+        send_waiting(TrackedRun(config, store, uri), store)
+
+
+def send_waiting(run: TrackedRun, store: Store) -> None:
+    """Send the records that MLflow does not have, one by one, until it fails."""
+    for record in _records(run.config, store):
+        if not record.sent:
+            run.send(record)
+            _write(store, record.model_copy(update={"sent": True}))
 
 
 def tracking_uri(store: Store) -> str | None:
@@ -76,17 +83,8 @@ def _records(config: RunConfig, store: Store) -> Iterator[Record]:
             yield record
 
 
-def _send(config: RunConfig, store: Store, uri: str, records: Sequence[Record]) -> Iterator[Record]:
-    """Send records one by one, until MLflow fails; each that it has."""
-    with _outage_reported(uri):
-        run = TrackedRun(config, store, uri)
-        for each in records:
-            run.send(each)
-            yield each
-
-
 @contextmanager
-def _outage_reported(uri: str) -> Iterator[None]:
+def outage_reported(uri: str) -> Iterator[None]:
     """Turn an unreachable or failing MLflow into a warning; the records stay in the store.
 
     Its artifacts may lie in a folder or in S3, to which a client that no server stands in for writes by itself.

@@ -3,7 +3,7 @@
 https://www.kubeflow.org/docs/components/trainer/; tested with the fields of its version 2.3.
 """
 
-from sppo.trainjob.launch import check_nodes, launch
+from sppo.trainjob.launch import launch
 from sppo.trainjob.spec import Pods
 
-__all__ = ["Pods", "check_nodes", "launch"]
+__all__ = ["Pods", "launch"]

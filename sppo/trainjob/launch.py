@@ -12,14 +12,15 @@ from pathlib import Path
 from sppo import layout, stages
 from sppo.config import read_config
 from sppo.errors import RunFailedError
+from sppo.stage import playing, stage
 from sppo.store import file_sha256, open_store
-from sppo.trainjob import spec
 from sppo.trainjob.client import Cluster, Missing
 from sppo.trainjob.follow import run
 from sppo.trainjob.spec import Pods, owners, train_job
 
 
-@stages.stage
+@stage
+@playing
 def launch(
     config_path: str, iteration: int, model_uri: str, prompts_path: str, pairs_paths: Sequence[str], pods: Pods
 ) -> stages.Trained:
@@ -55,6 +56,3 @@ def launch(
                 "run the step again"
             )
     return stages.train(config_path, iteration, model_uri, prompts_path, pairs_paths)
-
-
-check_nodes = stages.stage(spec.check_nodes)

@@ -57,25 +57,6 @@ class Pods:
         return sum(int(count) for name, count in limits.items() if name.endswith("/gpu"))
 
 
-def check_nodes(nodes: int, several: bool) -> None:
-    """Refuse a number of nodes that a compiled pipeline cannot play.
-
-    Args:
-        nodes: what the run asks for.
-        several: whether the pipeline was compiled for more than one.
-
-    Raises:
-        ConfigError: if it cannot.
-    """
-    if nodes < 1:
-        raise ConfigError(f"training_nodes: {nodes} is less than 1")
-    if nodes > 1 and not several:
-        raise ConfigError(
-            f"training_nodes: {nodes}, but this pipeline was compiled to train in one pod; compile it with a profile "
-            "whose training.nodes is more than 1"
-        )
-
-
 def stage_command(output_uri: str, iteration: int, shards: int) -> list[str]:
     """What every worker of a training runs; it takes everything else from the store."""
     return ["sppo", "train", output_uri, "--iteration", str(iteration), "--shards", str(shards)]

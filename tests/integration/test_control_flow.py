@@ -10,10 +10,11 @@ import pytest
 from kfp import components, local
 
 from pipelines.compiling import compile_pipeline
-from pipelines.local import conditions_on_outputs, run_locally
+from pipelines.kfp_local import conditions_on_outputs
+from pipelines.local import run_locally
 from pipelines.profile import SHIPPED, load_profile
 from pipelines.sppo import make_pipeline
-from sppo.errors import RunFailedError
+from sppo.errors import ConfigError, InfrastructureError, RunFailedError
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -77,7 +78,7 @@ def test_a_compiled_package_plays_what_the_pipeline_plays(play, profile, tmp_pat
 
 def assert_played(called, decisions, shards):
     assert called[0] == ["prepare", 3]
-    assert called[-1] == ["publish"]
+    assert called[-2:] == [["publish"], ["finish", "SUCCEEDED"]]
     for iteration in range(1, len(decisions) + 1):
         policy, each = f"pi_{iteration}", range(shards)
         generated = [call for call in called if call[:2] == ["generate", iteration]]
@@ -87,7 +88,7 @@ def assert_played(called, decisions, shards):
         pairs = [f"pairs {iteration}/{shard}" for shard in each]
         assert ["train", iteration, policy, pairs] in called
         assert ["evaluate", iteration, f"pi_{iteration + 1}", policy] in called
-    assert len(called) == 2 + len(decisions) * (2 * shards + 2)
+    assert len(called) == 3 + len(decisions) * (2 * shards + 2)
 
 
 @pytest.mark.parametrize("passed", [True, False])
@@ -98,13 +99,36 @@ def test_a_run_comes_to_its_end_whatever_its_gate_says(play, passed):
 
 def test_benchmarks_measure_what_is_published_if_they_are_asked_for(play):
     called = play(make_pipeline(max_iterations=1), ["stop"], benchmarks=True)
-    assert called[-2:] == [["publish"], ["bench", "published"]]
+    assert called[-3:-1] == [["publish"], ["bench", "published"]]
 
 
 def test_on_one_machine_a_failed_stage_is_not_tried_again(planned, tmp_path, monkeypatch):
     """The local runner follows a task's retries, and waits between them."""
     monkeypatch.setattr("pipelines.local._QUIET", {})  # it would stay in this process's environment
     calls = planned(decisions=["stop"], shards=1, fails="generate")
-    with pytest.raises(RunFailedError, match="sppo resume"):
+    with pytest.raises(RunFailedError) as raised:
         run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
-    assert [call[0] for call in calls()] == ["prepare", "generate"]
+    goes_on = f"`sppo resume {tmp_path / 'run'}` goes on from there"
+    assert str(raised.value) == f"the run failed in self-play 1 generate: its message is above; {goes_on}"
+    assert [call[:2] for call in calls()] == [["prepare", 1], ["generate", 1], ["finish", "FAILED"]]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "advice"),
+    [
+        (2, ConfigError, "correct the input and run again"),
+        (3, InfrastructureError, "when that is mended, `sppo resume {}` goes on"),
+        (4, RunFailedError, "`sppo resume {}` goes on from there"),
+    ],
+)
+def test_on_one_machine_a_run_ends_as_the_stage_that_failed_first(
+    planned, tmp_path, monkeypatch, code, kind, advice, capsys
+):
+    monkeypatch.setattr("pipelines.local._QUIET", {})
+    # The other shard goes on for a while, and fails otherwise.
+    planned(decisions=["stop"], shards=2, fails="rank", exits=[code, "s3://bucket: no such object"])
+    with pytest.raises(kind) as raised:
+        run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
+    told = f"the run failed in self-play 1 rank: s3://bucket: no such object; {advice.format(tmp_path / 'run')}"
+    assert (str(raised.value), raised.value.exit_code) == (told, code)
+    assert "error: s3://bucket: no such object" in capsys.readouterr().out

@@ -9,11 +9,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from components.images import REGISTRY, VERSION, image
+from components.images import GUESTS, REGISTRY, VERSION, image
 from pipelines.placement import CACHE, USER
 from pipelines.profile import STAGES as TASKS
 from pipelines.profile import load_profile
-from scripts.build_images import GUESTS, NAMES, STAGES, build_command, stage_maps
+from scripts.build_images import NAMES, STAGES, build_command, stage_maps
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -188,7 +188,7 @@ def test_an_image_holds_what_its_stage_needs_and_no_more():
 
 @pytest.mark.parametrize("profile", ["cpu", "local"])
 def test_a_profile_without_gpus_plays_every_task_in_the_image_without_a_gpu(profile):
-    assert load_profile(profile).images == dict.fromkeys(TASKS, image("cpu"))
+    assert load_profile(profile).images == dict.fromkeys(STAGES, image("cpu"))
 
 
 def test_images_files_name_every_task():
@@ -196,10 +196,8 @@ def test_images_files_name_every_task():
     maps = stage_maps(pushed)
     assert maps["images.yaml"] == {
         **{stage: pushed[stage] for stage in STAGES},
-        "keep": pushed["prepare"],
-        "bench": pushed["evaluate"],
     }
-    assert maps["images-cpu.yaml"] == dict.fromkeys(TASKS, pushed["cpu"])
+    assert maps["images-cpu.yaml"] == dict.fromkeys(STAGES, pushed["cpu"])
     assert stage_maps({"train": "x"}) == {"images.yaml": {"train": "x"}}
 
 

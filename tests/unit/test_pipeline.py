@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.images import image
+from components.images import GUESTS, image
 from pipelines.compiling import compile_pipeline
 from pipelines.profile import SHIPPED, load_profile
 from pipelines.sppo import GATE_FAILED, GATE_PASSED
 from sppo.config import PRESETS, RunConfig
 from sppo.errors import ConfigError
+from sppo.supervisor import RETRIES
 
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-STAGES = {"prepare", "generate", "rank", "train", "evaluate", "keep", "publish", "bench"}
+STAGES = {"prepare", "generate", "rank", "train", "evaluate", "keep", "publish", "bench", "finish"}
 POOLS = {
     "generate": "generation",
     "evaluate": "generation",
@@ -99,14 +100,15 @@ def test_every_iteration_that_may_be_played_is_there(package):
         "prepare": 1,
         "publish": 1,
         "bench": 1,
+        "finish": 1,
     }
 
 
 def test_no_task_is_cached(package):
     """A stage finds its own committed work; KFP's cache would not ask whether the weights still exist."""
     for _, task in package.tasks():
-        if "condition" in task.get("triggerPolicy", {}) or "parameterIterator" in task:
-            continue  # a branch or a loop, which the backend does not cache
+        if "dag" in package.components[task["componentRef"]["name"]]:
+            continue  # the backend caches what runs in a container
         assert task["cachingOptions"] == {}, task["taskInfo"]
 
 
@@ -119,11 +121,13 @@ def test_every_task_has_a_time_limit_and_retries_that_the_limit_leaves_room_for(
         seconds = getattr(wanted.stages, stage(label)).hours * 3600
         assert int(package.on_kubernetes[label]["activeDeadlineSeconds"]) == seconds
         policy = task.get("retryPolicy")
+        inside = {each["name"]: each["value"] for each in package.executors[label]["container"].get("env", [])}
         if not wanted.retries:
-            assert policy is None
+            assert policy is None and RETRIES not in inside
             continue
-        assert policy["maxRetryCount"] == wanted.retries
-        assert int(policy["backoffMaxDuration"].removesuffix("s")) >= seconds * (wanted.retries + 1)
+        assert policy["maxRetryCount"] == wanted.retries and inside[RETRIES] == str(wanted.retries)
+        limit = int(policy["backoffMaxDuration"].removesuffix("s")) - seconds * (wanted.retries + 1)
+        assert limit >= (60 * 24 * 3600 if wanted.queue else 0), "the wait in a queue counts too"
 
 
 def test_placement_is_chosen_when_the_run_is_submitted(package):
@@ -196,7 +200,7 @@ def test_no_task_of_a_loop_reads_the_list_that_is_looped_over(package):
 
 def test_a_run_ends_in_the_branch_that_tells_its_gate(package):
     """By these names `sppo submit --wait` reads the gate."""
-    tasks = package.ir["root"]["dag"]["tasks"]
+    tasks = package.components["comp-run"]["dag"]["tasks"]
     assert {name: tasks[name]["triggerPolicy"]["condition"] for name in (GATE_PASSED, GATE_FAILED)} == {
         GATE_PASSED: "inputs.parameter_values['pipelinechannel--publish-gate'] == 'passed'",
         GATE_FAILED: "inputs.parameter_values['pipelinechannel--publish-gate'] == 'failed'",
@@ -204,7 +208,7 @@ def test_a_run_ends_in_the_branch_that_tells_its_gate(package):
 
 
 def test_benchmarks_measure_the_published_model_and_only_if_they_are_wanted(package):
-    branch = package.ir["root"]["dag"]["tasks"]["benchmarks"]
+    branch = package.components["comp-run"]["dag"]["tasks"]["benchmarks"]
     asked = {name: value.get("taskOutputParameter") for name, value in branch["inputs"]["parameters"].items()}
     wanted, model = "pipelinechannel--prepare-benchmarks", "pipelinechannel--publish-model_uri"
     assert asked[model] == {"outputParameterKey": "model_uri", "producerTask": "publish"}
@@ -223,9 +227,9 @@ def test_nothing_is_left_unresolved(package):
 def test_images_are_pinned_to_this_version_or_named_by_the_profile(package, profile):
     named = load_profile(profile).images
     for label, executor in package.executors.items():
-        released = image({"keep": "prepare", "bench": "evaluate"}.get(stage(label), stage(label)))
-        assert re.search(r":\d+\.\d+\.\d+$", released)
-        assert executor["container"]["image"] == named.get(stage(label), released)
+        host = GUESTS.get(stage(label), stage(label))
+        assert re.search(r":\d+\.\d+\.\d+$", image(host))
+        assert executor["container"]["image"] == named.get(stage(label), named.get(host, image(host)))
 
 
 def test_every_task_asks_for_what_its_stage_needs(package, profile):
@@ -246,15 +250,15 @@ def test_no_task_runs_as_root_or_holds_a_secret(package):
         assert [source["secretName"] for source in executor["secretAsEnv"]] == ["sppo-credentials"]
         assert [source["configMapName"] for source in executor["configMapAsEnv"]] == ["sppo-settings"]
     given = {label: executor["container"].get("env", []) for label, executor in package.executors.items()}
-    assert {label: [each["name"] for each in env] for label, env in given.items() if env} == {
-        "exec-prepare": ["SPPO_IMAGES"]
-    }
+    names = {label: {each["name"] for each in env} - {RETRIES} for label, env in given.items()}
+    assert {label: env for label, env in names.items() if env} == {"exec-prepare": {"SPPO_IMAGES"}}
     parameters = package.ir["root"]["inputDefinitions"]["parameters"]
     assert not re.search("secret|token|password|key", " ".join(parameters))
 
 
 def test_prepare_knows_what_mlflow_is_told_of_the_run(package, profile):
-    (given,) = package.executors["exec-prepare"]["container"]["env"]
+    env = package.executors["exec-prepare"]["container"]["env"]
+    (given,) = [each for each in env if each["name"] == "SPPO_IMAGES"]
     named = load_profile(profile).images
     assert json.loads(given["value"]) == {
         stage: named.get(stage, image(stage))
@@ -262,6 +266,17 @@ def test_prepare_knows_what_mlflow_is_told_of_the_run(package, profile):
     }
     run = {"name": "KFP_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
     assert package.on_kubernetes["exec-prepare"]["fieldPathAsEnv"] == [run]
+    assert package.on_kubernetes["exec-finish"]["fieldPathAsEnv"] == [run]
+
+
+def test_a_task_is_played_at_the_end_of_a_run_whatever_became_of_it(package):
+    tasks = package.ir["root"]["dag"]["tasks"]
+    assert set(tasks) == {"run", "finish"}
+    assert tasks["finish"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    assert tasks["finish"]["inputs"]["parameters"] == {
+        "output_uri": {"componentInputParameter": "output_uri"},
+        "status": {"taskFinalStatus": {"producerTask": "run"}},
+    }
 
 
 def test_queue_and_model_cache_are_those_of_the_profile(package, profile):

@@ -66,3 +66,12 @@ def test_what_the_secret_does_not_hold_is_not_set(monkeypatch):
     put_right()
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://open:5000"
     assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
+
+
+def test_our_server_does_not_get_the_plugins_user_and_password(monkeypatch):
+    """With basic-auth, the plugin puts these into every pod, whether it puts its address there or not."""
+    monkeypatch.setenv("SPPO_MLFLOW_TRACKING_URI", "http://open:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "plugin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "word")
+    put_right()
+    assert [os.environ.get(name) for name in MLFLOW] == ["http://open:5000", None, None]

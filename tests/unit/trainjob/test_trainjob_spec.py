@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kubernetes import client
 
 from sppo.errors import ConfigError
-from sppo.trainjob.spec import Pods, check_nodes, command, job_name, owners, train_job
+from sppo.trainjob.spec import Pods, command, job_name, owners, train_job
 
 URI = "s3://bucket/runs/helpful"
 uris = st.builds("s3://{}/{}".format, st.text("abc0.-", min_size=1), st.text(min_size=0, max_size=80))
@@ -242,17 +242,3 @@ def test_nodes_run_the_train_command_under_torchrun():
 def test_a_store_that_nodes_do_not_share_is_refused():
     with pytest.raises(ConfigError, match="output_uri: /runs/mine is a folder, which nodes do not share"):
         train_job("/runs/mine", 1, 1, "", Pods(2, "train"), "team", "")
-
-
-@pytest.mark.parametrize(("nodes", "several"), [(1, False), (1, True), (8, True)])
-def test_a_number_of_nodes_that_the_package_can_play(nodes, several):
-    assert check_nodes(nodes, several) is None
-
-
-@pytest.mark.parametrize(
-    ("nodes", "several", "message"),
-    [(0, True, "training_nodes: 0 is less than 1"), (2, False, "compile it with a profile whose training.nodes")],
-)
-def test_a_number_of_nodes_that_the_package_cannot_play(nodes, several, message):
-    with pytest.raises(ConfigError, match=message):
-        check_nodes(nodes, several)
