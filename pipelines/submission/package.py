@@ -98,11 +98,13 @@ def upload(client: Client, package: Package) -> tuple[Json, bool]:
     Returns:
         The version, and whether it was uploaded now.
     """
+    from pipelines.sppo import DESCRIPTION
+
     place = {"namespace": client.namespace} if client.namespace else {}
     pipeline, _ = client.ensure(
         lambda: client.newest("pipelines", "pipelines", PIPELINE, **place),
         "pipelines",
-        json={"name": PIPELINE, "display_name": PIPELINE, "description": "Self-Play Preference Optimization.", **place},
+        json={"name": PIPELINE, "display_name": PIPELINE, "description": DESCRIPTION, **place},
     )
     versions = f"pipelines/{pipeline['pipeline_id']}/versions"
     return client.ensure(
