@@ -16,9 +16,9 @@ from sppo.errors import ConfigError
 TEMPLATE = 2
 """Nodes of a template that is played: an attempt and the retries around it, which Kubeflow's ConfigMap asks for."""
 NODE_BYTES = 900
-"""Bytes of a node, compressed, as seen on a cluster."""
+"""Bytes of a node, compressed and in base64: 833 were seen, of 135 nodes, with a little to spare."""
 SPECIFICATION = 1.75
-"""Size of a workflow's specification, as a multiple of the package's as compact JSON."""
+"""Size of a workflow's specification, as a multiple of the package's as compact JSON: 1.68 was seen, of 97 KB."""
 
 Json = dict[str, Any]
 
@@ -50,6 +50,8 @@ def _of_dag(specification: Json, component: Json) -> Nodes:
         inner = specification["components"][task["componentRef"]["name"]]
         # Behind its driver stands what it drives: a pipeline, or the executor's template around the pod's.
         below = _of_dag(specification, inner) if "dag" in inner else Nodes(2 * TEMPLATE)
+        if task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED":
+            fixed += TEMPLATE  # an exit task has a template of its own around it
         if "parameterIterator" in task:
             # The loop, its driver, and the group of its items; an item is a template around driver and driven.
             fixed, shard, loops = fixed + 2 * TEMPLATE + 1, shard + 2 * TEMPLATE + below.fixed, loops + 1

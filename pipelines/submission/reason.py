@@ -44,8 +44,9 @@ _LOST = (
 
 
 class Reason(NamedTuple):
-    """Why a run failed."""
+    """Why a run failed: in which task, if it was in one, what to do, and what is said of it."""
 
+    where: str
     kind: type[SppoError]
     advice: str
     lines: tuple[str, ...]
@@ -70,24 +71,24 @@ def reason(client: Client, run: Run) -> Reason:
     if first is not None:
         return first
     said = () if run.workflow.terminated or not run.workflow.message else (run.workflow.message,)
-    return Reason(RunFailedError, f"{_again(client, run)} retries what did not succeed", said)
+    return Reason("", RunFailedError, f"{_again(client, run)} retries what did not succeed", said)
 
 
 def _of_pod(client: Client, run: Run, pod: Node) -> Reason:
     """Why a pod failed: by Argo's words, or else by what the stage said in its log."""
-    key = key_of(pod.path)
-    message = () if _PLAIN_EXIT.fullmatch(pod.message) or not pod.message else (f"{named(pod)}: {pod.message}",)
+    key, where = key_of(pod.path), named(pod)
+    message = () if _PLAIN_EXIT.fullmatch(pod.message) or not pod.message else (f"{where}: {pod.message}",)
     for words, limit in _LIMITS.items():
         if words in pod.message and key.name in STAGES:
             advice = f"raise stages.{key.name}.{limit} in a profile of your own and submit again, same output_uri"
-            return Reason(RunFailedError, advice, message)
+            return Reason(where, RunFailedError, advice, message)
     if pod.message.startswith(_LOST):
-        return Reason(InfrastructureError, f"{_again(client, run)} goes on", message)
+        return Reason(where, InfrastructureError, f"{_again(client, run)} goes on", message)
     try:
         log = read_log(client, run, pod)
     except NoLogError as error:
         advice = f"{_again(client, run)} retries what failed"
-        return Reason(RunFailedError, advice, (*message, f"its log cannot be read: {error}"))
+        return Reason(where, RunFailedError, advice, (*message, f"its log cannot be read: {error}"))
     kind = KINDS.get(exit_code(log), RunFailedError)
     log_command = f"; `sppo logs {run.run_id} {key.flags} --host {client.host}` shows its whole log"
     advice = {
@@ -95,7 +96,7 @@ def _of_pod(client: Client, run: Run, pod: Node) -> Reason:
         InfrastructureError: f"when that is mended, {_again(client, run)} goes on",
     }.get(kind, f"{_again(client, run)} retries what failed{log_command if key.name in PLAYED else ''}")
     lines = (client.credentials.hide(line) for line in last_lines(log))
-    return Reason(kind, advice, (*message, *lines))
+    return Reason(where, kind, advice, (*message, *lines))
 
 
 def _again(client: Client, run: Run) -> str:
