@@ -53,8 +53,8 @@ class Rendered:
         return {(item["metadata"].get("namespace", ""), item["metadata"]["name"]) for item in self.of(kind)}
 
     def pods(self) -> Iterator[Pod]:
-        for item in self.of(*SERVERS, "Job"):
-            template = item["spec"]["template"]
+        for item in self.of(*SERVERS, "Job", "CronJob"):
+            template = item["spec"].get("jobTemplate", item)["spec"]["template"]
             owner, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
             labels, copies = template["metadata"]["labels"], item["spec"].get("replicas", 1)
             yield Pod(owner, item["kind"], namespace, labels, template["spec"], copies)

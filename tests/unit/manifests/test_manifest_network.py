@@ -118,6 +118,16 @@ def test_only_these_calls_go_through(rendered, peers):
         assert not may_call(rendered, peers["mlflow"], peers["outside"], port)
 
 
+def test_who_resumes_runs_may_call_kubeflow_and_the_store(rendered, peers):
+    for pod in [pod for pod in rendered.pods() if pod.owner == "sppo-keep-going"]:
+        caller = Peer(pod.namespace, pod.labels)
+        assert may_call(rendered, caller, peers["kubeflow"], 8888)
+        assert may_call(rendered, caller, peers["outside"], 443)
+        assert not may_call(rendered, peers["outside"], caller, 8080)
+        stores = {service["metadata"]["name"] for service in rendered.of("Service")} & {"seaweedfs"}
+        assert all(may_call(rendered, caller, peers[store], 8333) for store in stores)
+
+
 def test_names_are_asked_for_over_udp_and_tcp(rendered):
     rules = [rule for policy in rendered.of("NetworkPolicy") for rule in policy["spec"].get("egress", [])]
     asked = [rule for rule in rules if any(entry["port"] == 53 for entry in rule.get("ports", []))]

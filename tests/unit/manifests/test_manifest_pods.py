@@ -7,6 +7,7 @@ from fractions import Fraction
 
 import pytest
 
+from components.images import image
 from pipelines.profile import load_profile
 
 SERVERS = {"Deployment", "StatefulSet"}
@@ -91,9 +92,16 @@ def test_every_image_is_exact(rendered):
         assert all(EXACT.fullmatch(container["image"]) for container in pod.containers), pod.owner
 
 
-@pytest.mark.parametrize("image", ["mlflow:3.1", "ghcr.io/mlflow/mlflow", "ghcr.io/mlflow/mlflow:latest", "a/b:v3"])
-def test_what_is_no_exact_image(image):
-    assert not EXACT.fullmatch(image)
+def test_who_resumes_runs_is_the_image_of_prepare(rendered):
+    """The smallest image that has what `sppo keep-going` imports; tests/unit/submission holds it against that."""
+    pods = [pod for pod in rendered.pods() if pod.owner == "sppo-keep-going"]
+    assert len(pods) == bool(rendered.of("CronJob"))
+    assert [container["image"] for pod in pods for container in pod.containers] == [image("prepare")] * len(pods)
+
+
+@pytest.mark.parametrize("name", ["mlflow:3.1", "ghcr.io/mlflow/mlflow", "ghcr.io/mlflow/mlflow:latest", "a/b:v3"])
+def test_what_is_no_exact_image(name):
+    assert not EXACT.fullmatch(name)
 
 
 def test_every_container_has_resources_and_every_server_probes(rendered):

@@ -94,6 +94,7 @@ def manifest(
     compressed: bool = False,
     retried: bool = True,
     terminated: bool = False,
+    shutdown: str = "",
     message: str = "",
     padding: int = 0,
     pod_names: str = "v2",
@@ -104,7 +105,8 @@ def manifest(
         tasks: what it has played until now.
         compressed: whether its nodes are, as in a workflow above 1 MiB.
         retried: whether everything has a retry strategy, as with Kubeflow's own ConfigMap.
-        terminated: whether somebody ended it.
+        terminated: whether somebody ended it in Kubeflow.
+        shutdown: the strategy with which somebody ended it in Argo.
         message: what Argo says of it as a whole.
         padding: bytes of inputs that every pod has besides.
         pod_names: Argo's version of them.
@@ -120,11 +122,16 @@ def manifest(
         "kind": "Workflow",
         "metadata": {
             "name": NAME,
+            "generateName": "sppo-",
             "namespace": NAMESPACE,
             "creationTimestamp": _time(0),
             "annotations": {"workflows.argoproj.io/pod-name-format": pod_names},
         },
-        "spec": {"entrypoint": "entrypoint", **({"activeDeadlineSeconds": 0} if terminated else {})},
+        "spec": {
+            "entrypoint": "entrypoint",
+            **({"activeDeadlineSeconds": 0} if terminated else {}),
+            **({"shutdown": shutdown} if shutdown else {}),
+        },
         "status": {
             "phase": _phase(node["phase"] for node in by_id.values()),
             "message": message,

@@ -5,8 +5,10 @@ What it answers is what version 2.17 does, by its source; paths in the docstring
 
 import functools
 import json
+import operator
 import threading
 import time
+from datetime import UTC, datetime
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -24,6 +26,12 @@ TOKEN = "eyJhbGciOi.very-secret-token.c2lnbmF0dXJl"
 compile_once = functools.cache(packages.compile_package)
 SLOW = 0.4
 """Seconds that a slow answer takes; the client waits for half of it."""
+NEVER = "1970-01-01T00:00:00Z"
+"""When a run ended that has not (server/api_converter.go, toApiRun)."""
+COMPARE = {1: operator.eq, 3: operator.gt, 5: operator.ge}
+"""Operations of a filter (backend/api/v2beta1/filter.proto)."""
+FIELDS = {"display_name", "created_at", "finished_at", "state"}
+"""Of those that a filter may name, what is used (model/run.go, runAPIToModelFieldMap)."""
 
 
 class Kubeflow:
@@ -39,10 +47,13 @@ class Kubeflow:
         self.faults: list[dict] = []
         self.script: list[dict] = [{"state": "RUNNING"}]
         self.after_retry: list[dict] = []
+        self.later: list[list[dict]] = []
         self.pod_logs: dict[str, str] = {}
         self.archived_logs: dict[str, str] = {}
         self.behind_ui = False
         self.multi_user = False
+        self.granted = {"create", "get", "list", "retry"}
+        self.used: set[str] = set()
         self.accepted: dict[str, str] = {}
         self.address = ""
 
@@ -70,7 +81,12 @@ class Kubeflow:
         return [request for request in self.requests if request.line == where]
 
     def answer(self, method: str, path: str, query: dict, body: bytes, content_type: str) -> tuple[int, Any]:
-        """The status, and JSON or a text."""
+        """The status, and JSON or a text; where there are users, runs are for who has the verb (common/const.go)."""
+        verb = _verb(method, path)
+        if self.multi_user and verb:
+            self.used.add(verb)
+            if verb not in self.granted:
+                return 403, {"error": "PermissionDenied", "code": 7, "message": f"not authorized to {verb} runs"}
         if path.startswith("v1alpha1/") and not self.behind_ui:
             _, _, run_id, _, node, _ = path.split("/")
             return self._log(run_id, node)
@@ -90,20 +106,28 @@ class Kubeflow:
             return 404, {"error": "Not Found", "code": 5, "message": "Not Found"}
         held = getattr(self, kind)
         if method == "GET":
+            if kind == "runs" and self.multi_user and not {"namespace", "experiment_id"} & query.keys():
+                return 400, {"error": "InvalidArgument", "code": 3, "message": "A run cannot have an empty namespace"}
             return 200, self._listed(kind, held, query)
         return self._create(kind, held, json.loads(body))
 
     def _listed(self, kind: str, held: list[dict], query: dict) -> dict:
-        (predicate,) = json.loads(query["filter"])["predicates"]
-        assert (predicate["operation"], predicate["key"]) == (1, "display_name")
-        found = [thing for thing in held if thing["display_name"] == predicate["stringValue"]]
-        return {("pipeline_versions" if kind == "versions" else kind): found} if found else {}
+        """A page of what a filter lets through (filter/filter.go, list/list.go); a run as `_run` tells it."""
+        assert query["sort_by"] == "created_at desc"
+        predicates = json.loads(query["filter"])["predicates"]
+        found = [thing for thing in held if all(_meets(thing, predicate) for predicate in predicates)]
+        found.sort(key=lambda thing: thing.get("created_at", ""), reverse=True)
+        begin = int(query.get("page_token", 0))
+        end = begin + int(query["page_size"])
+        page = {("pipeline_versions" if kind == "versions" else kind): [_told(thing) for thing in found[begin:end]]}
+        return _told({**page, "next_page_token": str(end) if end < len(found) else ""})
 
     def _create(self, kind: str, held: list[dict], thing: dict) -> tuple[int, dict]:
         if kind != "runs" and any(other["display_name"] == thing["display_name"] for other in held):
             return 409, {"error": "exists", "code": 6, "message": f"{thing['display_name']} already exists"}
         if kind == "runs":
-            thing = {**thing, **self.script[0]}
+            self.script = self.later.pop(0) if self.runs and self.later else self.script
+            thing = {**thing, "created_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **_first(self.script)}
         held.append({**thing, f"{kind[:-1]}_id": f"{kind[:-1]}-{len(held)}"})
         return 200, _told(held[-1])
 
@@ -133,11 +157,13 @@ class Kubeflow:
         if verb == "retry":
             if found[0]["state"] != "FAILED":
                 return 409, {"error": "Aborted", "code": 10, "message": "Workflow must be Failed/Error to retry"}
-            self.script = self.after_retry
-        elif len(self.script) > 1:
+            self.script = self.later.pop(0) if self.later else self.after_retry
+            found[0].update(_first(self.script))
+            return 200, {}
+        if len(self.script) > 1:
             self.script = self.script[1:]
-        found[0].update(self.script[0])
-        return 200, ({} if verb else _told(found[0]))
+        found[0].update(*self.script[:1])
+        return 200, _told(found[0])
 
     def _detail(self, run_id: str) -> tuple[int, dict]:
         """A run in v1beta1 (server/api_converter.go, toApiRunDetailV1), as the answer before in v2beta1 has it."""
@@ -170,8 +196,28 @@ class Kubeflow:
         return 200, self.pod_logs[query["podname"]]
 
 
-def _told(run: dict) -> dict:
-    return {key: value for key, value in run.items() if key != "workflow" and value}
+def _told(thing: dict) -> dict:
+    return {key: value for key, value in thing.items() if key != "workflow" and value}
+
+
+def _first(script: list[dict]) -> dict:
+    """How a run stands that was submitted or retried."""
+    return script[0] if script else {"state": "PENDING", "finished_at": NEVER}
+
+
+def _meets(thing: dict, predicate: dict) -> bool:
+    key = predicate["key"]
+    assert key in FIELDS
+    value = predicate["timestampValue" if key.endswith("_at") else "stringValue"]
+    return COMPARE[predicate["operation"]](thing.get(key, ""), value)
+
+
+def _verb(method: str, path: str) -> str:
+    """The verb on `runs` that a request needs (server/run_server.go:155,189,228,477); logs need none."""
+    *_, first, last = ("", *path.removeprefix("v1beta1/").split("/"))
+    if last == "runs":
+        return {"GET": "list", "POST": "create"}[method]
+    return ("retry" if last.endswith(":retry") else "get") if first == "runs" else ""
 
 
 def refused(message: str) -> dict:

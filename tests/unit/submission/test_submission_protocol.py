@@ -6,8 +6,9 @@ import kfp_server_api as official
 import pytest
 
 from pipelines.names import PIPELINE
+from pipelines.sppo import DESCRIPTION
 from pipelines.submission import package as packages
-from pipelines.submission.client import Client
+from pipelines.submission.client import GREATER_THAN, Client
 
 from .conftest import TOKEN, compile_once
 
@@ -56,7 +57,7 @@ def test_every_request_is_one_that_the_official_client_sends(submit, kubeflow, t
             official.V2beta1Pipeline(
                 name=PIPELINE,
                 display_name=PIPELINE,
-                description="Self-Play Preference Optimization.",
+                description=DESCRIPTION,
                 namespace="team",
             )
         ),
@@ -81,7 +82,7 @@ def test_every_request_is_one_that_the_official_client_sends(submit, kubeflow, t
                 experiment_id="experiment-0",
                 pipeline_version_reference=official.V2beta1PipelineVersionReference("pipeline-0", "version-0"),
                 runtime_config=official.V2beta1RuntimeConfig(
-                    {"output_uri": "s3://bucket/run", "experiment": "helpful", "iterations": 1}
+                    {"preset": "cpu", "output_uri": "s3://bucket/run", "experiment": "helpful", "iterations": 1}
                 ),
             )
         ),
@@ -98,6 +99,21 @@ def test_every_request_is_one_that_the_official_client_sends(submit, kubeflow, t
     assert kubeflow.packages == [package.read_bytes()]
 
 
+def test_the_requests_of_a_look_are_those_that_the_official_client_sends(kubeflow, theirs):
+    client = Client(kubeflow.address, "team")
+    wanted = {"operation": GREATER_THAN, "key": "created_at", "timestampValue": "2026-01-01T00:00:00Z"}
+    for number in range(101):
+        kubeflow.runs.append({"run_id": f"run-{number}", "created_at": "2026-01-02T00:00:00Z"})
+    assert len(list(client.runs(wanted))) == 101
+    first, second = map(told, kubeflow.requests)
+    query = {"namespace": "team", "sort_by": "created_at desc", "page_size": 100}
+    listed = json.dumps({"predicates": [wanted]})
+    page = official.RunServiceApi(theirs).run_service_list_runs(**query, filter=listed)
+    assert told(kubeflow.requests[-1]) == first and len(page.runs) == 100
+    official.RunServiceApi(theirs).run_service_list_runs(**query, filter=listed, page_token=page.next_page_token)
+    assert told(kubeflow.requests[-1]) == second
+
+
 def test_the_official_client_takes_a_cut_answer_for_an_empty_one(kubeflow, theirs):
     """Why it is not used: this run has no state, and no error."""
     kubeflow.runs = [{"run_id": "run-0", "state": "RUNNING"}]
@@ -108,5 +124,5 @@ def test_the_official_client_takes_a_cut_answer_for_an_empty_one(kubeflow, their
 def test_two_packages_of_the_same_input_are_one_version(kubeflow):
     client, package = Client(kubeflow.address), compile_once(1, "one-gpu", None)
     assert packages.upload(client, package)[1]
-    assert not packages.upload(client, packages.Package(package.content, package.digest))[1]
-    assert packages.upload(client, packages.Package(b"another", "0" * 64))[1]
+    assert not packages.upload(client, packages.Package(package.content, package.digest, package.limits))[1]
+    assert packages.upload(client, packages.Package(b"another", "0" * 64, package.limits))[1]

@@ -84,10 +84,16 @@ def test_the_last_attempt_counts(fail, kubeflow):
     assert result.code == 2 and MISSING in result.err and AWAY not in result.err
 
 
-def test_a_pod_that_is_gone_is_told_with_argos_reason(fail):
-    result = fail(broken("prepare", messages=["pod deleted"]))
+def test_a_log_that_is_gone_is_told(fail):
+    result = fail(broken("prepare"))
     assert result.code == 4
-    assert "\n  prepare: pod deleted\n  its log cannot be read: Failed to read logs for run run-0: " in result.err
+    assert "\n  its log cannot be read: Failed to read logs for run run-0: " in result.err
+
+
+def test_a_pod_that_is_gone_is_infrastructure(fail):
+    result = fail(broken("prepare", messages=["pod deleted"]))
+    assert result.code == 3
+    assert "goes on\n  prepare: pod deleted\n" in result.err
 
 
 @pytest.mark.parametrize("name", ["pod", "node"])
