@@ -268,6 +268,8 @@ def test_the_cron_job_may_do_what_it_does_and_no_more(cron_job, add, kubeflow):
     assert result.code == 0, result.err + result.out
     assert retried(kubeflow) == ["run-0"] and len(kubeflow.runs) == 3
     assert kubeflow.used == granted()
+    asked = {request.line.split()[1].partition("/")[0] for request in kubeflow.requests}
+    assert asked == {"runs", "v1beta1"}, "whatever else it asked for would need a right too"
     assert {request.query.get("namespace") for request in kubeflow.sent("GET runs")} == {"team", None}
 
 
