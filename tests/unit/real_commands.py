@@ -16,6 +16,7 @@ from pipelines.profile import load_images, load_profile
 from pipelines.submission.package import parameters
 from sppo.config import resolve
 from sppo.errors import ConfigError
+from sppo.limits import Limits
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in {"build", "dist", "runs"}}
@@ -109,19 +110,24 @@ def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
         raise NotRealError(f"sppo {' '.join(arguments)}: the command line refuses it") from None
 
 
+def _limits(values: Mapping[str, Any]) -> Limits:
+    """What the package of a command can play; how many shards fit is known only when it is compiled."""
+    return Limits(values["max_iterations"], load_profile(values["profile"]).training.nodes > 1)
+
+
 def check_sppo(arguments: list[str], made: Iterable[str] = ()) -> None:
     """Parse an `sppo` command, and load what it names: configuration, profile and images."""
     name, values = parsed(arguments)
     try:
         if "overrides" in values:
             asked = cli.stage.collect_values(values.get("preset"), values.get("config_file"), values["overrides"])
-            parameters(asked, values["max_iterations"]) if name == "submit" else resolve(asked)
+            parameters(asked, _limits(values)) if name == "submit" else resolve(asked)
         if "profile" in values:
             load_profile(values["profile"])
         if values.get("images") and str(values["images"]) not in made:
             load_images(values["images"])
-        if values.get("junit") and not values.get("wait"):
-            raise ConfigError("--junit needs --wait")
+        if "wait" in values:
+            cli.submission.check_wait(values["wait"], values["keep_going"], values["junit"])
     except ConfigError as error:
         raise NotRealError(f"sppo {' '.join(arguments)}: {error}") from None
 
