@@ -16,6 +16,7 @@ from pipelines.profile import load_images, load_profile
 from pipelines.submission.package import parameters
 from sppo.config import resolve
 from sppo.errors import ConfigError
+from sppo.limits import Limits
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in {"build", "dist", "runs"}}
@@ -115,7 +116,11 @@ def check_sppo(arguments: list[str], made: Iterable[str] = ()) -> None:
     try:
         if "overrides" in values:
             asked = cli.stage.collect_values(values.get("preset"), values.get("config_file"), values["overrides"])
-            parameters(asked, values["max_iterations"]) if name == "submit" else resolve(asked)
+            if name == "submit":
+                several_nodes = load_profile(values["profile"]).training.nodes > 1
+                parameters(asked, Limits(values["max_iterations"], several_nodes))
+            else:
+                resolve(asked)
         if "profile" in values:
             load_profile(values["profile"])
         if values.get("images") and str(values["images"]) not in made:
