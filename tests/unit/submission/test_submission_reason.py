@@ -49,7 +49,10 @@ def test_a_store_that_is_away_ends_with_3(fail, kubeflow):
     result = fail(broken("generate", iteration=2, shard=3), stage_log("chunk 1", AWAY, code=3))
     assert result.code == 3
     assert "the run failed in self-play 2 generate: http" in result.err
-    assert f"when that is mended, `sppo resume run-0 --host {kubeflow.address}` goes on\n  {AWAY}\n" in result.err
+    assert (
+        f"when that is mended, `sppo resume run-0 --host {kubeflow.address}` goes on from there\n  {AWAY}\n"
+        in result.err
+    )
 
 
 @pytest.mark.parametrize("code", [1, 4, 143])
@@ -57,9 +60,16 @@ def test_any_other_exit_code_ends_with_4_and_the_end_of_the_traceback(fail, kube
     result = fail(broken("train", iteration=1), stage_log(*TRACEBACK, code=code))
     assert result.code == 4
     head, *lines = result.err.splitlines()
-    assert f"`sppo resume run-0 --host {kubeflow.address}` retries what failed" in head
+    assert f"`sppo resume run-0 --host {kubeflow.address}` goes on from there" in head
     assert f"`sppo logs run-0 train --iteration 1 --host {kubeflow.address}` shows its whole log" in head
     assert [line[2:] for line in lines] == TRACEBACK[-10:]
+
+
+def test_a_run_that_is_too_large_to_retry_is_not_to_be_resumed(fail, kubeflow):
+    """`sppo resume` would refuse it."""
+    result = fail(broken("train", iteration=1), stage_log(*TRACEBACK, code=1), padding=400_000)
+    assert "submit again with the same output_uri (s3://bucket/run): that plays only what is missing" in result.err
+    assert "sppo resume" not in result.err
 
 
 def test_out_of_memory_names_the_setting(fail):
