@@ -1,9 +1,10 @@
-"""The cluster that a kubeconfig names, asked why a pod does not start."""
+"""The cluster that a kubeconfig names, asked for a pod's log, or why it does not start."""
 
 from __future__ import annotations
 
 import os
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 TIMEOUT = (3.0, 5.0)
@@ -17,14 +18,16 @@ class KubeconfigCluster:
     """The cluster of the kubeconfig, if there is one; it need not be the one that the run is on."""
 
     def __init__(self) -> None:
+        self._core: Any = None
+        files = os.environ.get("KUBECONFIG") or "~/.kube/config"
+        if not any(Path(file).expanduser().is_file() for file in files.split(os.pathsep)):
+            return
         import yaml
         from kubernetes import client, config
 
-        self._core: Any = None
         settings = client.Configuration()
-        file = os.environ.get("KUBECONFIG") or "~/.kube/config"
         try:
-            config.load_kube_config(config_file=file, client_configuration=settings)
+            config.load_kube_config(config_file=files, client_configuration=settings)
         except (config.ConfigException, yaml.YAMLError):
             return
         settings.retries = False
@@ -49,6 +52,12 @@ class KubeconfigCluster:
         events = sorted(found.items if found else [], key=_when)
         return f"{events[-1].reason}: {events[-1].message}" if events else None
 
+    def log(self, namespace: str, name: str) -> str | None:
+        """What the main container of a pod printed; None if the pod is not there or may not be read."""
+        read = self._core and self._core.read_namespaced_pod_log
+        answer = read and self._ask(read, name, namespace, container="main", _preload_content=False)
+        return None if answer is None else answer.data.decode(errors="replace")
+
     def _workload(self, namespace: str, uid: str) -> str:
         label = f"kueue.x-k8s.io/job-uid={uid}"
         for version in _KUEUE_VERSIONS:
@@ -61,7 +70,7 @@ class KubeconfigCluster:
         return f"Kueue holds it; `kubectl describe {WORKLOADS} --namespace {namespace} --selector {label}` says why"
 
     @staticmethod
-    def _ask(function: Any, *place: str, **chosen: str) -> Any:
+    def _ask(function: Any, *place: str, **chosen: str | bool) -> Any:
         """An answer of the cluster's, or None where it does not know the thing, or this user may not read it."""
         import urllib3
         from kubernetes import client

@@ -71,7 +71,7 @@ def reason(client: Client, run: Run) -> Reason:
     if first is not None:
         return first
     said = () if run.workflow.terminated or not run.workflow.message else (run.workflow.message,)
-    return Reason("", RunFailedError, f"{_again(client, run)} retries what did not succeed", said)
+    return Reason("", RunFailedError, _again(client, run), said)
 
 
 def _of_pod(client: Client, run: Run, pod: Node) -> Reason:
@@ -83,24 +83,24 @@ def _of_pod(client: Client, run: Run, pod: Node) -> Reason:
             advice = f"raise stages.{key.name}.{limit} in a profile of your own and submit again, same output_uri"
             return Reason(where, RunFailedError, advice, message)
     if pod.message.startswith(_LOST):
-        return Reason(where, InfrastructureError, f"{_again(client, run)} goes on", message)
+        return Reason(where, InfrastructureError, _again(client, run), message)
     try:
         log = read_log(client, run, pod)
     except NoLogError as error:
-        advice = f"{_again(client, run)} retries what failed"
-        return Reason(where, RunFailedError, advice, (*message, f"its log cannot be read: {error}"))
+        unread = f"its log cannot be read: {error}"
+        return Reason(where, RunFailedError, _again(client, run), (*message, unread))
     kind = KINDS.get(exit_code(log), RunFailedError)
     log_command = f"; `sppo logs {run.run_id} {key.flags} --host {client.host}` shows its whole log"
     advice = {
         ConfigError: "correct the input and submit again",
-        InfrastructureError: f"when that is mended, {_again(client, run)} goes on",
-    }.get(kind, f"{_again(client, run)} retries what failed{log_command if key.name in PLAYED else ''}")
+        InfrastructureError: f"when that is mended, {_again(client, run)}",
+    }.get(kind, _again(client, run) + (log_command if key.name in PLAYED else ""))
     lines = (client.credentials.hide(line) for line in last_lines(log))
     return Reason(where, kind, advice, (*message, *lines))
 
 
 def _again(client: Client, run: Run) -> str:
-    return f"`sppo resume {run.run_id} --host {client.host}`"
+    return run.too_large or f"`sppo resume {run.run_id} --host {client.host}` goes on from there"
 
 
 def exit_code(log: str) -> int:

@@ -9,8 +9,6 @@ from pipelines.submission.progress import ENDED
 from pipelines.submission.run import Run, look, short_name
 from sppo.errors import ConfigError
 
-LARGEST_RETRY = 1_572_864
-"""Bytes of a workflow that etcd takes (its default, 1.5 MiB); Kubeflow retries with all nodes uncompressed."""
 FIRST_PAUSE, LONGEST_PAUSE = 300.0, 3600.0
 """Seconds between the end of a run and the first resume, doubling for each further one, up to the longest.
 
@@ -54,19 +52,14 @@ def resume(client: Client, before: Run, anew: bool = False) -> Resumed:
     if before.state not in {"FAILED", "CANCELED"}:
         print(f"it is {before.state.lower() or 'in no state yet'}: there is nothing to retry", flush=True)
         return Resumed(before.run_id)
-    size = before.workflow.retry_size()
-    if size <= LARGEST_RETRY:
+    if not before.too_large:
         _retry(client, before)
         return Resumed(before.run_id, before)
-    # The server would answer 500, every time (https://github.com/kubeflow/pipelines/issues/13738).
-    told = f"its workflow is too large for Kubeflow to retry ({size / 1e6:.1f} MB, nodes uncompressed)"
     if not anew:
-        raise ConfigError(
-            f"{before.run_id}: {told}; submit again with the same output_uri ({before.output_uri}): that plays only "
-            "what is missing there"
-        )
+        raise ConfigError(f"{before.run_id}: {before.too_large}")
     run_id = _submit_anew(client, before)
-    print(f"{told}: a new run with the same output_uri goes on\nrun:     {client.run_url(run_id)}", flush=True)
+    print("it is too large for Kubeflow to retry: a new run with the same output_uri goes on", flush=True)
+    print(f"run:     {client.run_url(run_id)}", flush=True)
     return Resumed(run_id)
 
 

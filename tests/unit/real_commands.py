@@ -110,18 +110,17 @@ def parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
         raise NotRealError(f"sppo {' '.join(arguments)}: the command line refuses it") from None
 
 
-def _limits(values: Mapping[str, Any]) -> Limits:
-    """What the package of a command can play; how many shards fit is known only when it is compiled."""
-    return Limits(values["max_iterations"], load_profile(values["profile"]).training.nodes > 1)
-
-
 def check_sppo(arguments: list[str], made: Iterable[str] = ()) -> None:
     """Parse an `sppo` command, and load what it names: configuration, profile and images."""
     name, values = parsed(arguments)
     try:
         if "overrides" in values:
             asked = cli.stage.collect_values(values.get("preset"), values.get("config_file"), values["overrides"])
-            parameters(asked, _limits(values)) if name == "submit" else resolve(asked)
+            if name == "submit":
+                several_nodes = load_profile(values["profile"]).training.nodes > 1
+                parameters(asked, Limits(values["max_iterations"], several_nodes))
+            else:
+                resolve(asked)
         if "profile" in values:
             load_profile(values["profile"])
         if values.get("images") and str(values["images"]) not in made:

@@ -17,6 +17,7 @@ from components.images import VERSION
 from pipelines.profile import load_profile
 from pipelines.submission import package
 from sppo.cli import collect_values
+from sppo.limits import Limits
 
 from .real_commands import ROOT, check, commands
 
@@ -269,7 +270,7 @@ def test_a_recipe_has_a_trigger_and_resolves() -> None:
     assert ROOT / align["on"]["workflow_dispatch"]["inputs"]["recipe"]["default"] in RECIPES
     for path in RECIPES:
         load_profile(path.parent.name)
-        package.parameters({**collect_values(None, path, ()), "output_uri": "s3://bucket/run"}, 3)
+        package.parameters({**collect_values(None, path, ()), "output_uri": "s3://bucket/run"}, Limits(3))
 
 
 def run_step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -77,7 +77,7 @@ def test_a_run_that_infrastructure_ended_is_resumed_and_that_is_counted_in_its_s
 
 
 def test_a_stage_that_ended_with_3_counts(add, look, kubeflow):
-    kubeflow.pod_logs[pod_name(TRAINED)] = stage_log(AWAY, code=3)
+    kubeflow.archived_logs[pod_name(TRAINED)] = stage_log(AWAY, code=3)
     add(snapshot("FAILED", TRAINED))
     assert look().code == 0 and retried(kubeflow) == ["run-0"]
 
@@ -129,7 +129,7 @@ def test_each_resume_waits_twice_as_long_as_the_one_before(add, look, kubeflow, 
     ],
 )
 def test_other_runs_are_left_alone(add, look, kubeflow, s3, end, told, said):
-    kubeflow.pod_logs[pod_name(TRAINED)] = stage_log(MISSING, code=2)
+    kubeflow.archived_logs[pod_name(TRAINED)] = stage_log(MISSING, code=2)
     add(end, **told)
     result = look()
     assert result.code == 0, result.err
@@ -312,10 +312,11 @@ def command(kubeflow):
 
 
 def test_the_image_of_prepare_has_all_that_it_imports(add, kubeflow, command):
-    add(), add(too_large(LOST))
+    add(), add(too_large(LOST)), add(snapshot("FAILED", TRAINED))  # whose log nobody has
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert retried(kubeflow) == ["run-0"] and len(kubeflow.runs) == 3
+    assert retried(kubeflow) == ["run-0"] and len(kubeflow.runs) == 4
+    assert "my 2 (run-2): left alone: the run failed in self-play 1 train\n" in done.stdout
 
 
 def test_a_look_whose_pod_is_deleted_ends_at_once(kubeflow, command):

@@ -6,7 +6,6 @@ import kfp_server_api as official
 import pytest
 
 from pipelines.names import PIPELINE
-from pipelines.sppo import DESCRIPTION
 from pipelines.submission import package as packages
 from pipelines.submission.client import GREATER_THAN, Client
 
@@ -57,7 +56,7 @@ def test_every_request_is_one_that_the_official_client_sends(submit, kubeflow, t
             official.V2beta1Pipeline(
                 name=PIPELINE,
                 display_name=PIPELINE,
-                description=DESCRIPTION,
+                description=kubeflow.pipelines[0]["description"],
                 namespace="team",
             )
         ),
@@ -124,5 +123,5 @@ def test_the_official_client_takes_a_cut_answer_for_an_empty_one(kubeflow, their
 def test_two_packages_of_the_same_input_are_one_version(kubeflow):
     client, package = Client(kubeflow.address), compile_once(1, "one-gpu", None)
     assert packages.upload(client, package)[1]
-    assert not packages.upload(client, packages.Package(package.content, package.digest, package.limits))[1]
-    assert packages.upload(client, packages.Package(b"another", "0" * 64, package.limits))[1]
+    assert not packages.upload(client, packages.Package(*package))[1]
+    assert packages.upload(client, package._replace(content=b"another", digest="0" * 64))[1]

@@ -44,7 +44,7 @@ def keep_going(submit, kubeflow, waited):
     """Follows a run to its end, and each resume of it to the next one; `said` is what the stage that fails prints."""
 
     def run(*scripts: list[dict], times: int = 3, said: str = "", code: int = 3):
-        kubeflow.pod_logs[pod_name(TRAINED)] = stage_log(said or AWAY, code=code)
+        kubeflow.archived_logs[pod_name(TRAINED)] = stage_log(said or AWAY, code=code)
         kubeflow.script, *kubeflow.later = scripts
         return submit("--wait", "--keep-going", str(times))
 
@@ -66,7 +66,7 @@ def test_a_run_that_lost_its_store_is_resumed_until_it_succeeds(keep_going, kube
 
 
 def test_without_the_flag_nothing_is_resumed(submit, kubeflow):
-    kubeflow.pod_logs[pod_name(TRAINED)] = stage_log(AWAY, code=3)
+    kubeflow.archived_logs[pod_name(TRAINED)] = stage_log(AWAY, code=3)
     kubeflow.script = [RUNNING, failed(TRAINED)]
     assert submit("--wait").code == 3
     assert retries(kubeflow) == 0
@@ -135,7 +135,7 @@ def test_one_task_that_would_fail_again_is_enough(keep_going, kubeflow):
     """The shard that lost its pod failed first."""
     lost = task("generate", "Failed", start=1, end=2, iteration=1, shard=0, messages=["pod deleted"])
     wrong = task("generate", "Failed", start=1, end=9, iteration=1, shard=1, messages=["main: Error (exit code 1)"])
-    kubeflow.pod_logs[pod_name(wrong)] = stage_log(MISSING, code=2)
+    kubeflow.archived_logs[pod_name(wrong)] = stage_log(MISSING, code=2)
     result = keep_going([RUNNING, failed(lost, wrong)], [RUNNING, PASSED])
     assert (result.code, retries(kubeflow)) == (2, 0) and MISSING in result.err
 
@@ -161,7 +161,7 @@ def test_a_run_too_large_to_retry_is_submitted_anew(submit, kubeflow, waited, fa
     assert second["runtime_config"]["parameters"]["output_uri"] == "s3://bucket/run"
     assert second["service_account"] == "runner" and second["pipeline_version_reference"]
     assert second["display_name"] == "run 2026-01-01 00:01:00 after run-0"
-    assert "too large for Kubeflow to retry (" in result.out
+    assert "it is too large for Kubeflow to retry: a new run" in result.out
     assert (
         f"a new run with the same output_uri goes on\nrun:     {kubeflow.address}/#/runs/details/run-1\n" in result.out
     )
