@@ -73,7 +73,7 @@ def submit(
         profile: Defaults of the hardware parameters: a shipped profile's name, or a YAML file.
         images: A YAML file of images by stage, instead of the released ones.
         service_account: The pods' service account; the server's default if empty.
-        wait: Follow the run to its end, and exit with 0, or 4 if it failed, or 5 if its gate is not passed.
+        wait: Follow the run to its end, and exit with 0, or 2, 3 or 4 if it failed, or 5 if its gate is not passed.
         junit: With --wait, a JUnit report to write.
         dry_run: Check everything that can be checked here and print it; send nothing.
     """
@@ -126,12 +126,42 @@ def _resume_there(run_id: str, host: str, wait: bool, junit: Path | None) -> Non
     from pipelines.submission import commands
     from pipelines.submission.client import Client
 
-    if not re.fullmatch(r"[\w-]+", run_id):
-        raise ConfigError(f"{run_id}: with --host, give the id of a run, the last part of its page's address")
     client = Client(host)
-    before = commands.retry(client, run_id)
+    before = commands.retry(client, _run_id(run_id))
     if wait:
         commands.wait(client, run_id, junit, before)
+
+
+def _run_id(text: str) -> str:
+    if not re.fullmatch(r"[\w-]+", text):
+        raise ConfigError(f"{text}: with --host, give the id of a run, the last part of its page's address")
+    return text
+
+
+@app.command
+def logs(
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_ID")],
+    stage: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[STAGE]")] = "",
+    *,
+    host: Host,
+    iteration: int | None = None,
+    shard: int | None = None,
+    follow: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> None:
+    """Print what a stage of a run on a cluster printed, or list the tasks that may be meant.
+
+    Args:
+        run: The id of the run, the last part of its page's address.
+        stage: Such as train; without one, that of what failed.
+        host: Kubeflow Pipelines, such as https://kubeflow.example.org/pipeline.
+        iteration: Only of this iteration.
+        shard: Only of this shard, from 0.
+        follow: Go on until the task ends.
+    """
+    from pipelines.submission.client import Client
+    from pipelines.submission.logs import show_logs
+
+    show_logs(Client(host), _run_id(run), stage, iteration, shard, follow)
 
 
 @app.command

@@ -5,16 +5,18 @@ from __future__ import annotations
 import builtins
 import contextlib
 import os
+import re
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipelines.console import StageLines
+from pipelines.console import COLOR, StageLines
 from pipelines.profile import Profile
 from sppo.config import RunConfig, resolve
-from sppo.errors import RunFailedError
+from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
 from sppo.prepare import prepare
 from sppo.store import only_user, open_store
 
@@ -39,7 +41,7 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
 
     Raises:
         ConfigError: for wrong input, before anything is written.
-        RunFailedError: if a stage failed; what it and earlier stages committed stays.
+        SppoError: if a stage failed, of the kind of its exit code; what it and earlier stages committed stays.
     """
     config = resolve(dict(values))
     # In this process first, so that a mistake is told at once; the pipeline's own prepare then finds it done.
@@ -55,7 +57,8 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
         warnings.catch_warnings(),
         only_user(open_store(config.output_uri)),
         conditions_on_outputs(),
-        contextlib.redirect_stdout(StageLines(sys.stdout)),
+        contextlib.redirect_stdout(StageLines(sys.stdout)) as lines,
+        _exits_kept(lines) as exits,
         _print_kept(),
     ):
         # GPU limits and node selectors mean nothing here; the local runner says so for every task.
@@ -66,11 +69,60 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
         try:
             pipeline(output_uri=config.output_uri, preset=config.preset, config=config.model_dump(mode="json"))
         except RuntimeError as error:
-            failed = str(error).splitlines()[0]
-            raise RunFailedError(
-                f"{failed}; its message is above. `sppo resume {config.output_uri}` goes on from there"
-            ) from error
+            raise _failure(str(error), exits, config.output_uri) from error
     return config
+
+
+class Exit(NamedTuple):
+    """How the process of a stage ended, and the last `error:` line that it printed."""
+
+    code: int
+    error: str
+
+
+def _failure(told: str, exits: list[Exit], output_uri: str) -> SppoError:
+    """The failure of a run, of the kind that the first stage that failed ended with.
+
+    Args:
+        told: what the local runner says: the failed task, what it is in, and what that is in.
+        exits: how stages failed, in the order in which they ended.
+        output_uri: where the run is.
+    """
+    names = re.findall(r"'([\w-]+)'", COLOR.sub("", told).partition("Inner task failed: ")[2])
+    iteration = next((f"self-play {n.rpartition('-')[2]} " for n in names if n.startswith("self-play-")), "")
+    what = f"the run failed in {iteration}{names[0]}" if names else f"the run failed: {told.splitlines()[0]}"
+    code, error = exits[0] if exits else Exit(1, "")
+    kind = KINDS.get(code, RunFailedError)
+    advice = {
+        ConfigError: "correct the input and run again",
+        InfrastructureError: f"when that is mended, `sppo resume {output_uri}` goes on",
+    }.get(kind, f"`sppo resume {output_uri}` goes on from there")
+    return kind(f"{what}: {error.removeprefix('error: ') or 'its message is above'}; {advice}")
+
+
+@contextlib.contextmanager
+def _exits_kept(lines: StageLines) -> Iterator[list[Exit]]:
+    """Keep how each stage that fails ends: the local runner says only that it has failed.
+
+    Args:
+        lines: what the stages print; each is read by a thread of its own.
+    """
+    from kfp.local import subprocess_task_handler as handler
+
+    kept, exits = handler.run_local_subprocess, list[Exit]()
+
+    def run(*arguments: Any, **named: Any) -> int:
+        lines.errors.pop(threading.get_ident(), None)
+        code: int = kept(*arguments, **named)
+        if code:
+            exits.append(Exit(code, lines.errors.get(threading.get_ident(), "")))
+        return code
+
+    handler.run_local_subprocess = run
+    try:
+        yield exits
+    finally:
+        handler.run_local_subprocess = kept
 
 
 @contextlib.contextmanager

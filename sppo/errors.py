@@ -40,6 +40,10 @@ class GateFailedError(SppoError):
     exit_code = 5
 
 
+KINDS: dict[int, type[SppoError]] = {kind.exit_code: kind for kind in (ConfigError, InfrastructureError)}
+"""What a stage's exit code says of the whole run; with any other the run has failed."""
+
+
 @contextmanager
 def storage_errors() -> Iterator[None]:
     """Turn a full or forbidden file system, or a file in a folder's place, into one line that names the path."""

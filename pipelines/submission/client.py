@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines' REST API (v2beta1): sign in, ask, and ask again where the network or the server fails.
+"""Kubeflow Pipelines' REST API: sign in, ask, and ask again where the network or the server fails.
 
 The routes and fields are those of https://www.kubeflow.org/docs/components/pipelines/reference/api/. The generated
 client, `kfp_server_api`, is not used: where an answer is cut off it returns an empty object instead of an error.
@@ -18,10 +18,14 @@ import requests
 from pipelines.submission.credentials import Credentials
 from sppo.errors import ConfigError, InfrastructureError
 
+VERSION = "v2beta1"
+"""The version of the API that has nearly everything."""
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and to wait for more of an answer."""
 ATTEMPTS = 6
 """How often a request is tried."""
+TEXT_ATTEMPTS = 2
+"""The same of a text, such as a log: what has none answers with a failure of the server's."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 """Seconds between tries: up to the first, doubling up to the longest; each is drawn at random below its limit."""
 LONGEST_RETRY_AFTER = 120.0
@@ -66,14 +70,42 @@ class Client:
         """The page of a run in the UI."""
         return f"{self.host}/#/runs/details/{run_id}"
 
-    def get(self, path: str, params: Json | None = None, attempts: int = 0) -> Json:
+    def get(self, path: str, params: Json | None = None, attempts: int = 0, version: str = VERSION) -> Json:
         """Ask for something, several times if need be.
+
+        Args:
+            path: the route after the version.
+            params: parameters of the request.
+            attempts: how often it is tried; 0 for `ATTEMPTS`.
+            version: the version of the API.
 
         Raises:
             InfrastructureError: if every try failed, or the server refuses.
             ConfigError: where another command or environment is needed.
         """
-        return self._persist(lambda: self.once("GET", path, params=params), attempts or ATTEMPTS)
+        return self._persist(lambda: self.once("GET", path, version, params=params), attempts or ATTEMPTS)
+
+    def text(self, path: str, params: Json | None = None) -> str | None:
+        """A text of the server's, or None where it has no such route.
+
+        Args:
+            path: the route after the host.
+            params: parameters of the request.
+
+        Raises:
+            InfrastructureError, ConfigError: as `get`.
+        """
+
+        def attempt() -> str | None:
+            answer, what = self._send("GET", path, params=params)
+            if answer.status_code == 404 or (answer.ok and "html" in answer.headers.get("Content-Type", "")):
+                return None
+            if answer.status_code != 200:
+                self._refuse(answer, what)
+            return answer.content.decode(errors="replace")
+
+        text: str | None = self._persist(attempt, TEXT_ATTEMPTS)
+        return text
 
     def ensure(self, find: Callable[[], Json | None], path: str, **content: Any) -> tuple[Json, bool]:
         """What `find` gives, or else what a POST makes; an answer that is lost leads to no second one.
@@ -124,31 +156,20 @@ class Client:
                 time.sleep(fault.wait if fault.wait is not None else random.uniform(0, longest))
         raise AssertionError("no attempt")
 
-    def once(self, method: str, path: str, **content: Any) -> Json:
+    def once(self, method: str, path: str, version: str = VERSION, **content: Any) -> Json:
         """Send one request.
 
         Args:
             method: GET or POST.
-            path: the route after /apis/v2beta1/.
+            path: the route after the version.
+            version: the version of the API.
             content: `params`, `json` or `files`, as `requests` takes them.
 
         Raises:
             Fault: if it may succeed when it is sent again.
             InfrastructureError, ConfigError: as `get`.
         """
-        what = f"{self.host}: {method} {path.partition('?')[0]}"
-        try:
-            answer = self.session.request(
-                method, f"{self.host}/apis/v2beta1/{path}", timeout=TIMEOUT, allow_redirects=False, **content
-            )
-        except requests.Timeout:
-            raise Fault(f"{what}: no answer within {TIMEOUT[1]:g} s") from None
-        except requests.RequestException as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise ConfigError(
-                    f"{self.host}: its certificate is not trusted; set REQUESTS_CA_BUNDLE to a file with its authority"
-                ) from None
-            raise Fault(f"{what}: {_cause(error)}") from None
+        answer, what = self._send(method, f"/apis/{version}/{path}", **content)
         if answer.status_code != 200:
             self._refuse(answer, what)
         if "html" in answer.headers.get("Content-Type", ""):
@@ -163,6 +184,23 @@ class Client:
         if not isinstance(parsed, dict):
             raise Fault(f"{what}: the answer is no JSON object")
         return parsed
+
+    def _send(self, method: str, path: str, **content: Any) -> tuple[requests.Response, str]:
+        """The answer to one request, and what was asked, for messages."""
+        what = f"{self.host}: {method} {path.removeprefix(f'/apis/{VERSION}/').partition('?')[0]}"
+        try:
+            answer = self.session.request(
+                method, f"{self.host}{path}", timeout=TIMEOUT, allow_redirects=False, **content
+            )
+        except requests.Timeout:
+            raise Fault(f"{what}: no answer within {TIMEOUT[1]:g} s") from None
+        except requests.RequestException as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise ConfigError(
+                    f"{self.host}: its certificate is not trusted; set REQUESTS_CA_BUNDLE to a file with its authority"
+                ) from None
+            raise Fault(f"{what}: {_cause(error)}") from None
+        return answer, what
 
     def _refuse(self, answer: requests.Response, what: str) -> None:
         status = answer.status_code
@@ -182,9 +220,12 @@ class Client:
     def _message(self, answer: requests.Response) -> str:
         try:
             body = answer.json()
-            text = body.get("message") or body.get("error") if isinstance(body, dict) else ""
         except ValueError:
-            text = answer.reason
+            plain = answer.headers.get("Content-Type", "").startswith("text/plain")
+            body = {"message": answer.text if plain else answer.reason}
+        # An upload is refused with `error_message` (backend/src/apiserver/server/pipeline_upload_server.go:426-435).
+        names = ("message", "error_message", "error")
+        text = next(filter(None, map(body.get, names)), "") if isinstance(body, dict) else ""
         line = " ".join(str(text or "").split())
         return self.credentials.hide("".join(filter(str.isprintable, line)))[:300]
 

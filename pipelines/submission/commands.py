@@ -14,11 +14,15 @@ from rich.console import Console
 
 from pipelines.submission import package as packages
 from pipelines.submission.client import Client, Json
-from pipelines.submission.follow import follow, look
+from pipelines.submission.follow import follow
 from pipelines.submission.outcome import outcome, raise_unless_passed, write_reports
 from pipelines.submission.progress import ENDED
-from sppo.errors import ConfigError
+from pipelines.submission.run import Run, look
+from sppo.errors import ConfigError, InfrastructureError
 from sppo.tracking import without_password
+
+LARGEST_RETRY = 1_572_864
+"""Bytes of a workflow that etcd takes (its default, 1.5 MiB); Kubeflow retries with all nodes uncompressed."""
 
 
 def show_plan(values: Mapping[str, Any], package: packages.Package) -> None:
@@ -59,8 +63,7 @@ def submit(
     version, uploaded = packages.upload(client, package)
     print(f"package: {package.version} ({'uploaded' if uploaded else 'there already'})", flush=True)
     group = _experiment(client, experiment or config.experiment)["experiment_id"]
-    # Unique, so that a request whose answer was lost can be told from another submission.
-    name = f"sppo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    name = _run_name(config.output_uri)
     run, _ = client.ensure(
         lambda: client.newest("runs", "runs", name, experiment_id=group),
         "runs",
@@ -80,42 +83,64 @@ def submit(
     return run
 
 
-def retry(client: Client, run_id: str) -> Json | None:
+def retry(client: Client, run_id: str) -> Run | None:
     """Have the server run what failed in a run again; a run that goes on or succeeded is left alone.
 
     Returns:
         The run before it was retried, or None if it was left alone.
 
     Raises:
+        ConfigError: if the run is too large for the server to retry.
         ConfigError, InfrastructureError: as `Client.get`.
     """
     before = look(client, run_id)
     print(f"run:     {client.run_url(run_id)}", flush=True)
-    if before.get("state") not in {"FAILED", "CANCELED"}:
-        print(f"it is {before.get('state', 'unknown').lower()}: there is nothing to retry", flush=True)
+    if before.state not in {"FAILED", "CANCELED"}:
+        print(f"it is {before.state.lower() or 'in no state yet'}: there is nothing to retry", flush=True)
         return None
+    size = before.workflow.retry_size()
+    if size > LARGEST_RETRY:
+        # The server would answer 500, every time (https://github.com/kubeflow/pipelines/issues/13738).
+        raise ConfigError(
+            f"{run_id}: its workflow is too large for Kubeflow to retry ({size / 1e6:.1f} MB, nodes uncompressed); "
+            f"submit again with the same output_uri ({before.output_uri}): that plays only what is missing there"
+        )
 
     def retried() -> Json | None:
         now = client.once("GET", f"runs/{run_id}")
-        return now if now.get("state") not in ENDED or now.get("finished_at") != before.get("finished_at") else None
+        return now if now.get("state") not in ENDED or now.get("finished_at", "") != before.finished_at else None
 
     client.ensure(retried, f"runs/{run_id}:retry", json={})
     print("the server retries what failed", flush=True)
     return before
 
 
-def wait(client: Client, run_id: str, junit: Path | None, before: Json | None = None) -> None:
+def wait(client: Client, run_id: str, junit: Path | None, before: Run | None = None) -> None:
     """Follow a run to its end, report it, and end with its exit code.
 
     Raises:
-        RunFailedError, GateFailedError, InfrastructureError: as `raise_unless_passed`.
+        InfrastructureError: if the server cannot be asked any more; the run goes on.
+        SppoError: as `raise_unless_passed`.
     """
     print("following it; it goes on if this command ends, and `sppo resume` with --wait follows it again", flush=True)
-    run = follow(client, run_id, Console(), before)
-    result = outcome(run, client.run_url(run_id))
+    try:
+        run = follow(client, run_id, Console(), before)
+    except InfrastructureError as error:
+        again = f"`sppo resume {run_id} --host {client.host} --wait` follows it again"
+        raise InfrastructureError(f"{error}; the run goes on, and {again}") from None
+    result = outcome(client, run)
     write_reports(result, junit)
     raise_unless_passed(result)
     print(result.line)
+
+
+def _run_name(output_uri: str) -> str:
+    """What the run is called in MLflow, and when it was submitted.
+
+    Unique, so that a request whose answer was lost can be told from another submission.
+    """
+    end = output_uri.rstrip("/").rpartition("/")[2]
+    return f"{end[:100]} {datetime.now(UTC):%Y-%m-%d %H:%M:%S} {secrets.token_hex(2)}"
 
 
 def _check_namespace(client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import datetime
 
@@ -12,25 +13,19 @@ from rich.text import Text
 from rich.tree import Tree
 
 from pipelines.submission import progress
-from pipelines.submission.client import Client, Json
+from pipelines.submission import run as runs
+from pipelines.submission.client import Client
+from pipelines.submission.run import Run, look
+from pipelines.submission.waiting import Waiting
 
-INTERVAL = 10.0
-"""Seconds between looks at the run."""
-PATIENCE = 30
-"""How often a look is tried: about ten minutes without the server."""
 LATE = 12
-"""Looks that a run is given to tell its gate after its end, or to leave the state that a retry should end."""
+"""Looks that a run is given to leave the state that a retry should end."""
 
-_STYLES = {"SUCCEEDED": "green", "RUNNING": "yellow", "FAILED": "red", "CANCELED": "red"}
-
-
-def look(client: Client, run_id: str, attempts: int = 0) -> Json:
-    """The run as it is now."""
-    return client.get(f"runs/{run_id}", attempts=attempts)
+_STYLES = {"SUCCEEDED": "green", "RUNNING": "yellow", "PENDING": "yellow", "FAILED": "red", "CANCELED": "red"}
 
 
-def follow(client: Client, run_id: str, console: Console, before: Json | None = None) -> Json:
-    """Wait until a run has ended and show its stages meanwhile.
+def follow(client: Client, run_id: str, console: Console, before: Run | None = None) -> Run:
+    """Wait until a run has ended and show its stages meanwhile, and why pods do not start.
 
     Args:
         client: the server.
@@ -45,23 +40,23 @@ def follow(client: Client, run_id: str, console: Console, before: Json | None = 
         InfrastructureError: if the server cannot be asked for long, or refuses; the run goes on.
     """
     shown: dict[str, str] = {}
+    waiting = Waiting()
     left = LATE
     live = Live(console=console, refresh_per_second=2) if console.is_terminal else nullcontext()
     with live as screen:
         while True:
-            run = look(client, run_id, PATIENCE)
+            run = look(client, run_id, runs.PATIENCE)
+            ended = run.state in progress.ENDED
+            held = {} if ended else waiting.reasons(run.workflow)
             if screen is not None:
-                screen.update(_tree(run))
+                screen.update(_tree(run, held))
             else:
-                _print_changes(run, shown, console)
-            state = run.get("state", "")
-            if state in progress.ENDED:
-                told = state != "SUCCEEDED" or progress.gate(run) is not None
-                stale = before is not None and run.get("finished_at") == before.get("finished_at")
-                if (told and not stale) or left == 0:
+                _print_changes(run, held, shown, console)
+            if ended:
+                if before is None or run.finished_at != before.finished_at or left == 0:
                     return run
                 left -= 1
-            time.sleep(INTERVAL)
+            time.sleep(runs.INTERVAL)
 
 
 def duration(seconds: float) -> str:
@@ -75,21 +70,27 @@ def _label(stage: progress.Stage) -> str:
     return f"{stage.state.lower()}{shards}"
 
 
-def _tree(run: Json) -> Tree:
-    state = run.get("state", "")
-    tree = Tree(Text(f"{run.get('display_name', 'run')}: {state.lower()}", style=_STYLES.get(state, "")))
+def _tree(run: Run, held: Mapping[str, str]) -> Tree:
+    title = f"{run.name or 'run'}: {run.state.lower()}" if run.state else run.name or "run"
+    tree = Tree(Text(title, style=_STYLES.get(run.state, "")))
     branches = {0: tree}
-    for stage in progress.stages(run):
+    for stage in progress.stages(run.workflow):
         if stage.iteration not in branches:
             branches[stage.iteration] = tree.add(f"self-play {stage.iteration}")
         text = f"{stage.name}: {_label(stage)}, {duration(stage.seconds)}"
         branches[stage.iteration].add(Text(text, style=_STYLES.get(stage.state, "")))
+    for what, why in held.items():
+        tree.add(Text(f"{what} waits: {why}", style=_STYLES["PENDING"]))
     return tree
 
 
-def _print_changes(run: Json, shown: dict[str, str], console: Console) -> None:
-    lines = {stage.title: _label(stage) for stage in progress.stages(run)}
-    lines["run"] = run.get("state", "").lower()
+def _print_changes(run: Run, held: Mapping[str, str], shown: dict[str, str], console: Console) -> None:
+    lines = {stage.title: _label(stage) for stage in progress.stages(run.workflow)}
+    lines |= {f"{what} waits": why for what, why in held.items()}
+    if run.state:
+        lines["run"] = run.state.lower()
+    for title in shown.keys() - lines.keys():  # what waits again is told again
+        del shown[title]
     for title, label in lines.items():
         if shown.get(title) != label:
             shown[title] = label

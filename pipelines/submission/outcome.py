@@ -8,49 +8,67 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from pipelines.submission import progress
-from pipelines.submission.client import Json
+from pipelines.submission.client import Client
 from pipelines.submission.follow import duration
-from sppo.errors import GateFailedError, InfrastructureError, RunFailedError
+from pipelines.submission.reason import Reason, reason
+from pipelines.submission.run import Run
+from sppo.errors import GateFailedError, InfrastructureError
 
 
 class Outcome(NamedTuple):
-    """How a run ended, and where to look at it."""
+    """How a run ended, why it failed if it did, and where to look at it."""
 
     name: str
     state: str
     passed: bool | None
     stages: list[progress.Stage]
     url: str
+    reason: Reason | None
 
     @property
     def line(self) -> str:
         """How it ended, in a few words."""
+        if self.state == "CANCELED":
+            return "somebody ended the run"
         if self.state != "SUCCEEDED":
             failed = ", ".join(stage.title for stage in self.stages if stage.state == "FAILED")
             return f"the run {self.state.lower()}{f' in {failed}' if failed else ''}"
         told = {True: "the gate is passed", False: "the gate is not passed", None: "its gate is not known"}
         return f"the run succeeded; {told[self.passed]}"
 
+    @property
+    def said(self) -> str:
+        """What the failed stage said, line by line."""
+        return "".join(f"\n  {line}" for line in self.reason.lines) if self.reason else ""
 
-def outcome(run: Json, url: str) -> Outcome:
-    """The outcome of a run that has ended."""
-    passed = progress.gate(run) if run["state"] == "SUCCEEDED" else None
-    return Outcome(run.get("display_name", ""), run["state"], passed, progress.stages(run), url)
+
+def outcome(client: Client, run: Run) -> Outcome:
+    """The outcome of a run that has ended; the log of what failed is read."""
+    succeeded = run.state == "SUCCEEDED"
+    return Outcome(
+        run.name,
+        # A run that somebody terminated is FAILED to Kubeflow.
+        "CANCELED" if run.workflow.terminated and not succeeded else run.state,
+        progress.gate(run.workflow) if succeeded else None,
+        progress.stages(run.workflow),
+        client.run_url(run.run_id),
+        None if succeeded else reason(client, run),
+    )
 
 
 def raise_unless_passed(result: Outcome) -> None:
     """End the command with the exit code that the outcome has.
 
     Raises:
-        RunFailedError: if a stage failed, or somebody ended the run.
+        ConfigError, InfrastructureError: if a stage failed with the exit code of these.
+        RunFailedError: if a stage failed otherwise, or somebody ended the run.
         GateFailedError: if the best model does not meet the gate.
         InfrastructureError: if the server does not tell the gate.
     """
-    if result.state != "SUCCEEDED":
-        run_id = result.url.rpartition("/")[2]
-        raise RunFailedError(f"{result.line}: {result.url}; `sppo resume {run_id} --host …` retries what failed")
+    if result.reason is not None:
+        raise result.reason.kind(f"{result.line}: {result.url}; {result.reason.advice}{result.said}")
     if result.passed is None:
-        raise InfrastructureError(f"{result.line}: the server lists no task that tells it; look at {result.url}")
+        raise InfrastructureError(f"{result.line}: no branch of its workflow tells it; look at {result.url}")
     if not result.passed:
         raise GateFailedError(f"{result.line}: {result.url}")
 
@@ -62,6 +80,8 @@ def markdown(result: Outcome) -> str:
         for stage in result.stages
     ]
     head = f"## SPPO: {result.line}\n\n[{result.name}]({result.url})\n"
+    if result.said:
+        head += f"\n```text{result.said}\n```\n"
     return "\n".join([head, "| stage | state | tasks | time |", "|---|---|--:|--:|", *rows, ""])
 
 
@@ -71,11 +91,11 @@ def junit(result: Outcome) -> bytes:
     for stage in result.stages:
         case = _case(suite, stage.title, stage.seconds)
         if stage.state in {"FAILED", "CANCELED"}:
-            ElementTree.SubElement(case, "failure", message=f"{stage.state.lower()}: {result.url}")
+            ElementTree.SubElement(case, "failure", message=f"{stage.state.lower()}: {result.url}").text = result.said
     case = _case(suite, "gate" if result.state == "SUCCEEDED" else "run", 0)
     if not result.passed:
         kind = "failure" if result.passed is False or result.state != "SUCCEEDED" else "error"
-        ElementTree.SubElement(case, kind, message=f"{result.line}: {result.url}")
+        ElementTree.SubElement(case, kind, message=f"{result.line}: {result.url}").text = result.said
     for attribute, tag in (("failures", "failure"), ("errors", "error")):
         suite.set(attribute, str(len(suite.findall(f"*/{tag}"))))
     suite.set("tests", str(len(suite)))

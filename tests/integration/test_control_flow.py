@@ -13,7 +13,7 @@ from pipelines.compiling import compile_pipeline
 from pipelines.local import conditions_on_outputs, run_locally
 from pipelines.profile import SHIPPED, load_profile
 from pipelines.sppo import make_pipeline
-from sppo.errors import RunFailedError
+from sppo.errors import ConfigError, InfrastructureError, RunFailedError
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -105,6 +105,29 @@ def test_on_one_machine_a_failed_stage_is_not_tried_again(planned, tmp_path, mon
     """The local runner follows a task's retries, and waits between them."""
     monkeypatch.setattr("pipelines.local._QUIET", {})  # it would stay in this process's environment
     calls = planned(decisions=["stop"], shards=1, fails="generate")
-    with pytest.raises(RunFailedError, match="sppo resume"):
+    with pytest.raises(RunFailedError) as raised:
         run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
+    goes_on = f"`sppo resume {tmp_path / 'run'}` goes on from there"
+    assert str(raised.value) == f"the run failed in self-play 1 generate: its message is above; {goes_on}"
     assert [call[0] for call in calls()] == ["prepare", "generate"]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "advice"),
+    [
+        (2, ConfigError, "correct the input and run again"),
+        (3, InfrastructureError, "when that is mended, `sppo resume {}` goes on"),
+        (4, RunFailedError, "`sppo resume {}` goes on from there"),
+    ],
+)
+def test_on_one_machine_a_run_ends_as_the_stage_that_failed_first(
+    planned, tmp_path, monkeypatch, code, kind, advice, capsys
+):
+    monkeypatch.setattr("pipelines.local._QUIET", {})
+    # The other shard goes on for a while, and fails otherwise.
+    planned(decisions=["stop"], shards=2, fails="rank", exits=[code, "s3://bucket: no such object"])
+    with pytest.raises(kind) as raised:
+        run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
+    told = f"the run failed in self-play 1 rank: s3://bucket: no such object; {advice.format(tmp_path / 'run')}"
+    assert (str(raised.value), raised.value.exit_code) == (told, code)
+    assert "error: s3://bucket: no such object" in capsys.readouterr().out

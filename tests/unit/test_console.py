@@ -1,4 +1,5 @@
 import io
+import threading
 
 import pytest
 from hypothesis import given
@@ -50,6 +51,24 @@ def test_what_a_stage_says_is_passed_on(line):
 
 def test_colours_are_removed():
     assert passed("\x1b[91mfailed\x1b[0m\n") == "failed\n"
+
+
+def test_each_stages_last_error_is_kept():
+    """A thread reads what a stage prints, and several stages print at once."""
+    lines = StageLines(io.StringIO())
+    all_said = threading.Barrier(3)
+
+    def say(number: int) -> None:
+        lines.write(f"error: first\n    error: {number}\n")
+        all_said.wait()
+
+    threads = [threading.Thread(target=say, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines.write("no error: here\n")
+    assert lines.errors == {thread.ident: f"error: {n}" for n, thread in enumerate(threads)}
 
 
 @given(st.lists(st.integers(1, 30), max_size=10))

@@ -1,4 +1,7 @@
-"""A server that speaks those routes of Kubeflow Pipelines' API that are used, and fails on demand."""
+"""A server that speaks those routes of Kubeflow Pipelines' API that are used, and fails on demand.
+
+What it answers is what version 2.17 does, by its source; paths in the docstrings are under backend/src/apiserver/.
+"""
 
 import functools
 import json
@@ -12,8 +15,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from pipelines.submission import client, follow
+from pipelines.submission import client, run
 from pipelines.submission import package as packages
+
+from . import argo
 
 TOKEN = "eyJhbGciOi.very-secret-token.c2lnbmF0dXJl"
 compile_once = functools.cache(packages.compile_package)
@@ -34,23 +39,45 @@ class Kubeflow:
         self.faults: list[dict] = []
         self.script: list[dict] = [{"state": "RUNNING"}]
         self.after_retry: list[dict] = []
+        self.pod_logs: dict[str, str] = {}
+        self.archived_logs: dict[str, str] = {}
+        self.behind_ui = False
         self.multi_user = False
         self.accepted: dict[str, str] = {}
         self.address = ""
 
-    def fail(self, where: str, kind: Any = 500, *, times: int = 1, late: bool = False, headers: dict | None = None):
+    def fail(
+        self,
+        where: str,
+        kind: Any = 500,
+        *,
+        times: int = 1,
+        late: bool = False,
+        headers: dict | None = None,
+        answer: Any = None,
+    ):
         """Let the next requests whose "METHOD path" begins with `where` fail.
 
         `kind` is a status, "slow", "truncated" (fewer bytes than announced), "cut" (half of the JSON), "reset"
-        (the connection ends without an answer) or "page" (HTML); `late` ones take effect nevertheless.
+        (the connection ends without an answer) or "page" (HTML); `late` ones take effect nevertheless. `answer` is what
+        is said with a status.
         """
-        self.faults.append({"where": where, "kind": kind, "times": times, "late": late, "headers": headers or {}})
+        given = {"headers": headers or {}, "answer": answer}
+        self.faults.append({"where": where, "kind": kind, "times": times, "late": late, **given})
 
     def sent(self, where: str) -> list[SimpleNamespace]:
         """The requests whose "METHOD path" is this."""
         return [request for request in self.requests if request.line == where]
 
-    def answer(self, method: str, path: str, query: dict, body: bytes, content_type: str) -> tuple[int, dict]:
+    def answer(self, method: str, path: str, query: dict, body: bytes, content_type: str) -> tuple[int, Any]:
+        """The status, and JSON or a text."""
+        if path.startswith("v1alpha1/") and not self.behind_ui:
+            _, _, run_id, _, node, _ = path.split("/")
+            return self._log(run_id, node)
+        if path == "/k8s/pod/logs" and self.behind_ui:
+            return self._log_of_the_ui(query)
+        if path.startswith("v1beta1/runs/"):
+            return self._detail(path.rpartition("/")[2])
         if path == "healthz":
             return 200, {"multi_user": self.multi_user}
         if path == "pipelines/upload_version":
@@ -78,14 +105,14 @@ class Kubeflow:
         if kind == "runs":
             thing = {**thing, **self.script[0]}
         held.append({**thing, f"{kind[:-1]}_id": f"{kind[:-1]}-{len(held)}"})
-        return 200, held[-1]
+        return 200, _told(held[-1])
 
     def _upload(self, query: dict, body: bytes, content_type: str) -> tuple[int, dict]:
         message = BytesParser().parsebytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
         (part,) = message.get_payload()
         assert part.get_param("name", header="content-disposition") == "uploadfile"
         if any(version["display_name"] == query["name"] for version in self.versions):
-            return 409, {"message": f"{query['name']} already exists"}
+            return 409, refused("Failed to create a pipeline version")
         assert query["pipelineid"] in {pipeline["pipeline_id"] for pipeline in self.pipelines}
         self.packages.append(part.get_payload(decode=True))
         self.versions.append(
@@ -99,17 +126,57 @@ class Kubeflow:
         return 200, self.versions[-1]
 
     def _run(self, method: str, run_id: str, verb: str = "") -> tuple[int, dict]:
+        """A run in v2beta1, without what is empty (common/utils.go:153); a retry of one that has not failed is 409."""
         found = [run for run in self.runs if run["run_id"] == run_id]
         if not found:
-            return 404, {"message": f"Run {run_id} not found"}
+            return 404, {"error": "Not Found", "code": 5, "message": f"Run {run_id} not found"}
         if verb == "retry":
             if found[0]["state"] != "FAILED":
-                return 400, {"message": "Workflow must be Failed/Error to retry"}
+                return 409, {"error": "Aborted", "code": 10, "message": "Workflow must be Failed/Error to retry"}
             self.script = self.after_retry
         elif len(self.script) > 1:
             self.script = self.script[1:]
         found[0].update(self.script[0])
-        return 200, ({} if verb else found[0])
+        return 200, ({} if verb else _told(found[0]))
+
+    def _detail(self, run_id: str) -> tuple[int, dict]:
+        """A run in v1beta1 (server/api_converter.go, toApiRunDetailV1), as the answer before in v2beta1 has it."""
+        found = [run for run in self.runs if run["run_id"] == run_id]
+        if not found:
+            return 404, {"error": "Not Found", "code": 5, "message": f"Run {run_id} not found"}
+        workflow = found[0].get("workflow")
+        text = workflow if isinstance(workflow, str) else json.dumps(workflow)
+        runtime = {"pipeline_manifest": "{}", **({"workflow_manifest": text} if workflow else {})}
+        return 200, {"run": {"id": run_id, "name": found[0]["display_name"]}, "pipeline_runtime": runtime}
+
+    def _log(self, run_id: str, node: str) -> tuple[int, str]:
+        """A log (server/run_log_server.go): 200 is sent before it is looked for, so a failure is told in the text.
+
+        resource/resource_manager.go, ReadLog: first the log of the pod of that name, and then the archived one.
+        """
+        for logs in (self.pod_logs, self.archived_logs):
+            if node in logs and any(run["run_id"] == run_id for run in self.runs):
+                return 200, logs[node]
+        failure = f"Failed to read logs for run {run_id}: Failed to read logs from archive {node}: no such key"
+        return 200, json.dumps(refused(failure))
+
+    def _log_of_the_ui(self, query: dict) -> tuple[int, Any]:
+        """A log of the web UI's (frontend/server/handlers/pod-logs.ts)."""
+        assert query["createdat"] == "2026-01-01"
+        if query["podnamespace"] != argo.NAMESPACE:
+            return 403, "Access denied to namespace"
+        if query["podname"] not in self.pod_logs:
+            return 500, "Could not get main container logs: Error: no such pod"
+        return 200, self.pod_logs[query["podname"]]
+
+
+def _told(run: dict) -> dict:
+    return {key: value for key, value in run.items() if key != "workflow" and value}
+
+
+def refused(message: str) -> dict:
+    """An upload or a log that is refused (server/pipeline_upload_server.go:426-435, server/run_log_server.go:70)."""
+    return {"error_message": message, "error_details": f"{message}\ngithub.com/kubeflow/pipelines/backend/..."}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -128,7 +195,8 @@ class Handler(BaseHTTPRequestHandler):
     def _do(self, method: str) -> None:
         kubeflow = self.kubeflow
         url = urlsplit(self.path)
-        path, query = url.path.removeprefix("/apis/v2beta1/"), dict(parse_qsl(url.query))
+        path = url.path.removeprefix("/apis/").removeprefix("v2beta1/")
+        query = dict(parse_qsl(url.query))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         line = f"{method} {path}"
         content_type = self.headers.get("Content-Type", "")
@@ -149,9 +217,15 @@ class Handler(BaseHTTPRequestHandler):
             headers = fault["headers"]
             if isinstance(fault["kind"], int):
                 status, answer = fault["kind"], {"message": f"injected, {self.headers.get('Authorization')}"}
-        self._send(status, json.dumps(answer).encode(), headers, None if fault is None else fault["kind"])
+                answer = fault["answer"] or answer
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        kind = None if fault is None else fault["kind"]
+        told = "text/plain; charset=utf-8" if isinstance(answer, str) else "application/json"
+        if kubeflow.behind_ui and status == 404:
+            told = "text/html"
+        self._send(status, text.encode(), headers, kind, told)
 
-    def _send(self, status: int, data: bytes, headers: dict, kind: Any) -> None:
+    def _send(self, status: int, data: bytes, headers: dict, kind: Any, told: str) -> None:
         if kind == "slow":
             time.sleep(SLOW)
         if kind == "reset":
@@ -160,7 +234,7 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "cut":
             data = data[: len(data) // 2]
         self.send_response(status)
-        self.send_header("Content-Type", "text/html" if kind == "page" else "application/json")
+        self.send_header("Content-Type", "text/html" if kind == "page" else told)
         self.send_header("Content-Length", str(len(data) + (100 if kind == "truncated" else 0)))
         for name, value in headers.items():
             self.send_header(name, value)
@@ -187,8 +261,9 @@ def kubeflow(monkeypatch):
     monkeypatch.setattr(client, "TIMEOUT", (1, SLOW / 2))
     monkeypatch.setattr(client, "FIRST_WAIT", 0.001)
     monkeypatch.setattr(packages, "compile_package", compile_once)
-    monkeypatch.setattr(follow, "INTERVAL", 0.001)
-    monkeypatch.setattr(follow, "PATIENCE", 4)
+    monkeypatch.setattr(run, "INTERVAL", 0.001)
+    monkeypatch.setattr(run, "PATIENCE", 4)
+    monkeypatch.setenv("KUBECONFIG", "/nowhere/kubeconfig")
     monkeypatch.setenv("SPPO_KFP_TOKEN", TOKEN)
     for name in ("SPPO_KFP_COOKIE", "KF_PIPELINES_SA_TOKEN_PATH", "MLFLOW_TRACKING_URI", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
@@ -221,22 +296,10 @@ def submit(sppo, kubeflow):
     return run
 
 
-def task(name: str, state: str = "SUCCEEDED", start: int = 0, end: int = 0) -> dict:
-    """A task as the API tells it, with seconds after a full hour."""
+def snapshot(state: str, *tasks: argo.Task, finished_at: str = "", **workflow: Any) -> dict:
+    """A run at one moment: what v2beta1 tells of it, and its workflow; see `argo.manifest` for that."""
     return {
-        "display_name": name,
         "state": state,
-        "start_time": f"2026-01-01T00:{start // 60:02}:{start % 60:02}Z",
-        "end_time": f"2026-01-01T00:{end // 60:02}:{end % 60:02}Z" if end else "1970-01-01T00:00:00Z",
+        "finished_at": finished_at,
+        "workflow": argo.manifest(*tasks, **workflow) if tasks or workflow else None,
     }
-
-
-def snapshot(state: str, *tasks: dict, **fields: Any) -> dict:
-    """A run as the API tells it."""
-    return {"state": state, "run_details": {"task_details": list(tasks)}, **fields}
-
-
-@pytest.fixture
-def api() -> SimpleNamespace:
-    """How the API tells a task and a run."""
-    return SimpleNamespace(task=task, snapshot=snapshot)

@@ -1,5 +1,7 @@
 """`sppo submit --wait` and `sppo resume RUN_ID --host`: the stages shown, the exit codes, the reports."""
 
+import base64
+import gzip
 import io
 import re
 import signal
@@ -13,36 +15,33 @@ from rich.console import Console
 from pipelines.submission.client import Client
 from pipelines.submission.follow import follow
 
-from .conftest import TOKEN, snapshot, task
+from . import argo
+from .argo import gate, task
+from .conftest import TOKEN, snapshot
 
 PLAYED = (
-    task("root", "RUNNING"),
-    task("prepare-driver", start=1, end=2),
     task("prepare", start=3, end=10),
-    task("self-play", start=10, end=60),
-    task("iteration-item", start=10, end=30),
-    task("generate", start=11, end=20),
-    task("generate", start=11, end=22),
-    task("rank", start=22, end=25),
-    task("rank", start=22, end=26),
-    task("train", start=26, end=40),
-    task("evaluate", start=40, end=60),
-    task("condition-3", start=60, end=100),
-    task("condition-4", "SKIPPED", start=60, end=60),
-    task("generate", start=60, end=70),
-    task("generate", start=60, end=71),
-    task("rank", start=71, end=75),
-    task("rank", start=71, end=76),
-    task("train", start=76, end=90),
-    task("evaluate", start=90, end=100),
+    task("generate", start=11, end=20, iteration=1, shard=0),
+    task("generate", start=11, end=22, iteration=1, shard=1),
+    task("rank", start=22, end=25, iteration=1, shard=0),
+    task("rank", start=22, end=26, iteration=1, shard=1),
+    task("train", start=26, end=40, iteration=1),
+    task("evaluate", start=40, end=60, iteration=1),
+    task("generate", start=60, end=70, iteration=2, shard=0),
+    task("generate", start=60, end=71, iteration=2, shard=1),
+    task("rank", start=71, end=75, iteration=2, shard=0),
+    task("rank", start=71, end=76, iteration=2, shard=1),
+    task("launch", start=76, end=90, iteration=2),  # trains over several nodes
+    task("evaluate", start=90, end=100, iteration=2),
     task("publish", start=101, end=110),
 )
-PASSED = snapshot("SUCCEEDED", *PLAYED, task("gate-passed", start=111, end=115), finished_at="2026-01-01T00:02:00Z")
-FAILED_GATE = snapshot("SUCCEEDED", *PLAYED, task("gate-failed", start=111, end=115))
-FAILED = snapshot(
-    "FAILED", *PLAYED[:10], task("evaluate", "FAILED", start=40, end=60), finished_at="2026-01-01T00:01:00Z"
-)
-RUNNING = snapshot("RUNNING", *PLAYED[:4], task("generate", start=11, end=20), task("generate", "RUNNING", start=11))
+PASSED = snapshot("SUCCEEDED", *PLAYED, *gate(True, 111, 115), finished_at="2026-01-01T00:02:00Z")
+FAILED_GATE = snapshot("SUCCEEDED", *PLAYED, *gate(False, 111, 115))
+BROKEN = task("evaluate", "Failed", start=40, end=60, iteration=1, messages=["main: Error (exit code 1)"])
+FAILED = snapshot("FAILED", *PLAYED[:6], BROKEN, finished_at="2026-01-01T00:01:00Z")
+RUNNING = snapshot("RUNNING", *PLAYED[:2], task("generate", "Running", start=11, iteration=1, shard=1))
+BEGUN = snapshot("PENDING")
+CONFIGURED = {"runtime_config": {"parameters": {"output_uri": "s3://bucket/run"}}}
 
 
 @pytest.mark.parametrize(
@@ -50,16 +49,15 @@ RUNNING = snapshot("RUNNING", *PLAYED[:4], task("generate", start=11, end=20), t
     [
         ([PASSED], 0, ""),
         ([FAILED_GATE], 5, "the run succeeded; the gate is not passed: http"),
-        ([FAILED], 4, "the run failed in self-play 1 evaluate: http"),
-        ([snapshot("RUNNING"), snapshot("CANCELING"), snapshot("CANCELED", *PLAYED[:4])], 4, "the run canceled: http"),
+        ([snapshot("CANCELING"), snapshot("CANCELED", *PLAYED[:4])], 4, "somebody ended the run: http"),
         ([snapshot("PAUSED"), snapshot("SKIPPED")], 4, "the run skipped: http"),
-        ([snapshot("FAILED")], 4, "`sppo resume run-0 --host …` retries what failed"),
-        ([snapshot("SUCCEEDED", *PLAYED)], 3, "its gate is not known: the server lists no task that tells it; look at"),
-        ([{"state": "SUCCEEDED"}], 3, "its gate is not known"),
+        ([snapshot("FAILED")], 4, "retries what did not succeed"),
+        ([snapshot("SUCCEEDED", *PLAYED)], 3, "its gate is not known: no branch of its workflow tells it; look at"),
+        ([snapshot("SUCCEEDED")], 3, "its gate is not known"),
     ],
 )
 def test_the_outcome_is_the_exit_code(submit, kubeflow, script, code, message):
-    kubeflow.script = [snapshot("PENDING"), RUNNING, *script]
+    kubeflow.script = [BEGUN, RUNNING, *script]
     result = submit("--wait")
     assert result.code == code, result.err
     assert message in result.err and result.err.count("\n") == (code != 0)
@@ -67,14 +65,25 @@ def test_the_outcome_is_the_exit_code(submit, kubeflow, script, code, message):
         assert result.out.endswith("the run succeeded; the gate is passed\n")
 
 
-def test_a_gate_that_is_told_late_counts(submit, kubeflow):
-    """The server may tell a run's end before the last of its tasks."""
-    kubeflow.script = [RUNNING, snapshot("SUCCEEDED", *PLAYED), snapshot("SUCCEEDED", *PLAYED), FAILED_GATE]
-    assert submit("--wait").code == 5
+def test_a_run_that_somebody_terminated_has_not_failed(submit, kubeflow):
+    """Kubeflow calls it FAILED; what tells is the deadline of 0 that ends it."""
+    killed = task("train", "Failed", start=26, end=30, iteration=1, messages=["workflow shutdown"])
+    kubeflow.script = [RUNNING, snapshot("FAILED", *PLAYED[:5], killed, terminated=True)]
+    result = submit("--wait")
+    assert result.code == 4
+    assert "somebody ended the run: http" in result.err and result.err.count("\n") == 1
+    assert "self-play 1 train: canceled" in result.out
+    assert not [request for request in kubeflow.requests if request.line.startswith("GET v1alpha1")]
 
 
-def test_every_change_is_one_line(submit, kubeflow):
-    kubeflow.script = [snapshot("PENDING"), RUNNING, RUNNING, PASSED]
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("retried", [False, True])
+def test_every_change_is_one_line(submit, kubeflow, compressed, retried):
+    """Also of a workflow whose nodes Argo compresses, and where nothing has a retry strategy."""
+    form = {"compressed": compressed, "retried": retried}
+    shard = task("generate", "Running", start=11, iteration=1, shard=1)
+    running = snapshot("RUNNING", *PLAYED[:2], shard, **form)
+    kubeflow.script = [BEGUN, running, running, snapshot("SUCCEEDED", *PLAYED, *gate(True, 111, 115), **form)]
     lines = [line[9:] for line in submit("--wait").out.splitlines() if re.match(r"\d\d:\d\d:\d\d ", line)]
     assert lines == [
         "prepare: succeeded",
@@ -91,6 +100,29 @@ def test_every_change_is_one_line(submit, kubeflow):
         "publish: succeeded",
         "run: succeeded",
     ]
+
+
+def test_a_state_that_is_empty_is_not_shown(submit, kubeflow):
+    kubeflow.script = [BEGUN, snapshot(""), RUNNING, PASSED]
+    result = submit("--wait")
+    assert result.code == 0, result.err
+    assert re.findall(r"\d\d run: (.*)", result.out) == ["running", "succeeded"]
+
+
+def test_an_iteration_that_is_tried_again_is_shown_once(submit, kubeflow):
+    """Argo may try a whole group again: its tasks are there twice then, and the later ones count."""
+    first, again = (argo.manifest(*PLAYED[:4], task("rank", phase, 22, 25, 1, 1)) for phase in ("Error", "Succeeded"))
+    renamed = {
+        key + "9": {**node, "id": node["id"] + "9", "name": node["name"].replace("self-play-1(0)", "self-play-1(1)")}
+        for key, node in again["status"]["nodes"].items()
+        if "self-play-1(0)" in node["name"]
+    }
+    for node in renamed.values():
+        node["startedAt"] = node["startedAt"].replace("T00", "T01")
+    first["status"]["nodes"] |= renamed
+    kubeflow.script = [RUNNING, {**snapshot("RUNNING"), "workflow": first}, PASSED]
+    assert "self-play 1 rank: succeeded (2 of 2 shards)" in submit("--wait").out.partition("train")[0]
+    assert "failed" not in submit("--wait").out
 
 
 def test_a_terminal_shows_a_tree(kubeflow):
@@ -122,6 +154,7 @@ def test_a_server_that_goes_away_ends_the_waiting_with_3(submit, kubeflow, kind,
     result = submit("--wait")
     assert (result.code, result.err.count("\n")) == (3, 1)
     assert message in result.err
+    assert f"the run goes on, and `sppo resume run-0 --host {kubeflow.address} --wait` follows it" in result.err
     assert "it goes on if this command ends" in result.out
 
 
@@ -136,7 +169,7 @@ def test_an_interrupted_wait_leaves_the_run_alone(kubeflow, failed_run, number):
         process.send_signal(number)
         assert process.wait() == 128 + number
         assert process.stderr.read() == ""
-    assert {request.line for request in kubeflow.requests} == {"GET runs/run-0"}
+    assert {request.line for request in kubeflow.requests} == {"GET runs/run-0", "GET v1beta1/runs/run-0"}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +203,7 @@ def test_reports_for_ci(submit, kubeflow, monkeypatch, tmp_path, script, gate, f
 @pytest.fixture
 def failed_run(kubeflow):
     kubeflow.script = [FAILED]
-    kubeflow.runs = [{"run_id": "run-0", "display_name": "my run", **FAILED}]
+    kubeflow.runs = [{"run_id": "run-0", "display_name": "my run", **FAILED, **CONFIGURED}]
     return kubeflow
 
 
@@ -198,12 +231,54 @@ def test_a_retry_that_leads_nowhere_ends_with_4(sppo, failed_run):
     assert sppo("resume", "run-0", "--host", failed_run.address, "--wait").code == 4
 
 
+def test_a_retry_that_the_server_cannot_write_is_not_asked_for(sppo, failed_run):
+    """It writes all nodes uncompressed, which is more than etcd takes (kubeflow/pipelines#13738)."""
+    failed_run.script = [snapshot("FAILED", *PLAYED[:6], BROKEN, compressed=True, padding=100_000)]
+    result = sppo("resume", "run-0", "--host", failed_run.address, "--wait")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "run-0: its workflow is too large for Kubeflow to retry (1.8 MB" in result.err
+    assert (
+        "submit again with the same output_uri (s3://bucket/run): that plays only what is missing there" in result.err
+    )
+    assert {request.line for request in failed_run.requests} == {"GET runs/run-0", "GET v1beta1/runs/run-0"}
+
+
+@pytest.mark.parametrize("padding", [0, 30_000])
+def test_what_the_server_can_write_is_retried(sppo, failed_run, padding):
+    """Pods that failed are left out; with them this would be too large."""
+    broken = [task("rank", "Failed", 22, 26, 1, shard, messages=[""] * 20) for shard in range(3)]
+    failed_run.script = [snapshot("FAILED", *PLAYED[:3], *broken, compressed=True, padding=padding)]
+    failed_run.after_retry = [RUNNING]
+    assert sppo("resume", "run-0", "--host", failed_run.address).code == 0
+    assert len(failed_run.sent("POST runs/run-0:retry")) == 1
+
+
 @pytest.mark.parametrize("kind", [500, "slow", "reset", "truncated"])
 def test_a_retry_whose_answer_is_lost_is_not_sent_twice(sppo, failed_run, kind):
     failed_run.after_retry = [RUNNING]
     failed_run.fail("POST runs/run-0:retry", kind, late=True)
     assert sppo("resume", "run-0", "--host", failed_run.address).code == 0
     assert len(failed_run.sent("POST runs/run-0:retry")) == 1
+
+
+PACKED = base64.b64encode(gzip.compress(b"{}")).decode()
+BAD_NODES = [PACKED[:16], PACKED[:20] + "AAAA" + PACKED[24:], "eA==", "x"]
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "{",
+        "[]",
+        '{"metadata": {}}',
+        *[f'{{"metadata": {{}}, "status": {{"compressedNodes": "{n}"}}}}' for n in BAD_NODES],
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_told(sppo, failed_run, manifest):
+    failed_run.script = [{**RUNNING, "workflow": manifest}]
+    result = sppo("resume", "run-0", "--host", failed_run.address)
+    assert (result.code, result.err.count("\n")) == (3, 1)
+    assert "the run's workflow manifest cannot be read" in result.err
 
 
 @pytest.mark.parametrize(("script", "code"), [([RUNNING, PASSED], 0), ([FAILED_GATE], 5)])
@@ -217,7 +292,7 @@ def test_resume_follows_a_run_that_needs_no_retry(sppo, failed_run, script, code
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run-7"], "404 Run run-7 not found; correct the name"),
+        (["run-7"], "GET runs/run-7: 404 Run run-7 not found; correct the name"),
         (["s3://bucket/run"], "s3://bucket/run: with --host, give the id of a run"),
         (["run-0", "--junit", "x.xml"], "--junit reports a run's end: give --wait too"),
     ],

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from .conftest import TOKEN
+from .conftest import TOKEN, refused
 
 
 def created(kubeflow) -> tuple[int, ...]:
@@ -235,6 +235,33 @@ def test_who_is_not_signed_in_is_told_how(submit, kubeflow, monkeypatch, status)
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "sign in: set SPPO_KFP_TOKEN" in result.err
     assert len(kubeflow.requests) == 2, "asking again would not help"
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "code", "told"),
+    [
+        (400, refused("Failed to create a pipeline version"), 2, "400 Failed to create a pipeline version"),
+        (500, refused("Failed to create a pipeline version"), 3, "500 Failed to create a pipeline version (6 tries)"),
+        (400, "PipelineVersion.Name length cannot exceed 100", 2, "400 PipelineVersion.Name length cannot exceed 100"),
+    ],
+)
+def test_why_an_upload_is_refused_is_told(submit, kubeflow, status, answer, code, told):
+    """It is not told as elsewhere: as `error_message`, or in plain text (server/pipeline_upload_server.go)."""
+    kubeflow.fail("POST pipelines/upload_version", status, times=6, answer=answer)
+    result = submit()
+    assert (result.code, result.err.count("\n")) == (code, 1)
+    assert told in result.err and "github.com" not in result.err
+
+
+def test_a_run_is_named_like_in_mlflow_with_the_time(sppo, kubeflow):
+    for uri in ("s3://bucket/mistral-7b", "s3://bucket/mistral-7b/", f"s3://bucket/{'x' * 300}"):
+        result = sppo("submit", "--host", kubeflow.address, f"output_uri={uri}", "iterations=1")
+        assert result.code == 0, result.err
+    first, second, long = (run["display_name"] for run in kubeflow.runs)
+    form = r"mistral-7b \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [0-9a-f]{4}"
+    assert re.fullmatch(form, first) and re.fullmatch(form, second)
+    assert first != second, "a lost answer can be told from another submission"
+    assert len(long) < 128
 
 
 def test_who_may_not_is_told_whom_to_ask(submit, kubeflow):

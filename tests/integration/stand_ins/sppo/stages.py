@@ -2,6 +2,8 @@
 
 import json
 import os
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -25,7 +27,18 @@ def _called(*what):
     with open(os.environ["STAND_IN_TRACE"], "a") as trace:
         trace.write(json.dumps(what) + "\n")
     if what[0] == PLAN.get("fails"):
-        raise RuntimeError(f"{what[0]} was to fail")
+        _fail(*what)
+
+
+def _fail(stage, iteration, shard=0, *_):
+    if "exits" not in PLAN:
+        raise RuntimeError(f"{stage} was to fail")
+    code, error = PLAN["exits"]
+    if shard:
+        time.sleep(1)
+        code, error = 1, "the other shard fails later"
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(code)
 
 
 def _leave(path, text=""):
