@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
 import re
 import sys
 import tempfile
-import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from pipelines.console import COLOR, StageLines
+from pipelines.kfp_local import Exit, conditions_on_outputs, exits_kept, print_kept
 from pipelines.profile import Profile
 from sppo.config import RunConfig, resolve
 from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
 from sppo.prepare import prepare
 from sppo.store import only_user, open_store
+from sppo.tracking.ending import end
 
 _QUIET = {
     "PYTHONUNBUFFERED": "1",
@@ -58,8 +58,8 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
         only_user(open_store(config.output_uri)),
         conditions_on_outputs(),
         contextlib.redirect_stdout(StageLines(sys.stdout)) as lines,
-        _exits_kept(lines) as exits,
-        _print_kept(),
+        exits_kept(lines) as exits,
+        print_kept(),
     ):
         # GPU limits and node selectors mean nothing here; the local runner says so for every task.
         warnings.simplefilter("ignore")
@@ -70,14 +70,10 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
             pipeline(output_uri=config.output_uri, preset=config.preset, config=config.model_dump(mode="json"))
         except RuntimeError as error:
             raise _failure(str(error), exits, config.output_uri) from error
+        except SystemExit:  # a signal: the stages are told to end, and no exit task is played
+            end(open_store(config.output_uri), failed=False)
+            raise
     return config
-
-
-class Exit(NamedTuple):
-    """How the process of a stage ended, and the last `error:` line that it printed."""
-
-    code: int
-    error: str
 
 
 def _failure(told: str, exits: list[Exit], output_uri: str) -> SppoError:
@@ -98,63 +94,3 @@ def _failure(told: str, exits: list[Exit], output_uri: str) -> SppoError:
         InfrastructureError: f"when that is mended, `sppo resume {output_uri}` goes on",
     }.get(kind, f"`sppo resume {output_uri}` goes on from there")
     return kind(f"{what}: {error.removeprefix('error: ') or 'its message is above'}; {advice}")
-
-
-@contextlib.contextmanager
-def _exits_kept(lines: StageLines) -> Iterator[list[Exit]]:
-    """Keep how each stage that fails ends: the local runner says only that it has failed.
-
-    Args:
-        lines: what the stages print; each is read by a thread of its own.
-    """
-    from kfp.local import subprocess_task_handler as handler
-
-    kept, exits = handler.run_local_subprocess, list[Exit]()
-
-    def run(*arguments: Any, **named: Any) -> int:
-        lines.errors.pop(threading.get_ident(), None)
-        code: int = kept(*arguments, **named)
-        if code:
-            exits.append(Exit(code, lines.errors.get(threading.get_ident(), "")))
-        return code
-
-    handler.run_local_subprocess = run
-    try:
-        yield exits
-    finally:
-        handler.run_local_subprocess = kept
-
-
-@contextlib.contextmanager
-def conditions_on_outputs() -> Iterator[None]:
-    """Let the local runner find the output of a task in a condition, as a cluster does.
-
-    kfp 2.17.3 looks for it among the parameters of the pipeline around the condition only, and takes what it does not
-    find for false (`kfp/local/orchestrator/enhanced_dag_orchestrator.py`, `ConditionEvaluator`).
-    """
-    from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
-
-    kept = ConditionEvaluator._resolve_pipeline_channel
-
-    def resolve_channel(channel: str, values: Any) -> Any:
-        name = channel.removeprefix("pipelinechannel--")
-        for dash in (place for place, letter in enumerate(name) if letter == "-"):
-            with contextlib.suppress(ValueError):  # no such output
-                return values.get_task_output(name[:dash], name[dash + 1 :])
-        return kept(channel, values)
-
-    ConditionEvaluator._resolve_pipeline_channel = staticmethod(resolve_channel)
-    try:
-        yield
-    finally:
-        ConditionEvaluator._resolve_pipeline_channel = staticmethod(kept)
-
-
-@contextlib.contextmanager
-def _print_kept() -> Iterator[None]:
-    """Give `print` back: the local runner indents it from several threads, and does not always undo that."""
-    kept = builtins.print
-    try:
-        yield
-    finally:
-        builtins.print = kept

@@ -50,6 +50,8 @@ def _of_dag(specification: Json, component: Json) -> Nodes:
         inner = specification["components"][task["componentRef"]["name"]]
         # Behind its driver stands what it drives: a pipeline, or the executor's template around the pod's.
         below = _of_dag(specification, inner) if "dag" in inner else Nodes(2 * TEMPLATE)
+        if task.get("triggerPolicy", {}).get("strategy") == "ALL_UPSTREAM_TASKS_COMPLETED":
+            fixed += TEMPLATE  # an exit task has a template of its own around it
         if "parameterIterator" in task:
             # The loop, its driver, and the group of its items; an item is a template around driver and driven.
             fixed, shard, loops = fixed + 2 * TEMPLATE + 1, shard + 2 * TEMPLATE + below.fixed, loops + 1

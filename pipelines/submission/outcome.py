@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
             return "somebody ended the run"
         if self.state != "SUCCEEDED":
             failed = ", ".join(stage.title for stage in self.stages if stage.state == "FAILED")
+            failed = failed or (self.reason.where if self.reason else "")
             return f"the run {self.state.lower()}{f' in {failed}' if failed else ''}"
         told = {True: "the gate is passed", False: "the gate is not passed", None: "its gate is not known"}
         return f"the run succeeded; {told[self.passed]}"

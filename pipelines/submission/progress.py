@@ -13,8 +13,8 @@ from pipelines.submission.workflow import Node, Workflow
 
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 """States that a run does not leave by itself."""
-PLAYED = tuple(name for name in STAGES if name != "keep")
-"""The stages that are shown, in the order of the loop: keep only returns its input."""
+PLAYED = tuple(name for name in STAGES if name not in {"keep", "finish"})
+"""The stages that are shown, in the order of the loop: keep returns its input, and finish tells MLflow the end."""
 _STAGES = {**{name: name for name in PLAYED}, "launch": "train"}
 """Which stage a task plays, by its name: over several nodes, training is launched."""
 _AT_THE_END = {"publish", "bench"}

@@ -28,8 +28,9 @@ _LIMITS = {"OOMKilled": "memory", "longer than the specified deadline": "hours"}
 
 
 class Reason(NamedTuple):
-    """Why a run failed."""
+    """Why a run failed: in which task, if it was in one, what to do, and what is said of it."""
 
+    where: str
     kind: type[SppoError]
     advice: str
     lines: tuple[str, ...]
@@ -41,17 +42,18 @@ def reason(client: Client, run: Run) -> Reason:
     pod = failed_pod(run.workflow)
     if pod is None or run.workflow.terminated:
         said = () if run.workflow.terminated or not run.workflow.message else (run.workflow.message,)
-        return Reason(RunFailedError, f"{again} retries what did not succeed", said)
-    key = key_of(pod.path)
-    message = () if _PLAIN_EXIT.fullmatch(pod.message) or not pod.message else (f"{named(pod)}: {pod.message}",)
+        return Reason("", RunFailedError, f"{again} retries what did not succeed", said)
+    key, where = key_of(pod.path), named(pod)
+    message = () if _PLAIN_EXIT.fullmatch(pod.message) or not pod.message else (f"{where}: {pod.message}",)
     for words, limit in _LIMITS.items():
         if words in pod.message and key.name in STAGES:
             advice = f"raise stages.{key.name}.{limit} in a profile of your own and submit again, same output_uri"
-            return Reason(RunFailedError, advice, message)
+            return Reason(where, RunFailedError, advice, message)
     try:
         log = read_log(client, run, pod)
     except NoLogError as error:
-        return Reason(RunFailedError, f"{again} retries what failed", (*message, f"its log cannot be read: {error}"))
+        unread = f"its log cannot be read: {error}"
+        return Reason(where, RunFailedError, f"{again} retries what failed", (*message, unread))
     kind = KINDS.get(exit_code(log), RunFailedError)
     log_command = f"; `sppo logs {run.run_id} {key.flags} --host {client.host}` shows its whole log"
     advice = {
@@ -59,7 +61,7 @@ def reason(client: Client, run: Run) -> Reason:
         InfrastructureError: f"when that is mended, {again} goes on",
     }.get(kind, f"{again} retries what failed{log_command if key.name in PLAYED else ''}")
     lines = (client.credentials.hide(line) for line in last_lines(log))
-    return Reason(kind, advice, (*message, *lines))
+    return Reason(where, kind, advice, (*message, *lines))
 
 
 def exit_code(log: str) -> int:

@@ -79,6 +79,7 @@ class PodFollower:
         self._said: dict[str, str] = {}
         self._ended: set[str] = set()
         self._started: set[str] = set()
+        self._seeing = threading.Lock()  # held until what a pod tells is said and known, with a failed one's last lines
         self._rank_0: queue.Queue[tuple[str, str] | None] = queue.Queue()
         self._stopping = threading.Event()
         self._progress = time.monotonic()  # when the log last grew, or its container still ran
@@ -105,12 +106,14 @@ class PodFollower:
         Args:
             why: what the job's own condition says.
         """
-        if not self.failures:
+        with self._seeing:
+            failures = list(self.failures.values())
+        if not failures:
             lines = "".join(f"\n  {line}" for line in list(self.tail)[-SHOWN:])
             return RunFailedError(
                 f"TrainJob {self.name} failed: {why}" + (f"; the last lines:{lines}" if lines else "")
             )
-        first = min(self.failures.values(), key=Failure.weight)
+        first = min(failures, key=Failure.weight)
         code = f"exit code {first.cause}" if first.cause >= 0 else f"signal {-first.cause}"
         told = f"TrainJob {self.name} failed: pod {first.pod}: {first.reason or 'ended'}, {code} ({why})"
         kind = _KINDS.get(first.cause, RunFailedError)
@@ -130,7 +133,8 @@ class PodFollower:
         try:
             work()
         except SppoError as error:
-            self._say("", f"warning: {error}; the training goes on")
+            with self._seeing:
+                self._say("", f"warning: {error}; the training goes on")
 
     def _say(self, pod: str, text: str) -> None:
         if text and self._said.get(pod) != text:
@@ -157,18 +161,18 @@ class PodFollower:
     def _see(self, pod: Json, gone: bool = False) -> None:
         name, container = pod["metadata"]["name"], _container(pod)
         state, before = container.get("state") or {}, container.get("lastState") or {}
-        self._say(name, _waiting(pod, state))
-        identity = container.get("containerID", "")
-        if "terminated" in before:
-            self._ended.add(before["terminated"].get("containerID", ""))
-        if "terminated" in state or gone:
-            self._ended.add(identity)
-        self._record(pod, before.get("terminated"), previous=True)
-        self._record(pod, state.get("terminated"), previous=False)
-        labels = pod["metadata"].get("labels") or {}
-        if identity and labels.get(_INDEX) == "0" and identity not in self._started and "waiting" not in state:
-            self._started.add(identity)
-            self._rank_0.put((name, identity))
+        identity, labels = container.get("containerID", ""), pod["metadata"].get("labels") or {}
+        with self._seeing:
+            self._say(name, _waiting(pod, state))
+            if "terminated" in before:
+                self._ended.add(before["terminated"].get("containerID", ""))
+            if "terminated" in state or gone:
+                self._ended.add(identity)
+            self._record(pod, before.get("terminated"), previous=True)
+            self._record(pod, state.get("terminated"), previous=False)
+            if identity and labels.get(_INDEX) == "0" and identity not in self._started and "waiting" not in state:
+                self._started.add(identity)
+                self._rank_0.put((name, identity))
 
     def _record(self, pod: Json, terminated: Json | None, previous: bool) -> None:
         name, status = pod["metadata"]["name"], pod.get("status") or {}
@@ -184,11 +188,7 @@ class PodFollower:
             self.failures[name] = Failure(name, reason, code, ended, tail)
 
     def _log(self) -> None:
-        printed = set()
         while (target := self._rank_0.get()) is not None:
-            if target in printed:  # the watch and the look at the end may see a container at once
-                continue
-            printed.add(target)
             try:
                 self._print_log(*target)
             except Missing:

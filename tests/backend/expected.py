@@ -7,6 +7,7 @@ from components.images import GUESTS, image
 from pipelines.placement import CACHE, CREDENTIALS, SETTINGS
 from pipelines.profile import Pool, Profile
 from pipelines.sppo import GATE_FAILED, GATE_PASSED
+from sppo.supervisor import RETRIES
 from sppo.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
 from tests.backend.metadata import groups
 from tests.backend.player import Run
@@ -75,7 +76,8 @@ class Course(NamedTuple):
         assert sorted(shares) == every
         states = groups(run.executions)
         taken, untaken = (GATE_PASSED, GATE_FAILED) if self.gate == "passed" else (GATE_FAILED, GATE_PASSED)
-        assert (states[taken], states[untaken]) == ("COMPLETE", "CANCELED")
+        assert (states[f"run/{taken}"], states[f"run/{untaken}"]) == ("COMPLETE", "CANCELED")
+        assert len(run.of("finish")) == 1
         assert "RUNNING" not in states.values(), "the UI would show a group of a run that has ended as running"
 
 
@@ -124,9 +126,11 @@ def _environment(pod: Pod, profile: Profile, plugin: MLflowPlugin | None) -> dic
     found = {RENAMED.get(key, key): f"configMapKeyRef {profile.settings} {key}" for key in SETTINGS}
     found |= {RENAMED.get(key, key): f"secretKeyRef {profile.credentials} {key}" for key in CREDENTIALS}
     found |= {"KFP_POD_NAME": "fieldRef metadata.name", "KFP_POD_UID": "fieldRef metadata.uid"}
-    found |= {"KFP_RETRY_INDEX": "0"} if profile.retries else {}
+    found |= {"KFP_RETRY_INDEX": "0", RETRIES: str(profile.retries)} if profile.retries else {}
+    if pod.stage in {"prepare", "finish"}:
+        found["KFP_RUN_ID"] = "fieldRef metadata.labels['pipeline/runid']"
     if pod.stage == "prepare":
-        found |= {"KFP_RUN_ID": "fieldRef metadata.labels['pipeline/runid']", "SPPO_IMAGES": pod.env["SPPO_IMAGES"]}
+        found["SPPO_IMAGES"] = pod.env["SPPO_IMAGES"]
     if plugin is not None:
         found |= {name: pod.env[name] for name in ("KFP_MLFLOW_CONFIG", "MLFLOW_RUN_ID")}
         found |= {"MLFLOW_TRACKING_URI": plugin.endpoint, "MLFLOW_EXPERIMENT_ID": plugin.experiment}

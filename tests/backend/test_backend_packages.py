@@ -148,6 +148,6 @@ def test_with_the_counts_of_23b4432_the_pods_are_not_what_the_profile_says(packa
 
 def test_with_the_names_of_23b4432_the_plugin_breaks_every_pod(package_of):
     package = changed(package_of("one-gpu"), name_as_mlflow_does)
-    words = r"spec\.containers\[1\]\.env\[2\]\.valueFrom: .*may not be specified when `value` is not empty"
+    words = r"spec\.containers\[1\]\.env\[3\]\.valueFrom: .*may not be specified when `value` is not empty"
     with pytest.raises(BackendError, match=words):
         play(package, RUN, Course().outputs(), MLflowPlugin())

@@ -10,7 +10,8 @@ import pytest
 from kfp import components, local
 
 from pipelines.compiling import compile_pipeline
-from pipelines.local import conditions_on_outputs, run_locally
+from pipelines.kfp_local import conditions_on_outputs
+from pipelines.local import run_locally
 from pipelines.profile import SHIPPED, load_profile
 from pipelines.sppo import make_pipeline
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
@@ -77,7 +78,7 @@ def test_a_compiled_package_plays_what_the_pipeline_plays(play, profile, tmp_pat
 
 def assert_played(called, decisions, shards):
     assert called[0] == ["prepare", 3]
-    assert called[-1] == ["publish"]
+    assert called[-2:] == [["publish"], ["finish", "SUCCEEDED"]]
     for iteration in range(1, len(decisions) + 1):
         policy, each = f"pi_{iteration}", range(shards)
         generated = [call for call in called if call[:2] == ["generate", iteration]]
@@ -87,7 +88,7 @@ def assert_played(called, decisions, shards):
         pairs = [f"pairs {iteration}/{shard}" for shard in each]
         assert ["train", iteration, policy, pairs] in called
         assert ["evaluate", iteration, f"pi_{iteration + 1}", policy] in called
-    assert len(called) == 2 + len(decisions) * (2 * shards + 2)
+    assert len(called) == 3 + len(decisions) * (2 * shards + 2)
 
 
 @pytest.mark.parametrize("passed", [True, False])
@@ -98,7 +99,7 @@ def test_a_run_comes_to_its_end_whatever_its_gate_says(play, passed):
 
 def test_benchmarks_measure_what_is_published_if_they_are_asked_for(play):
     called = play(make_pipeline(max_iterations=1), ["stop"], benchmarks=True)
-    assert called[-2:] == [["publish"], ["bench", "published"]]
+    assert called[-3:-1] == [["publish"], ["bench", "published"]]
 
 
 def test_on_one_machine_a_failed_stage_is_not_tried_again(planned, tmp_path, monkeypatch):
@@ -109,7 +110,7 @@ def test_on_one_machine_a_failed_stage_is_not_tried_again(planned, tmp_path, mon
         run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
     goes_on = f"`sppo resume {tmp_path / 'run'}` goes on from there"
     assert str(raised.value) == f"the run failed in self-play 1 generate: its message is above; {goes_on}"
-    assert [call[0] for call in calls()] == ["prepare", "generate"]
+    assert [call[:2] for call in calls()] == [["prepare", 1], ["generate", 1], ["finish", "FAILED"]]
 
 
 @pytest.mark.parametrize(

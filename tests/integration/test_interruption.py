@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from sppo import layout, tables
 from sppo.store import file_sha256
@@ -54,6 +55,7 @@ def test_killed_in_every_stage_and_resumed(whole_run: Path, tmp_path: Path) -> N
     weights = f"{layout.model(1)}/model.safetensors"
     assert file_sha256(folder / weights) == file_sha256(whole_run / weights)
     assert not any(folder.glob("iteration-1/checkpoints/*"))
+    assert states(folder) == {"FINISHED"}
     assert not [path for path in folder.rglob("*") if path.name.startswith(".work-") or ".tmp-" in path.name]
 
 
@@ -66,3 +68,11 @@ def test_a_signal_ends_the_run_with_its_exit_code(tmp_path: Path, number: signal
     assert command.process.wait(timeout=60) == code
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
+    assert states(tmp_path / "run") == {"KILLED"}
+
+
+def states(folder: Path) -> set[str]:
+    """Status of the runs in MLflow."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    return {run.info.status for run in client.search_runs(experiments)}

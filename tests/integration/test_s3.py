@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from sppo import layout, tables
 from sppo.s3 import S3Store
 from sppo.store import MANIFEST, Manifest, file_sha256
+from sppo.tracking.ending import STARTED
 from tests.integration.conftest import SETTINGS, Command
 
 KEYS = {"AWS_ACCESS_KEY_ID": "sppo", "AWS_SECRET_ACCESS_KEY": "for-this-test"}
@@ -116,7 +117,7 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
     assert set(committed) == {*stages, layout.PUBLISHED_MODEL, layout.PUBLISHED_REPORT}
     files = {f"{key}/{manifest.prefix}/{file.path}" for key, manifest in committed.items() for file in manifest.files}
     records = {f"tracking/iteration-{name}.json" for name in ("0-prepare", "0-publish", "1-evaluate", "1-train")}
-    assert set(store.entries("")) == files | {f"{key}/{MANIFEST}" for key in committed} | records
+    assert set(store.entries("")) == files | {f"{key}/{MANIFEST}" for key in committed} | records | {STARTED}
     assert "Uploads" not in store.client.list_multipart_uploads(Bucket=store.bucket)
 
     fetched = {key: store_fetch(store, key, tmp_path) for key in (layout.preferences(1, 0, 1), layout.model(1))}

@@ -5,6 +5,7 @@ Names, types and phases are those that these make: Kubeflow's backend/src/v2/com
 Argo's workflow/controller/{dag,operator}.go (what is in a group is named after it with a dot, what has a retry strategy
 is a Retry with attempts `(0)`, `(1)`), workflow/util/pod_name.go and workflow/packer/packer.go. Kubeflow's ConfigMap
 (manifests/kustomize/third-party/argo/base/workflow-controller-configmap-patch.yaml) gives everything a retry strategy.
+What an exit handler plays is named after the task that it handles, without its attempt (Argo's GenerateOnExitNodeName).
 """
 
 import base64
@@ -17,6 +18,10 @@ from typing import Any, NamedTuple
 NAME = "sppo-x7k2p"
 NAMESPACE = "team"
 HOUR = datetime(2026, 1, 1, tzinfo=UTC)
+RUN = ("root", "run")
+"""The groups that everything is in."""
+TEMPLATE = "metadata-0-1-retry-system-container-impl"
+"""Of a pod with a label and retries."""
 RUNNING, BAD = {"Running", "Pending"}, {"Failed", "Error"}
 
 
@@ -54,12 +59,14 @@ def task(
         shard: which shard.
         messages: what Argo says of each attempt.
     """
-    groups = ["root"]
+    groups = list(RUN)
     if iteration:
         later = [f"continue-after-{number}" for number in range(1, iteration)]
         groups += ["iterations", *later, f"self-play-{iteration}"]
     elif name == "bench":
         groups.append("benchmarks")
+    elif name == "finish":
+        groups.append("onExit")
     if shard is not None:
         groups += ["shards", f"iteration-iterations({shard}:{shard})", "iteration-item"]
     return Task((*groups, name), phase, start, end, tuple(messages))
@@ -76,9 +83,10 @@ def skipped(*path: str) -> Task:
 
 
 def gate(passed: bool, start: int = 0, end: int = 0) -> tuple[Task, ...]:
-    """The two branches that a run ends in, one of which is played."""
+    """The two branches that a run ends in, one of which is played, and then the exit task."""
     taken, other = ("gate-passed", "gate-failed") if passed else ("gate-failed", "gate-passed")
-    return Task(("root", taken, "keep"), "Succeeded", start, end, ("",)), skipped("root", other)
+    kept = Task((*RUN, taken, "keep"), "Succeeded", start, end, ("",))
+    return kept, skipped(*RUN, other), task("finish", start=end, end=end + 1)
 
 
 def manifest(
@@ -145,10 +153,18 @@ def pod_id(each: Task) -> str:
 
 
 def _pod(each: Task) -> tuple[str, str]:
-    *groups, last = (f"{NAME}(0)", *(f"{part}(0)" for part in each.path))
+    """The name of the node that holds all attempts at a task's pod, and their template."""
+    *groups, last = each.path
+    around = f"{NAME}(0)"
+    for part in groups:
+        around = f"{_within(around, part)}(0)"
     if each.kind == "Driver":
-        return f"{'.'.join(groups)}.{last.removesuffix('(0)')}-driver", "system-dag-driver"
-    return f"{'.'.join([*groups, last])}.executor", "retry-system-container-impl"
+        return f"{_within(around, last)}-driver", "system-dag-driver"
+    return f"{_within(around, last)}(0).executor", TEMPLATE
+
+
+def _within(group: str, part: str) -> str:
+    return f"{group.removesuffix('(0)') if part == 'onExit' else group}.{part}"
 
 
 class _Nodes:
@@ -177,15 +193,15 @@ class _Nodes:
             if last and each.kind == "Driver":
                 self._pods(*_pod(each), each.phase, each.start, each.end, each.messages)
                 return
-            if not part.startswith(("iteration-iterations", "shards")):
-                self._pods(f"{name}.{part}-driver", "system-container-driver", "Succeeded", each.start, each.start)
+            name = _within(name, part)
+            if not part.startswith(("iteration-iterations", "shards", "onExit")):
+                self._pods(f"{name}-driver", "system-container-driver", "Succeeded", each.start, each.start)
             if last and each.kind == "Skipped":
-                self._node(f"{name}.{part}", "Skipped", "", each.phase, each.start, each.start, each.messages[0])
+                self._node(name, "Skipped", "", each.phase, each.start, each.start, each.messages[0])
                 return
-            self._group(f"{name}.{part}", each.start)
-            name = self._inside(f"{name}.{part}")
-        executor, template = f"{name}.executor", "retry-system-container-impl"
-        self._pods(executor, template, each.phase, each.start, each.end, each.messages)
+            self._group(name, each.start)
+            name = self._inside(name)
+        self._pods(f"{name}.executor", TEMPLATE, each.phase, each.start, each.end, each.messages)
 
     def _inside(self, group: str) -> str:
         return f"{group}(0)" if self.retried else group

@@ -236,7 +236,7 @@ def test_a_retry_that_the_server_cannot_write_is_not_asked_for(sppo, failed_run)
     failed_run.script = [snapshot("FAILED", *PLAYED[:6], BROKEN, compressed=True, padding=100_000)]
     result = sppo("resume", "run-0", "--host", failed_run.address, "--wait")
     assert (result.code, result.err.count("\n")) == (2, 1)
-    assert "run-0: its workflow is too large for Kubeflow to retry (1.8 MB" in result.err
+    assert "run-0: its workflow is too large for Kubeflow to retry (1.9 MB" in result.err
     assert (
         "submit again with the same output_uri (s3://bucket/run): that plays only what is missing there" in result.err
     )

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.submission.reason import exit_code, last_lines
 
-from .argo import driver, pod_id, pod_name, stage_log, task
+from .argo import RUN, driver, pod_id, pod_name, stage_log, task
 from .conftest import TOKEN, snapshot
 
 PREPARED = task("prepare", start=3, end=10)
@@ -134,11 +134,26 @@ def test_a_log_that_breaks_off_is_not_taken_for_whole(fail, kubeflow):
 )
 def test_a_driver_that_failed_is_told(fail, kubeflow, inside, named):
     words = "KFP driver: parent DAG does not have input parameter pipelinechannel--shards"
-    failed = driver("root", "iterations", "self-play-1", *inside, message="main: Error (exit code 1): no input")
+    failed = driver(*RUN, "iterations", "self-play-1", *inside, message="main: Error (exit code 1): no input")
     result = fail(failed, f"I0101 00:00:09.000001 1 main.go:9] begins\nF0101 00:00:09.000001 1 main.go:79] {words}\n")
     assert result.code == 4
+    assert f"the run failed in {named}: http" in result.err
     assert f"\n  {named}: main: Error (exit code 1): no input\n" in result.err
     assert result.err.endswith(f"] {words}\n")
+
+
+def test_an_exit_task_that_failed_is_told_if_nothing_else_did(fail):
+    failed = broken("finish")
+    result = fail(failed, stage_log(AWAY, code=3))
+    assert result.code == 3 and "the run failed in finish: http" in result.err and AWAY in result.err
+
+
+def test_what_failed_first_is_told(submit, kubeflow):
+    failed, later = broken("prepare"), task("finish", "Failed", start=50, end=60, messages=EXITED)
+    kubeflow.pod_logs[pod_name(later)] = stage_log(AWAY, code=3)
+    kubeflow.pod_logs[pod_name(failed)] = stage_log(MISSING, code=2)
+    kubeflow.script = [snapshot("RUNNING"), snapshot("FAILED", failed, later)]
+    assert submit("--wait").code == 2
 
 
 def test_a_workflow_that_argo_gives_up_is_told(submit, kubeflow):

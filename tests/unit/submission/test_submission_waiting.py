@@ -14,7 +14,7 @@ from pipelines.submission import run, waiting
 from pipelines.submission.client import Client
 from pipelines.submission.follow import follow
 
-from .argo import NAMESPACE, driver, gate, pod_name, task
+from .argo import NAMESPACE, RUN, driver, gate, pod_name, task
 from .conftest import snapshot
 
 PREPARED = task("prepare", start=3, end=10)
@@ -133,7 +133,7 @@ def test_of_many_shards_one_is_told(told):
 
 
 def test_a_driver_that_waits_is_told(told):
-    held = driver("root", "iterations", "self-play-1", message=NO_IMAGE)._replace(phase="Pending", end=0)
+    held = driver(*RUN, "iterations", "self-play-1", message=NO_IMAGE)._replace(phase="Pending", end=0)
     (line,) = told(snapshot("RUNNING", PREPARED, held))
     assert line.startswith(f"the driver of self-play-1 waits: {NO_IMAGE}; ")
 

@@ -15,7 +15,7 @@ from tests.unit.trainjob.state import JOBS, PODS, terminated
 
 
 def test_a_job_is_made_and_followed_to_its_end(api, capsys):
-    api.on_create = lambda job: after(0.1, api.end, NAME, "Complete")
+    api.on_create = lambda job: once(lambda: api.sent(f"WATCH {JOBS}"), api.end, NAME, "Complete")
     follow.run(Cluster(), wanted())
     (made,) = api.sent(f"POST {JOBS}")
     assert made.json == json.loads(json.dumps(wanted()))
@@ -123,8 +123,7 @@ def test_retry_after_is_followed_within_limits(api, monkeypatch, method):
 def test_a_server_that_stays_away_is_told_and_the_job_goes_on(api, monkeypatch):
     monkeypatch.setattr(client, "PATIENCE", 0.3)
     api.put(JOBS, wanted())
-    after(0.1, api.fail, "", 503, times=10**6)
-    api.cut += 1
+    once(lambda: api.sent(f"WATCH {JOBS}"), api.fail, "", 503, times=10**6)
     with pytest.raises(InfrastructureError, match=r"127\.0\.0\.1:\d+: get trainjobs: 503 injected 503"):
         follow.run(Cluster(), wanted())
     assert NAME in api.objects[JOBS]
@@ -160,7 +159,7 @@ def test_a_watch_that_is_cut_off_is_begun_again_from_the_state_at_that_time(api)
         api.cut += 1
         api.end(NAME, "Complete")
 
-    after(0.2, cut)
+    once(lambda: api.sent(f"WATCH {JOBS}"), cut)
     follow.run(Cluster(), wanted())
     watched = [int(watch.query["resourceVersion"]) for watch in api.sent(f"WATCH {JOBS}")]
     assert len(watched) > 1 and watched == sorted(watched)
@@ -169,21 +168,21 @@ def test_a_watch_that_is_cut_off_is_begun_again_from_the_state_at_that_time(api)
 def test_a_watch_from_too_long_ago_is_begun_again(api):
     api.put(JOBS, wanted())
     api.oldest = 10**6  # every watch is answered by 410 Gone
-    after(0.3, api.end, NAME, "Complete")
+    once(lambda: len(api.sent(f"WATCH {JOBS}")) > 1, api.end, NAME, "Complete")
     follow.run(Cluster(), wanted())
     assert len(api.sent(f"WATCH {JOBS}")) > 1
 
 
 def test_the_server_ends_a_watch_after_a_while(api):
     api.put(JOBS, wanted())
-    after(1.5, api.end, NAME, "Complete")
+    once(lambda: len(api.sent(f"WATCH {JOBS}")) > 1, api.end, NAME, "Complete")
     follow.run(Cluster(), wanted())
     assert [watch.query["timeoutSeconds"] for watch in api.sent(f"WATCH {JOBS}")] == ["1", "1"]
 
 
 def test_a_job_that_somebody_deletes_has_failed(api):
     api.put(JOBS, wanted())
-    after(0.2, api.remove, JOBS, NAME)
+    once(lambda: api.sent(f"WATCH {JOBS}"), api.remove, JOBS, NAME)
     with pytest.raises(RunFailedError, match=f"TrainJob {NAME}: somebody deleted it while it ran"):
         follow.run(Cluster(), wanted())
 

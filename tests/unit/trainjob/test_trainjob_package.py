@@ -50,9 +50,9 @@ def test_the_number_of_nodes_reaches_every_iteration(several):
     for parent, task in launches(several):
         channel = task["inputs"]["parameters"]["nodes"]["componentInputParameter"]
         assert several.origin(parent, channel) == "training_nodes"
-    (prepare,) = [task for _, task in several.tasks() if several.label(task) == "exec-prepare"]
+    ((parent, prepare),) = [(at, task) for at, task in several.tasks() if several.label(task) == "exec-prepare"]
     given = prepare["inputs"]["parameters"]
-    assert given["training_nodes"] == {"componentInputParameter": "training_nodes"}
+    assert several.origin(parent, given["training_nodes"]["componentInputParameter"]) == "training_nodes"
     assert given["several_nodes"] == {"runtimeValue": {"constant": True}}
     assert several.ir["root"]["inputDefinitions"]["parameters"]["training_nodes"]["defaultValue"] == 4
 

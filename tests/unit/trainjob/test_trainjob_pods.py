@@ -99,7 +99,7 @@ def test_the_log_of_a_job_that_was_complete_before_is_printed(api, capsys):
 
 
 def test_a_log_that_comes_slowly_is_printed_to_its_end(api, capsys, monkeypatch):
-    monkeypatch.setattr(pods, "DRAIN", 1.0)
+    monkeypatch.setattr(pods, "DRAIN", 1.5)
     api.put(JOBS, wanted())
     pod = api.pod(NAME, 0)
     api.write(pod, "line 0")
@@ -241,9 +241,27 @@ def test_the_failure_of_a_pod_that_is_gone_already_is_remembered(api):
         follow.run(Cluster(), wanted())
 
 
+def test_a_failure_whose_last_lines_are_still_read_is_waited_for(api):
+    api.put(JOBS, wanted())
+    pod = api.pod(NAME, 1)
+    api.write(pod, "CUDA error", end=True)
+    read = api.hold(f"GET {PODS}/{pod}/log")
+
+    def end():
+        api.pod(NAME, 1, state=terminated(1))
+        until(lambda: any("tailLines" in request.query for request in api.requests))
+        api.remove(PODS, pod)
+        api.end(NAME, "Failed")
+        after(0.5, read.set)
+
+    once(lambda: api.sent(f"WATCH {PODS}"), end)
+    with pytest.raises(RunFailedError, match=r"exit code 1.*\n  CUDA error"):
+        follow.run(Cluster(), wanted())
+
+
 def test_a_failure_without_pods_is_told_by_the_job(api):
     api.put(JOBS, wanted())
-    after(0.2, api.end, NAME, "Failed", "the runtime torch-distributed is not there")
+    once(lambda: api.sent(f"WATCH {JOBS}"), api.end, NAME, "Failed", "the runtime torch-distributed is not there")
     with pytest.raises(RunFailedError, match=f"{NAME} failed: JobsFailed: the runtime torch-distributed is not there$"):
         follow.run(Cluster(), wanted())
 

@@ -92,3 +92,7 @@ def bench(config_path, model_uri, markdown_path):
     _called("bench", model_uri)
     _leave(markdown_path)
     return {}
+
+
+def finish(output_uri, state):
+    _called("finish", state)
