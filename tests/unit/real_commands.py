@@ -16,6 +16,7 @@ from pipelines.profile import load_images, load_profile
 from pipelines.submission.package import parameters
 from sppo.config import resolve
 from sppo.errors import ConfigError
+from sppo.limits import Limits
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in {"build", "dist", "runs"}}
@@ -115,7 +116,7 @@ def check_sppo(arguments: list[str], made: Iterable[str] = ()) -> None:
     try:
         if "overrides" in values:
             asked = cli.stage.collect_values(values.get("preset"), values.get("config_file"), values["overrides"])
-            parameters(asked, values["max_iterations"]) if name == "submit" else resolve(asked)
+            parameters(asked, limits(values)) if name == "submit" else resolve(asked)
         if "profile" in values:
             load_profile(values["profile"])
         if values.get("images") and str(values["images"]) not in made:
@@ -124,6 +125,11 @@ def check_sppo(arguments: list[str], made: Iterable[str] = ()) -> None:
             raise ConfigError("--junit needs --wait")
     except ConfigError as error:
         raise NotRealError(f"sppo {' '.join(arguments)}: {error}") from None
+
+
+def limits(values: Mapping[str, Any]) -> Limits:
+    """What the package of a command can play, but for the size of a workflow, which takes compiling."""
+    return Limits(values["max_iterations"], load_profile(values["profile"]).training.nodes > 1)
 
 
 def check_make(arguments: list[str]) -> None:

@@ -17,6 +17,7 @@ from components.images import VERSION
 from pipelines.profile import load_profile
 from pipelines.submission import package
 from sppo.cli import collect_values
+from sppo.limits import Limits
 
 from .real_commands import ROOT, check, commands
 
@@ -270,7 +271,7 @@ def test_a_recipe_has_a_trigger_and_resolves() -> None:
     assert ROOT / align["on"]["workflow_dispatch"]["inputs"]["recipe"]["default"] in RECIPES
     for path in RECIPES:
         load_profile(path.parent.name)
-        package.parameters({**collect_values(None, path, ()), "output_uri": "s3://bucket/run"}, 3)
+        package.parameters({**collect_values(None, path, ()), "output_uri": "s3://bucket/run"}, Limits(3))
 
 
 def run_step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -313,8 +314,9 @@ def test_what_the_workflows_install_is_what_the_command_imports() -> None:
     trees = [ast.parse(path.read_text()) for path in (ROOT / "pipelines").rglob("*.py")]
     names = [name for tree in trees for node in ast.walk(tree) for name in imported(node)]
     modules = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"components", "pipelines", "sppo"}
-    assert {"yaml": "pyyaml"}.keys() <= modules
-    assert {{"yaml": "pyyaml"}.get(module, module) for module in modules} <= installed
+    packages = {"yaml": "pyyaml", "google": "protobuf"}
+    assert packages.keys() <= modules
+    assert {packages.get(module, module) for module in modules} <= installed
 
 
 def imported(node: ast.AST) -> list[str]:
