@@ -18,6 +18,7 @@ from tests.cluster.table import rows_of, table
 SERVERS = pytest.StashKey[list[str]]()
 """What answered, with versions, for the head of the table."""
 
+
 @pytest.fixture(scope="session")
 def settings() -> Settings:
     return or_skip(lambda: read_settings(os.environ))

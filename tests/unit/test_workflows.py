@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from components.images import VERSION
-from pipelines.profile import load_profile
+from components.images import VERSION, image
+from pipelines.profile import SHIPPED, load_profile
 from pipelines.submission import package
 from sppo.cli import collect_values
 from sppo.limits import Limits
+from tests.cluster.settings import read_settings
 
 from .real_commands import ROOT, check, commands
 
@@ -27,7 +28,7 @@ EVERY_RUN = {"GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_SHA", "GITHUB_REF_N
 """Variables that GitHub sets."""
 TOOLS = {"basename", "cat", "cp", "docker", "echo", "find", "gh", "git", "jq", "make", "mkdir", "pip", "read"}
 TOOLS |= {"[", "apt-get", "grep", "rm", "sort", "sppo"}
-TOOLS |= {"curl", "kind", "kubectl", "openssl", "printf", "sed", "set", "sleep", "source", "tee"}
+TOOLS |= {"curl", "kind", "kubectl", "openssl", "printf", "set", "sleep", "source", "tee"}
 """What a runner has before a step installs anything, and what the steps install."""
 SAMPLES = {
     "ACTOR": "octocat",
@@ -272,6 +273,21 @@ def test_a_recipe_has_a_trigger_and_resolves() -> None:
     for path in RECIPES:
         load_profile(path.parent.name)
         package.parameters({**collect_values(None, path, ()), "output_uri": "s3://bucket/run"}, Limits(3))
+
+
+def test_the_nightly_cluster_plays_what_this_commit_builds_on_what_the_page_asks_for() -> None:
+    nightly = load(ROOT / ".github" / "workflows" / "cluster.yml")
+    assert nightly["on"].keys() == {"schedule", "workflow_dispatch"}
+    scripts = {step.get("name", ""): step["run"] for step in steps(nightly) if "run" in step}
+    (given,) = [step["env"] for step in steps(nightly) if step.get("name") == "Test the cluster"]
+    profile = load_profile(Path(given["SPPO_PROFILE"]).stem)
+    assert Path(given["SPPO_PROFILE"]).resolve().parent == SHIPPED and set(profile.images.values()) == {image("cpu")}
+    build = scripts["Build the image, and load it"]
+    assert "make images IMAGES=cpu\n" in build and f"kind load docker-image {image('cpu')} " in build
+    (version,) = [step["env"]["VERSION"] for step in steps(nightly) if "VERSION" in step.get("env", {})]
+    assert f"Kubeflow Pipelines {version.rpartition('.')[0]} " in (ROOT / "docs" / "cluster.md").read_text()
+    assert "make test-cluster " in scripts["Test the cluster"]
+    read_settings(given)
 
 
 def run_step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
