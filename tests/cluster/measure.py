@@ -57,7 +57,8 @@ def node_name(nodes: Json, node: Node) -> str:
 def drivers_between(workflow: Workflow, earlier: str, later: str) -> int:
     """The drivers in a row for which a stage waits after another one has ended; the most that a pod of it waits for.
 
-    Argo notes in each node's `children` what began because of it.
+    Argo notes what began because of a node as its `children`: what is in a group, and what comes after it. What comes
+    after a group waits for the stage in it that ends last.
 
     Args:
         workflow: of a run that was played.
@@ -68,30 +69,36 @@ def drivers_between(workflow: Workflow, earlier: str, later: str) -> int:
         ValueError: if no pod of the later one waits for one of the earlier one.
     """
     nodes = {node.id: node for node in workflow.nodes}
-    before: dict[str, list[str]] = {}
-    for each in workflow.manifest["status"]["nodes"].values():
+    told = workflow.manifest["status"]["nodes"]
+    names = {key: str(each["name"]) for key, each in told.items()}
+    parents: dict[str, list[str]] = {}
+    for each in told.values():
         for child in each.get("children") or []:
-            before.setdefault(child, []).append(each["id"])
+            parents.setdefault(child, []).append(each["id"])
+    stages = sorted((node for node in nodes.values() if _is_stage(node) and node.ended), key=lambda node: node.ended)
+
+    def last_stage(group: str) -> str:
+        inside = [node for node in stages if node.id == group or names[node.id].startswith(f"{names[group]}.")]
+        return key_of(inside[-1].path).name if inside else ""
 
     @cache
-    def longest(node_id: str) -> int | None:
-        """Drivers from the end of an earlier pod to a node's beginning; None if none leads there."""
+    def longest(node: str) -> int | None:
+        """Drivers from the end of an earlier stage to a node's beginning; None if none leads there."""
         rows = []
-        for parent in before.get(node_id, []):
-            node = nodes[parent]
-            if _is_stage(node):
-                rows += [0] if key_of(node.path).name == earlier else []
-                continue
-            row = longest(parent)
-            if row is not None:
-                rows.append(row + _is_driver(node))
+        for parent in parents.get(node, []):
+            is_driver = _is_driver(nodes[parent])
+            if is_driver or names[node].startswith((f"{names[parent]}.", f"{names[parent]}(")):
+                row = longest(parent)
+                rows += [] if row is None else [row + is_driver]
+            elif last_stage(parent) == earlier:
+                rows.append(0)
         return max(rows, default=None)
 
-    of_later = (node.id for node in workflow.nodes if _is_stage(node) and key_of(node.path).name == later)
-    found = [row for row in map(longest, of_later) if row is not None]
-    if not found:
+    found = [longest(node.id) for node in stages if key_of(node.path).name == later]
+    rows = [row for row in found if row is not None]
+    if not rows:
         raise ValueError(f"no {later} waits for a {earlier}")
-    return max(found)
+    return max(rows)
 
 
 def _is_stage(node: Node) -> bool:

@@ -16,7 +16,7 @@ from tests.cluster.measure import drivers_between, size_of
 BACK = 120
 """Seconds within which a deleted pod is back."""
 PAIRS = [("prepare", "generate"), ("generate", "rank"), ("rank", "train"), ("train", "evaluate")]
-PAIRS += [("evaluate", "generate"), ("evaluate", "publish")]
+PAIRS += [("evaluate", "generate"), ("evaluate", "keep"), ("keep", "publish")]
 
 
 @pytest.fixture(scope="session")

@@ -129,41 +129,58 @@ def argo_text(compressed):
     return json.dumps(argo.manifest(TRAINED[0], again, compressed=compressed, padding=500))
 
 
-def chain(*names: str) -> dict:
-    """A workflow whose nodes began one because of the other."""
-    parts = list(itertools.chain.from_iterable(_node(name) for name in names))
-    for earlier, later in itertools.pairwise(parts):
-        earlier["children"] = [later["id"]]
-    return {"metadata": {"name": "sppo"}, "status": {"nodes": {part["id"]: part for part in parts}}}
+DRIVER = ("", "(0)")
+STAGE = ("", "(0)", "(0).executor", "(0).executor(0)")
+"""What Argo makes of a task: a Retry and its attempt, and in that of a stage the same of its pod."""
 
 
-def _node(name: str) -> list[dict]:
-    """A driver, or the groups and the pod of a stage."""
-    kinds = [("Retry", name), ("Pod", f"{name}(0)")]
-    if not name.endswith("-driver"):
-        kinds = [("Retry", name), ("DAG", f"{name}(0)"), ("Retry", f"{name}(0).executor")]
-        kinds += [("Pod", f"{name}(0).executor(0)")]
-    return [{"id": f"id of {each}", "name": f"sppo(0).{each}", "type": kind} for kind, each in kinds]
+def chain(*names: str, retried: bool = True) -> dict:
+    """A workflow whose tasks began one after the other, each a second after the one before."""
+    nodes: dict[str, dict] = {}
+    before = ""
+    for second, name in enumerate(names):
+        parts = [f"{name}{part}" for part in (DRIVER if name.endswith("-driver") else STAGE)]
+        if not retried:
+            parts = [part.replace("(0)", "") for part in parts if not part.endswith("(0)")]
+        for part in parts:
+            kind = "Pod" if part == parts[-1] else "Retry"
+            ended = f"2026-01-01T00:00:{second:02}Z"
+            nodes[part] = {"id": part, "name": f"sppo.{part}", "type": kind, "finishedAt": ended, "children": []}
+        links = [*itertools.pairwise(parts), *([(before, parts[0])] if before else [])]
+        for parent, child in links:
+            nodes[parent]["children"].append(child)
+        # What comes after a task follows its pod, or the attempt at the group that the pod is in.
+        before = parts[1] if retried else parts[-1]
+    return {"metadata": {"name": "sppo"}, "status": {"nodes": nodes}}
 
 
-def test_drivers_in_a_row_are_counted_from_the_end_of_a_stage():
+@pytest.mark.parametrize("retried", [True, False])
+def test_drivers_in_a_row_are_counted_from_the_end_of_a_stage(retried):
     names = ["evaluate", "continue-after-1-driver", "self-play-2-driver", "generate-driver", "generate", "rank-driver"]
-    text = _text(chain(*names, "rank"))
-    assert drivers_between(text, "evaluate", "generate") == 3
-    assert drivers_between(text, "generate", "rank") == 1
+    workflow = read(json.dumps(chain(*names, "rank", retried=retried)))
+    assert drivers_between(workflow, "evaluate", "generate") == 3
+    assert drivers_between(workflow, "generate", "rank") == 1
     with pytest.raises(ValueError, match="no rank waits for a evaluate"):
-        drivers_between(text, "evaluate", "rank")
+        drivers_between(workflow, "evaluate", "rank")
 
 
 def test_of_two_ways_to_a_stage_the_longer_one_counts():
     workflow = chain("evaluate", "a-driver", "b-driver", "generate")
-    nodes = workflow["status"]["nodes"]
-    nodes["id of evaluate(0).executor(0)"]["children"].append("id of b-driver")
-    assert drivers_between(_text(workflow), "evaluate", "generate") == 2
+    workflow["status"]["nodes"]["evaluate(0)"]["children"].append("b-driver")
+    assert drivers_between(read(json.dumps(workflow)), "evaluate", "generate") == 2
 
 
-def _text(workflow):
-    return read(json.dumps(workflow))
+def test_what_comes_after_a_group_waits_for_the_last_stage_in_it():
+    nodes = chain("shards", "train-driver", "train")["status"]["nodes"]
+    for second, stage in enumerate(("rank", "generate")):
+        name = f"shards(0).{stage}(0).executor(0)"
+        ended = f"2026-01-01T00:00:{9 - second:02}Z"
+        nodes[name] = {"id": name, "name": f"sppo.{name}", "type": "Pod", "finishedAt": ended}
+    nodes.pop("shards(0).executor(0)")
+    workflow = read(json.dumps({"metadata": {"name": "sppo"}, "status": {"nodes": nodes}}))
+    assert drivers_between(workflow, "rank", "train") == 1
+    with pytest.raises(ValueError, match="no train waits for a generate"):
+        drivers_between(workflow, "generate", "train")
 
 
 def test_a_workflow_that_the_server_tells_has_the_tasks_that_the_tests_look_for():
