@@ -86,14 +86,14 @@ def terminate(runs: Runs, kube: Kube, several_nodes: Path | None) -> Terminated:
     return Terminated(run, jobs, stopped, runs.ended(run.run_id))
 
 
-def working_pod(runs: Runs, kube: Kube, run_id: str) -> str | None:
-    """The pod that plays the first training, once its container runs.
+def working_pod(runs: Runs, kube: Kube, run_id: str, key: TaskKey = TRAIN) -> str | None:
+    """The pod that plays a task, once its container runs.
 
     Raises:
         AssertionError: if there will be none.
     """
-    task = runs.task(run_id, TRAIN)
-    assert task is None or task.state not in ENDED, f"{TRAIN.title} has ended already: {task.state.lower()}"
+    task = runs.task(run_id, key)
+    assert task is None or task.state not in ENDED, f"{key.title} has ended already: {task.state.lower()}"
     return task.pods[-1].pod if task and task.pods and kube.runs(task.pods[-1].pod) else None
 
 
@@ -123,7 +123,7 @@ class Mended(NamedTuple):
     pods: int
 
 
-def mend(runs: Runs, stored: Stored) -> Mended:
+def mend(runs: Runs, kube: Kube, stored: Stored) -> Mended:
     """Let a stage end with 3, mend what it told, and end the run when the stage has succeeded.
 
     Raises:
@@ -133,7 +133,8 @@ def mend(runs: Runs, stored: Stored) -> Mended:
     stored.make_bucket(f"{bucket}-probe")
     stored.remove_bucket(f"{bucket}-probe")
     run = runs.submit("late-bucket", output_uri=f"s3://{bucket}/run")
-    until("a second try of prepare", LONGEST, lambda: "try 2 of " in runs.logs(run.run_id, "prepare"), every=2)
+    pod = until("a pod of prepare", LONGEST, lambda: working_pod(runs, kube, run.run_id, PREPARE))
+    until("the failure of its first try", SHORT, lambda: "try 2 of " in kube.log(pod), every=1)
     stored.make_bucket(bucket)
     try:
         prepared = until("the end of prepare", LONGEST, lambda: _ended(runs, run.run_id))

@@ -55,6 +55,15 @@ class Kube:
         statuses = pod.status.container_statuses or []
         return any(status.name == container and status.state.running for status in statuses)
 
+    def log(self, pod: str) -> str:
+        """What the main container of a pod has printed until now; nothing before it runs."""
+        try:
+            return str(self.core.read_namespaced_pod_log(pod, self.namespace, container="main"))
+        except client.ApiException as error:
+            if error.status in {400, 404}:  # its container is being made, or there is no pod yet
+                return ""
+            raise
+
     def delete(self, pod: str) -> None:
         """Delete a pod, as `kubectl delete pod` does."""
         self.core.delete_namespaced_pod(pod, self.namespace)

@@ -15,8 +15,8 @@ def test_a_wrong_path_ends_with_2_and_the_sentence_of_the_stage(runs, seen):
     seen(f"exit code 2 after {run.seconds:.0f} s")
 
 
-def test_exit_code_3_inside_a_stage_is_tried_again_in_its_pod(runs, stored, seen):
-    mended = or_skip(lambda: mend(runs, stored))
+def test_exit_code_3_inside_a_stage_is_tried_again_in_its_pod(runs, kube, stored, seen):
+    mended = or_skip(lambda: mend(runs, kube, stored))
     assert "the stage ended with exit code 3: try 2 of " in mended.log
     assert (mended.state, mended.pods) == ("SUCCEEDED", 1)
     seen(f"{mended.log.count('the stage ended with exit code 3')} tries ended with 3, the next one succeeded")
