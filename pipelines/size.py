@@ -16,9 +16,9 @@ from sppo.errors import ConfigError
 TEMPLATE = 2
 """Nodes of a template that is played: an attempt and the retries around it, which Kubeflow's ConfigMap asks for."""
 NODE_BYTES = 900
-"""Bytes of a node, compressed, as seen on a cluster."""
+"""Bytes of a node, compressed and in base64: 833 were seen, of 135 nodes, with a little to spare."""
 SPECIFICATION = 1.75
-"""Size of a workflow's specification, as a multiple of the package's as compact JSON."""
+"""Size of a workflow's specification, as a multiple of the package's as compact JSON: 1.68 was seen, of 97 KB."""
 
 Json = dict[str, Any]
 

@@ -331,20 +331,11 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
         """
         with group(dsl.ExitHandler(make_exit(output_uri, profile), name="run"), "run"):
             prepared = start(
-                output_uri=output_uri,
-                preset=preset,
-                base_model=base_model,
-                prompts=prompts,
-                preference_model=preference_model,
-                experiment=experiment,
-                iterations=iterations,
-                shards=shards,
-                config=config,
-                generation_gpus=generation_gpus,
-                ranking_gpus=ranking_gpus,
-                training_gpus=training_gpus,
-                training_nodes=training_nodes,
-            )
+                output_uri=output_uri, preset=preset, base_model=base_model, prompts=prompts,
+                preference_model=preference_model, experiment=experiment, iterations=iterations, shards=shards,
+                config=config, generation_gpus=generation_gpus, ranking_gpus=ranking_gpus,
+                training_gpus=training_gpus, training_nodes=training_nodes,
+            )  # fmt: skip
             played = play_iterations(
                 **{name: prepared.outputs[name] for name in HANDED_ON},
                 generation_node_selector=generation_node_selector,

@@ -21,9 +21,6 @@ from pipelines.submission.run import Run, look
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.tracking import without_password
 
-LARGEST_RETRY = 1_572_864
-"""Bytes of a workflow that etcd takes (its default, 1.5 MiB); Kubeflow retries with all nodes uncompressed."""
-
 
 def show_plan(values: Mapping[str, Any], package: packages.Package) -> None:
     """Print what would be submitted: the package, the run's parameters, and the configuration that they lead to."""
@@ -98,13 +95,8 @@ def retry(client: Client, run_id: str) -> Run | None:
     if before.state not in {"FAILED", "CANCELED"}:
         print(f"it is {before.state.lower() or 'in no state yet'}: there is nothing to retry", flush=True)
         return None
-    size = before.workflow.retry_size()
-    if size > LARGEST_RETRY:
-        # The server would answer 500, every time (https://github.com/kubeflow/pipelines/issues/13738).
-        raise ConfigError(
-            f"{run_id}: its workflow is too large for Kubeflow to retry ({size / 1e6:.1f} MB, nodes uncompressed); "
-            f"submit again with the same output_uri ({before.output_uri}): that plays only what is missing there"
-        )
+    if before.too_large:
+        raise ConfigError(f"{run_id}: {before.too_large}")
 
     def retried() -> Json | None:
         now = client.once("GET", f"runs/{run_id}")

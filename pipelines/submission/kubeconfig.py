@@ -1,4 +1,4 @@
-"""The cluster that a kubeconfig names, asked why a pod does not start."""
+"""The cluster that a kubeconfig names, asked for a pod's log, or why it does not start."""
 
 from __future__ import annotations
 
@@ -49,6 +49,12 @@ class KubeconfigCluster:
         events = sorted(found.items if found else [], key=_when)
         return f"{events[-1].reason}: {events[-1].message}" if events else None
 
+    def log(self, namespace: str, name: str) -> str | None:
+        """What the main container of a pod printed; None if the pod is not there or may not be read."""
+        read = self._core and self._core.read_namespaced_pod_log
+        answer = read and self._ask(read, name, namespace, container="main", _preload_content=False)
+        return None if answer is None else answer.data.decode(errors="replace")
+
     def _workload(self, namespace: str, uid: str) -> str:
         label = f"kueue.x-k8s.io/job-uid={uid}"
         for version in _KUEUE_VERSIONS:
@@ -61,7 +67,7 @@ class KubeconfigCluster:
         return f"Kueue holds it; `kubectl describe {WORKLOADS} --namespace {namespace} --selector {label}` says why"
 
     @staticmethod
-    def _ask(function: Any, *place: str, **chosen: str) -> Any:
+    def _ask(function: Any, *place: str, **chosen: str | bool) -> Any:
         """An answer of the cluster's, or None where it does not know the thing, or this user may not read it."""
         import urllib3
         from kubernetes import client

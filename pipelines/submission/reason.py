@@ -38,11 +38,11 @@ class Reason(NamedTuple):
 
 def reason(client: Client, run: Run) -> Reason:
     """Why a run that did not succeed did not; what the stage said is read from the log of its last pod."""
-    again = f"`sppo resume {run.run_id} --host {client.host}`"
+    again = run.too_large or f"`sppo resume {run.run_id} --host {client.host}` goes on from there"
     pod = failed_pod(run.workflow)
     if pod is None or run.workflow.terminated:
         said = () if run.workflow.terminated or not run.workflow.message else (run.workflow.message,)
-        return Reason("", RunFailedError, f"{again} retries what did not succeed", said)
+        return Reason("", RunFailedError, again, said)
     key, where = key_of(pod.path), named(pod)
     message = () if _PLAIN_EXIT.fullmatch(pod.message) or not pod.message else (f"{where}: {pod.message}",)
     for words, limit in _LIMITS.items():
@@ -53,13 +53,13 @@ def reason(client: Client, run: Run) -> Reason:
         log = read_log(client, run, pod)
     except NoLogError as error:
         unread = f"its log cannot be read: {error}"
-        return Reason(where, RunFailedError, f"{again} retries what failed", (*message, unread))
+        return Reason(where, RunFailedError, again, (*message, unread))
     kind = KINDS.get(exit_code(log), RunFailedError)
     log_command = f"; `sppo logs {run.run_id} {key.flags} --host {client.host}` shows its whole log"
     advice = {
         ConfigError: "correct the input and submit again",
-        InfrastructureError: f"when that is mended, {again} goes on",
-    }.get(kind, f"{again} retries what failed{log_command if key.name in PLAYED else ''}")
+        InfrastructureError: f"when that is mended, {again}",
+    }.get(kind, again + (log_command if key.name in PLAYED else ""))
     lines = (client.credentials.hide(line) for line in last_lines(log))
     return Reason(where, kind, advice, (*message, *lines))
 

@@ -23,6 +23,16 @@ class Run(NamedTuple):
     output_uri: str
     workflow: Workflow
 
+    @property
+    def too_large(self) -> str:
+        """What to do instead of a retry that Kubeflow cannot write; empty if it can."""
+        if self.workflow.can_be_retried():
+            return ""
+        return (
+            "its workflow is too large for Kubeflow to retry; submit again with the same output_uri "
+            f"({self.output_uri}): that plays only what is missing there"
+        )
+
 
 def look(client: Client, run_id: str, attempts: int = 0) -> Run:
     """The run as it is now.

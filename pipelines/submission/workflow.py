@@ -17,6 +17,8 @@ from typing import NamedTuple
 from pipelines.submission.client import Json
 from sppo.errors import InfrastructureError
 
+LARGEST = 1_572_864
+"""Bytes of an object that etcd takes: its default, 1.5 MiB."""
 _ATTEMPT = re.compile(r"\(\d+\)$")
 """What Argo appends to the name of each attempt at a node; an item of a loop has `(index:item)`."""
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -57,10 +59,11 @@ class Workflow(NamedTuple):
         """The node at a path, with all attempts at it; the newest where a group around it was tried again."""
         return next((node for node in reversed(self.nodes) if node.first and node.path == path), None)
 
-    def retry_size(self) -> int:
-        """Bytes that Kubeflow writes to retry it: its nodes uncompressed, without the tasks that failed.
+    def can_be_retried(self) -> bool:
+        """Whether Kubeflow can write what it writes to retry it: its nodes uncompressed, without the tasks that failed.
 
-        backend/src/common/util/workflow.go, GenerateRetryExecution.
+        backend/src/common/util/workflow.go, GenerateRetryExecution. Where it cannot, it answers 500, every time
+        (https://github.com/kubeflow/pipelines/issues/13738).
         """
         status = self.manifest.get("status", {})
         kept = {
@@ -70,7 +73,8 @@ class Workflow(NamedTuple):
             and not node["name"].startswith(f"{self.name}.onExit")
         }
         written = {**self.manifest, "status": {**status, "nodes": kept}}
-        return len(json.dumps(written, separators=(",", ":"), ensure_ascii=False).encode())
+        size = len(json.dumps(written, separators=(",", ":"), ensure_ascii=False).encode())
+        return size <= LARGEST
 
 
 def read(text: str) -> Workflow:

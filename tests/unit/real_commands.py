@@ -117,7 +117,11 @@ def check_sppo(arguments: list[str], made: Iterable[str] = ()) -> None:
     try:
         if "overrides" in values:
             asked = cli.stage.collect_values(values.get("preset"), values.get("config_file"), values["overrides"])
-            parameters(asked, limits(values)) if name == "submit" else resolve(asked)
+            if name == "submit":
+                several_nodes = load_profile(values["profile"]).training.nodes > 1
+                parameters(asked, Limits(values["max_iterations"], several_nodes))
+            else:
+                resolve(asked)
         if "profile" in values:
             load_profile(values["profile"])
         if values.get("images") and str(values["images"]) not in made:
@@ -126,11 +130,6 @@ def check_sppo(arguments: list[str], made: Iterable[str] = ()) -> None:
             raise ConfigError("--junit needs --wait")
     except ConfigError as error:
         raise NotRealError(f"sppo {' '.join(arguments)}: {error}") from None
-
-
-def limits(values: Mapping[str, Any]) -> Limits:
-    """What the package of a command can play, but for the size of a workflow, which takes compiling."""
-    return Limits(values["max_iterations"], load_profile(values["profile"]).training.nodes > 1)
 
 
 def check_make(arguments: list[str]) -> None:

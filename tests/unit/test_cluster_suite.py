@@ -1,18 +1,13 @@
 """tests/cluster without a cluster: it is collected, says what it lacks, and reads a store, MLflow and nodes."""
 
-import json
 import os
 import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
-from urllib.parse import urlsplit
 
 import boto3
 import pytest
-import yaml
 from mlflow import MlflowClient
 
 from pipelines.profile import load_profile
@@ -25,6 +20,7 @@ from tests.cluster.runs import OURS, two_nodes
 from tests.cluster.settings import NEEDED, LackError, read_settings
 from tests.cluster.store import Stored
 from tests.cluster.table import rows_of, table
+from tests.unit.submission.kubernetes_api import Kubernetes, serve
 
 from .real_commands import ROOT
 
@@ -182,75 +178,34 @@ def test_no_mlflow_is_a_reason_to_skip(monkeypatch) -> None:
 # The nodes
 
 
-class Nodes:
-    """One node, whose agent makes allocatable what is in its capacity, and what a kubeconfig says of it."""
+VERSION = dict.fromkeys(("major", "minor", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler"), "")
+
+
+class Nodes(Kubernetes):
+    """One node, whose agent makes allocatable what is in its capacity."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.status = {"capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}}
-        self.patches: list[list[dict]] = []
-        self.forbidden = False
+        self.held["/version/"] = {**VERSION, "platform": "", "gitVersion": "v1.34.4"}
+        self.held["/api/v1/namespaces/team/pods"] = {"items": []}
+        self.held["/api/v1/nodes"] = {"items": [{"metadata": {"name": "n1"}, "status": self.status}]}
+        self.held["/api/v1/nodes/n1/status"] = {}
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict]:
-        if path == "/version/":
-            names = ("major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion")
-            return 200, {**dict.fromkeys((*names, "compiler", "platform"), ""), "gitVersion": "v1.34.4"}
-        if self.forbidden:
-            return 403, {"kind": "Status", "reason": "Forbidden", "code": 403}
-        if path == "/api/v1/namespaces/team/pods":
-            return 200, {"items": []}
-        if method == "PATCH":
+    def answer(self, path, query, patch=None):
+        for each in patch or []:
             assert path == "/api/v1/nodes/n1/status"
-            self._patch(json.loads(body))
-            return 200, self._node()
-        assert path == "/api/v1/nodes"
-        return 200, {"items": [self._node()]}
-
-    def _node(self) -> dict:
-        return {"metadata": {"name": "n1"}, "status": self.status}
-
-    def _patch(self, operations: list[dict]) -> None:
-        self.patches.append(operations)
-        for each in operations:
             name = each["path"].removeprefix("/status/capacity/").replace("~1", "/")
-            if each["op"] == "add":
-                self.status["capacity"][name] = self.status["allocatable"][name] = each["value"]
-            else:
-                del self.status["capacity"][name], self.status["allocatable"][name]
+            for amounts in self.status.values():
+                amounts.update({name: each["value"]}) if each["op"] == "add" else amounts.pop(name)
+        return super().answer(path, query)
 
 
 @pytest.fixture
 def nodes(monkeypatch, tmp_path):
-    held = Nodes()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, answer = held.answer(self.command, urlsplit(self.path).path, body)
-            data = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_PATCH = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    kubeconfig = {
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    yield held
-    server.shutdown()
-    server.server_close()
+    with serve(tmp_path / "kubeconfig", Nodes()) as held:
+        yield held
 
 
 def test_a_node_has_the_lent_gpus_as_long_as_they_are_lent(nodes) -> None:
@@ -263,7 +218,7 @@ def test_a_node_has_the_lent_gpus_as_long_as_they_are_lent(nodes) -> None:
 
 
 def test_a_cluster_that_refuses_or_is_not_there_is_a_reason_to_skip(nodes, monkeypatch, tmp_path) -> None:
-    nodes.forbidden = True
+    nodes.refused.add("/api/v1/namespaces/team/pods")
     with pytest.raises(LackError, match="pods of the namespace team cannot be listed: Forbidden"):
         Kube("team")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))

@@ -62,7 +62,7 @@ def test_the_log_of_a_stage_is_read_by_the_command_line(runs, kubeflow):
     kubeflow.script = [RUNNING]
     kubeflow.runs = [{"run_id": "run-0", "display_name": "my run", **RUNNING}]
     assert runs.logs("run-0", "prepare") == ""
-    kubeflow.pod_logs = {argo.pod_name(TRAINED[0]): "try 2 of 3 in 30 s\n"}
+    kubeflow.archived_logs = {argo.pod_name(TRAINED[0]): "try 2 of 3 in 30 s\n"}
     assert "try 2 of 3 in 30 s\n" in runs.logs("run-0", "prepare")
 
 

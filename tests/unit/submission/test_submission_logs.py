@@ -19,7 +19,7 @@ def logs(sppo, kubeflow):
     """Runs `sppo logs run-0`; every pod has printed what it is."""
     for each in (PREPARED, *SHARDS, TRAINED, FAILED):
         for attempt in range(len(each.messages)):
-            kubeflow.pod_logs[pod_name(each, attempt)] = stage_log(f"{each.path[-1]} {each.end} {attempt}", code=0)
+            kubeflow.archived_logs[pod_name(each, attempt)] = stage_log(f"{each.path[-1]} {each.end} {attempt}", code=0)
 
     def run(*arguments: str, script=(GOES_ON,)):
         kubeflow.script = [script[0], *script]  # the first answer is the second
@@ -41,7 +41,7 @@ def logs(sppo, kubeflow):
 def test_the_log_of_the_one_that_is_meant_is_printed(logs, kubeflow, arguments, meant, title):
     result = logs(*arguments)
     assert result.code == 0, result.err
-    assert result.out == kubeflow.pod_logs[pod_name(meant)]
+    assert result.out == kubeflow.archived_logs[pod_name(meant)]
     assert result.err == f"{title}: pod {pod_name(meant)}\n"
 
 
@@ -95,22 +95,22 @@ def test_a_log_that_cannot_be_read_ends_with_3(logs, kubeflow):
     kubeflow.fail("GET v1alpha1/", 403)
     result = logs("prepare")
     assert result.code == 3 and "403 injected" in result.err
-    kubeflow.pod_logs.clear()
+    kubeflow.archived_logs.clear()
     result = logs("prepare")
-    assert result.code == 3 and "error: Failed to read logs for run run-0: " in result.err
+    assert result.code == 3 and "error: the API server has no log of pod sppo-" in result.err
 
 
 def growing(kubeflow, monkeypatch, *texts: str | None):
     """Lets a pod's log be each of these, one for each time that it is asked for."""
     left = list(texts)
     answer = kubeflow._log
+    kubeflow.multi_user = True
 
     def told(run_id, node):
         if node == pod_name(TRAINED):
             text = left.pop(0) if len(left) > 1 else left[0]
-            kubeflow.pod_logs.pop(node, None)
-            if text is not None:
-                kubeflow.pod_logs[node] = text
+            kubeflow.archived_logs.pop(node, None)
+            kubeflow.pod_logs = {} if text is None else {node: text}
         return answer(run_id, node)
 
     monkeypatch.setattr(kubeflow, "_log", told)

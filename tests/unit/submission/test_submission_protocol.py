@@ -56,7 +56,7 @@ def test_every_request_is_one_that_the_official_client_sends(submit, kubeflow, t
             official.V2beta1Pipeline(
                 name=PIPELINE,
                 display_name=PIPELINE,
-                description="Self-Play Preference Optimization.",
+                description=kubeflow.pipelines[0]["description"],
                 namespace="team",
             )
         ),
@@ -81,7 +81,7 @@ def test_every_request_is_one_that_the_official_client_sends(submit, kubeflow, t
                 experiment_id="experiment-0",
                 pipeline_version_reference=official.V2beta1PipelineVersionReference("pipeline-0", "version-0"),
                 runtime_config=official.V2beta1RuntimeConfig(
-                    {"output_uri": "s3://bucket/run", "experiment": "helpful", "iterations": 1}
+                    {"preset": "cpu", "output_uri": "s3://bucket/run", "experiment": "helpful", "iterations": 1}
                 ),
             )
         ),
@@ -108,5 +108,5 @@ def test_the_official_client_takes_a_cut_answer_for_an_empty_one(kubeflow, their
 def test_two_packages_of_the_same_input_are_one_version(kubeflow):
     client, package = Client(kubeflow.address), compile_once(1, "one-gpu", None)
     assert packages.upload(client, package)[1]
-    assert not packages.upload(client, packages.Package(package.content, package.digest))[1]
-    assert packages.upload(client, packages.Package(b"another", "0" * 64))[1]
+    assert not packages.upload(client, packages.Package(*package))[1]
+    assert packages.upload(client, package._replace(content=b"another", digest="0" * 64))[1]

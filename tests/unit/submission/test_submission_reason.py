@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.submission.reason import exit_code, last_lines
 
-from .argo import RUN, driver, pod_id, pod_name, stage_log, task
+from .argo import NAMESPACE, RUN, driver, pod_id, pod_name, stage_log, task
 from .conftest import TOKEN, snapshot
 
 PREPARED = task("prepare", start=3, end=10)
@@ -28,12 +28,12 @@ def broken(name: str, **where: int) -> object:
 def fail(submit, kubeflow):
     """Follows a run that fails in a task whose pod printed something."""
 
-    def run(failed, log: str | None = None, **workflow):
+    def run(failed, log: str | None = None, *flags: str, **workflow):
         if log is not None:
-            kubeflow.pod_logs[pod_name(failed, len(failed.messages) - 1)] = log
+            kubeflow.archived_logs[pod_name(failed, len(failed.messages) - 1)] = log
         before = () if failed.path[-1] == "prepare" else (PREPARED,)
         kubeflow.script = [snapshot("RUNNING"), snapshot("FAILED", *before, failed, **workflow)]
-        return submit("--wait")
+        return submit("--wait", *flags)
 
     return run
 
@@ -49,7 +49,10 @@ def test_a_store_that_is_away_ends_with_3(fail, kubeflow):
     result = fail(broken("generate", iteration=2, shard=3), stage_log("chunk 1", AWAY, code=3))
     assert result.code == 3
     assert "the run failed in self-play 2 generate: http" in result.err
-    assert f"when that is mended, `sppo resume run-0 --host {kubeflow.address}` goes on\n  {AWAY}\n" in result.err
+    assert (
+        f"when that is mended, `sppo resume run-0 --host {kubeflow.address}` goes on from there\n  {AWAY}\n"
+        in result.err
+    )
 
 
 @pytest.mark.parametrize("code", [1, 4, 143])
@@ -57,9 +60,16 @@ def test_any_other_exit_code_ends_with_4_and_the_end_of_the_traceback(fail, kube
     result = fail(broken("train", iteration=1), stage_log(*TRACEBACK, code=code))
     assert result.code == 4
     head, *lines = result.err.splitlines()
-    assert f"`sppo resume run-0 --host {kubeflow.address}` retries what failed" in head
+    assert f"`sppo resume run-0 --host {kubeflow.address}` goes on from there" in head
     assert f"`sppo logs run-0 train --iteration 1 --host {kubeflow.address}` shows its whole log" in head
     assert [line[2:] for line in lines] == TRACEBACK[-10:]
+
+
+def test_a_run_that_is_too_large_to_retry_is_not_to_be_resumed(fail, kubeflow):
+    """`sppo resume` would refuse it."""
+    result = fail(broken("train", iteration=1), stage_log(*TRACEBACK, code=1), padding=400_000)
+    assert "submit again with the same output_uri (s3://bucket/run): that plays only what is missing" in result.err
+    assert "sppo resume" not in result.err
 
 
 def test_out_of_memory_names_the_setting(fail):
@@ -79,15 +89,19 @@ def test_a_time_limit_names_the_setting(fail):
 
 def test_the_last_attempt_counts(fail, kubeflow):
     failed = broken("prepare", messages=["pod deleted", "main: Error (exit code 1)"])
-    kubeflow.pod_logs[pod_name(failed, 0)] = stage_log(AWAY, code=3)
+    kubeflow.archived_logs[pod_name(failed, 0)] = stage_log(AWAY, code=3)
     result = fail(failed, stage_log(MISSING, code=2))
     assert result.code == 2 and MISSING in result.err and AWAY not in result.err
 
 
 def test_a_pod_that_is_gone_is_told_with_argos_reason(fail):
-    result = fail(broken("prepare", messages=["pod deleted"]))
+    failed = broken("prepare", messages=["pod deleted"])
+    result = fail(failed)
     assert result.code == 4
-    assert "\n  prepare: pod deleted\n  its log cannot be read: Failed to read logs for run run-0: " in result.err
+    name = pod_name(failed)
+    command = f"`kubectl logs {name} --container main --namespace {NAMESPACE}` may show it"
+    unread = f"its log cannot be read: the API server has no log of pod {name} (no such key); {command}"
+    assert result.err.splitlines()[1:] == ["  prepare: pod deleted", f"  {unread}"]
 
 
 @pytest.mark.parametrize("name", ["pod", "node"])
@@ -102,15 +116,30 @@ def test_the_log_is_read_after_the_pod_is_gone(fail, kubeflow, name):
 def test_behind_a_gateway_the_log_is_the_uis(fail, kubeflow):
     """The UI forwards v1beta1 and v2beta1, and answers other routes with its page of 404."""
     kubeflow.behind_ui = True
-    assert fail(broken("prepare"), stage_log(MISSING, code=2)).code == 2
+    failed = broken("prepare")
+    kubeflow.pod_logs[pod_name(failed)] = stage_log(MISSING, code=2)
+    assert fail(failed).code == 2
     kubeflow.pod_logs.clear()
-    result = fail(broken("prepare"))
+    result = fail(failed)
     assert result.code == 4 and "its log cannot be read: http" in result.err and "no such pod" in result.err
 
 
-@pytest.mark.parametrize(
-    ("kind", "told"), [(403, "403 injected"), (404, "keeps no log of pod sppo-"), ("page", "keeps no log of pod sppo-")]
-)
+@pytest.mark.parametrize("multi_user", [False, True])
+def test_of_a_large_run_the_log_is_the_pods(fail, kubeflow, kubernetes, multi_user):
+    """The server does not find archived logs of compressed nodes, and without users no pod's either."""
+    failed = broken("prepare")
+    kubeflow.archived_logs[pod_name(failed)] = "not found"
+    if multi_user:
+        kubeflow.multi_user = True
+        kubeflow.pod_logs[pod_name(failed)] = stage_log(MISSING, code=2)
+    else:
+        pod = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod_name(failed)}/log"
+        kubernetes.held[pod] = stage_log(MISSING, code=2)
+    assert fail(failed, None, "--namespace", "team", compressed=True).code == 2
+    assert bool(kubernetes.requests) != multi_user
+
+
+@pytest.mark.parametrize(("kind", "told"), [(403, "403 injected"), (404, " keeps no logs"), ("page", " keeps no logs")])
 def test_no_right_and_no_log_are_told_and_the_outcome_stays(fail, kubeflow, kind, told):
     kubeflow.fail("GET v1alpha1/", kind, times=9)
     result = fail(broken("prepare"), stage_log(MISSING, code=2))
@@ -121,7 +150,7 @@ def test_no_right_and_no_log_are_told_and_the_outcome_stays(fail, kubeflow, kind
 
 def test_a_log_that_breaks_off_is_not_taken_for_whole(fail, kubeflow):
     broken_off = stage_log("chunk 1", code=0) + '{"error_message":"Failed to read","error_details":"unexpected EOF"}'
-    assert "its log cannot be read: Failed to read\n" in fail(broken("prepare"), broken_off).err
+    assert "no log of pod" in fail(broken("prepare"), broken_off).err
 
 
 @pytest.mark.parametrize(
@@ -150,8 +179,8 @@ def test_an_exit_task_that_failed_is_told_if_nothing_else_did(fail):
 
 def test_what_failed_first_is_told(submit, kubeflow):
     failed, later = broken("prepare"), task("finish", "Failed", start=50, end=60, messages=EXITED)
-    kubeflow.pod_logs[pod_name(later)] = stage_log(AWAY, code=3)
-    kubeflow.pod_logs[pod_name(failed)] = stage_log(MISSING, code=2)
+    kubeflow.archived_logs[pod_name(later)] = stage_log(AWAY, code=3)
+    kubeflow.archived_logs[pod_name(failed)] = stage_log(MISSING, code=2)
     kubeflow.script = [snapshot("RUNNING"), snapshot("FAILED", failed, later)]
     assert submit("--wait").code == 2
 

@@ -1,11 +1,7 @@
 """Why a pod does not start: told after two minutes, with what Argo, the cluster or Kueue says, or how to see it."""
 
 import io
-import json
-import threading
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from rich.console import Console
@@ -47,59 +43,17 @@ def told(submit, kubeflow):
     return follow_through
 
 
-class Kubernetes:
-    """The API of a cluster: what it holds by path, 403 or 404 for what it does not."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, dict] = {}
-        self.refused: set[str] = set()
-        self.requests: list[tuple[str, dict]] = []
-
-    def answer(self, path: str, query: dict) -> tuple[int, dict]:
-        self.requests.append((path, query))
-        status = 403 if path in self.refused else 200 if path in self.held else 404
-        return status, self.held[path] if status == 200 else {"kind": "Status", "code": status, "message": "no"}
-
-
 PODS, EVENTS = f"/api/v1/namespaces/{NAMESPACE}/pods/{POD}", f"/api/v1/namespaces/{NAMESPACE}/events"
 WORKLOADS = f"/apis/kueue.x-k8s.io/v1beta2/namespaces/{NAMESPACE}/workloads"
 
 
 @pytest.fixture
-def cluster(kubeflow, monkeypatch, tmp_path):
+def cluster(kubernetes):
     """A cluster that a kubeconfig names, with the pod that waits."""
-    held = Kubernetes()
     spec, status = {"containers": []}, {"phase": "Pending"}
-    held.held[PODS] = {"metadata": {"name": POD, "uid": UID}, "spec": spec, "status": status}
-    held.held[EVENTS] = {"items": []}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            url = urlsplit(self.path)
-            status, answer = held.answer(url.path, dict(parse_qsl(url.query)))
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    kubeconfig = {
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-    (tmp_path / "kubeconfig").write_text(json.dumps(kubeconfig))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-    yield held
-    server.shutdown()
-    server.server_close()
+    kubernetes.held[PODS] = {"metadata": {"name": POD, "uid": UID}, "spec": spec, "status": status}
+    kubernetes.held[EVENTS] = {"items": []}
+    return kubernetes
 
 
 def test_what_argo_says_is_told_once_and_again_when_it_changes(told):
