@@ -23,7 +23,7 @@ IMAGES := $(patsubst images/%/Dockerfile,%,$(wildcard images/*/Dockerfile))
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} \
 		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: venv ## Play the whole alignment loop on this machine (three iterations, no GPU needed)
@@ -87,6 +87,10 @@ images: ## Build the container images; IMAGES="prepare train", REGISTRY=, PYTHON
 .PHONY: test-images
 test-images: venv ## Build images with buildah on a base of its own, and run components in them; TESTS=FILE for some
 	$(BIN)/pytest $(or $(TESTS),tests/images)
+
+.PHONY: test-cluster
+test-cluster: venv ## Play the pipeline on the cluster that the environment names (docs/cluster.md); TESTS=FILE for some
+	$(BIN)/pytest --verbose --timeout 14400 $(or $(TESTS),tests/cluster)
 
 .PHONY: sbom
 sbom: ## Write what each image holds into build/sbom, as CycloneDX

@@ -42,7 +42,8 @@ def commands(
         NotRealError: for a variable that nothing sets.
     """
     script = re.sub(r"(?m)(^|\s)#.*$", "", script.replace("\\\n", " "))
-    assigned = re.findall(r"\b(\w+)=", script) + " ".join(re.findall(r"\bread -r ([\w ]+)", script)).split()
+    assigned = re.findall(r"\b(\w+)=", script) + re.findall(r"\bfor (\w+) in ", script)
+    assigned += " ".join(re.findall(r"\bread -r ([\w ]+)", script)).split()
     known = {"_": "", **{name: (samples or {}).get(name, f"some-{name}") for name in assigned}, **(variables or {})}
     for inner in re.findall(r"\$\(([^()]*)\)", script):
         yield from commands(inner, known)

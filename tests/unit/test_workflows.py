@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from components.images import VERSION
-from pipelines.profile import load_profile
+from components.images import VERSION, image
+from pipelines.profile import SHIPPED, load_profile
 from pipelines.submission import package
 from sppo.cli import collect_values
 from sppo.limits import Limits
+from tests.cluster.settings import read_settings
 
 from .real_commands import ROOT, check, commands
 
@@ -27,6 +28,7 @@ EVERY_RUN = {"GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_SHA", "GITHUB_REF_N
 """Variables that GitHub sets."""
 TOOLS = {"basename", "cat", "cp", "docker", "echo", "find", "gh", "git", "jq", "make", "mkdir", "pip", "read"}
 TOOLS |= {"[", "apt-get", "grep", "rm", "sort", "sppo"}
+TOOLS |= {"curl", "kind", "kubectl", "openssl", "printf", "set", "sleep", "source", "tee"}
 """What a runner has before a step installs anything, and what the steps install."""
 SAMPLES = {
     "ACTOR": "octocat",
@@ -191,7 +193,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def test_there_are_workflows() -> None:
-    assert {path.stem for path in FILES} == {"ci", "images", "align"}
+    assert {path.stem for path in FILES} == {"ci", "images", "align", "cluster"}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -273,6 +275,21 @@ def test_a_recipe_has_a_trigger_and_resolves() -> None:
         package.parameters({**collect_values(None, path, ()), "output_uri": "s3://bucket/run"}, Limits(3))
 
 
+def test_the_nightly_cluster_plays_what_this_commit_builds_on_what_the_page_asks_for() -> None:
+    nightly = load(ROOT / ".github" / "workflows" / "cluster.yml")
+    assert nightly["on"].keys() == {"schedule", "workflow_dispatch"}
+    scripts = {step.get("name", ""): step["run"] for step in steps(nightly) if "run" in step}
+    (given,) = [step["env"] for step in steps(nightly) if step.get("name") == "Test the cluster"]
+    profile = load_profile(Path(given["SPPO_PROFILE"]).stem)
+    assert Path(given["SPPO_PROFILE"]).resolve().parent == SHIPPED and set(profile.images.values()) == {image("cpu")}
+    build = scripts["Build the image, and load it"]
+    assert "make images IMAGES=cpu\n" in build and f"kind load docker-image {image('cpu')} " in build
+    (version,) = [step["env"]["VERSION"] for step in steps(nightly) if "VERSION" in step.get("env", {})]
+    assert f"Kubeflow Pipelines {version.rpartition('.')[0]} " in (ROOT / "docs" / "cluster.md").read_text()
+    assert "make test-cluster " in scripts["Test the cluster"]
+    read_settings(given)
+
+
 def run_step(name: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """A step of images.yml, run by the shell, with a `cosign` that only writes down what it is asked."""
     (step,) = [step for step in steps(load(ROOT / ".github" / "workflows" / "images.yml")) if step.get("name") == name]
@@ -313,8 +330,9 @@ def test_what_the_workflows_install_is_what_the_command_imports() -> None:
     trees = [ast.parse(path.read_text()) for path in (ROOT / "pipelines").rglob("*.py")]
     names = [name for tree in trees for node in ast.walk(tree) for name in imported(node)]
     modules = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"components", "pipelines", "sppo"}
-    assert {"yaml": "pyyaml"}.keys() <= modules
-    assert {{"yaml": "pyyaml"}.get(module, module) for module in modules} <= installed
+    packages = {"yaml": "pyyaml", "google": "protobuf"}
+    assert packages.keys() <= modules
+    assert {packages.get(module, module) for module in modules} <= installed
 
 
 def imported(node: ast.AST) -> list[str]:

@@ -16,12 +16,15 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import yaml
 
 from pipelines.submission import client, run
 from pipelines.submission import package as packages
+from pipelines.submission.progress import ENDED
 
 from . import argo, kubernetes_api
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TOKEN = "eyJhbGciOi.very-secret-token.c2lnbmF0dXJl"
 compile_once = functools.cache(packages.compile_package)
 SLOW = 0.4
@@ -48,6 +51,7 @@ class Kubeflow:
         self.script: list[dict] = [{"state": "RUNNING"}]
         self.after_retry: list[dict] = []
         self.later: list[list[dict]] = []
+        self.after_terminate: list[dict] = []
         self.pod_logs: dict[str, str] = {}
         self.archived_logs: dict[str, str] = {}
         self.behind_ui = False
@@ -101,6 +105,8 @@ class Kubeflow:
         parts = path.split("/")
         if parts[0] == "runs" and len(parts) == 2:
             return self._run(method, *parts[1].split(":"))
+        if method == "GET" and parts[0] == "pipelines" and len(parts) == 4:
+            return self._version(parts[3])
         kind = "versions" if parts[-1] == "versions" else parts[0]
         if kind not in {"experiments", "pipelines", "versions", "runs"} or len(parts) not in {1, 3}:
             return 404, {"error": "Not Found", "code": 5, "message": "Not Found"}
@@ -149,8 +155,18 @@ class Kubeflow:
         )
         return 200, self.versions[-1]
 
+    def _version(self, version: str) -> tuple[int, dict]:
+        """A version with its package (server/api_util.go, YAMLStringToPipelineSpecStruct)."""
+        index = [each["pipeline_version_id"] for each in self.versions].index(version)
+        documents = list(yaml.load_all(self.packages[index], Loader=_Loader))
+        spec = dict(zip(("pipeline_spec", "platform_spec"), documents, strict=True)) if documents[1:] else documents[0]
+        return 200, {**self.versions[index], "pipeline_spec": spec}
+
     def _run(self, method: str, run_id: str, verb: str = "") -> tuple[int, dict]:
-        """A run in v2beta1, without what is empty (common/utils.go:153); a retry of one that has not failed is 409."""
+        """A run in v2beta1, without what is empty (common/utils.go:153); a retry of one that has not failed is 409.
+
+        To terminate one that has ended is refused (storage/run_store.go, TerminateRun).
+        """
         found = [run for run in self.runs if run["run_id"] == run_id]
         if not found:
             return 404, {"error": "Not Found", "code": 5, "message": f"Run {run_id} not found"}
@@ -160,10 +176,14 @@ class Kubeflow:
             self.script = self.later.pop(0) if self.later else self.after_retry
             found[0].update(_first(self.script))
             return 200, {}
-        if len(self.script) > 1:
+        if verb == "terminate":
+            if found[0]["state"] in ENDED:
+                return 400, {"code": 3, "message": f"Failed to terminate a run {run_id}. Row not found"}
+            self.script = self.after_terminate
+        elif len(self.script) > 1:
             self.script = self.script[1:]
         found[0].update(*self.script[:1])
-        return 200, _told(found[0])
+        return 200, ({} if verb else _told(found[0]))
 
     def _detail(self, run_id: str) -> tuple[int, dict]:
         """A run in v1beta1 (server/api_converter.go, toApiRunDetailV1), as the answer before in v2beta1 has it."""

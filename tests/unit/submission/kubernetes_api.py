@@ -18,27 +18,30 @@ class Kubernetes:
         self.refused: set[str] = set()
         self.requests: list[tuple[str, dict]] = []
 
-    def answer(self, path: str, query: dict) -> tuple[int, Any]:
+    def answer(self, path: str, query: dict, patch: Any = None) -> tuple[int, Any]:
         self.requests.append((path, query))
         status = 403 if path in self.refused else 200 if path in self.held else 404
         return status, self.held[path] if status == 200 else {"kind": "Status", "code": status, "message": "no"}
 
 
 @contextmanager
-def serve(kubeconfig: Path) -> Iterator[Kubernetes]:
-    """Start one, and write the kubeconfig."""
-    held = Kubernetes()
+def serve(kubeconfig: Path, held: Kubernetes | None = None) -> Iterator[Kubernetes]:
+    """Start one, with what it holds, and write the kubeconfig."""
+    held = held or Kubernetes()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             url = urlsplit(self.path)
-            status, answer = held.answer(url.path, dict(parse_qsl(url.query)))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, answer = held.answer(url.path, dict(parse_qsl(url.query)), json.loads(body or b"null"))
             text = answer if isinstance(answer, str) else json.dumps(answer)
             self.send_response(status)
             self.send_header("Content-Type", "text/plain" if text is answer else "application/json")
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
             self.wfile.write(text.encode())
+
+        do_PATCH = do_GET
 
         def log_message(self, *_):
             pass
