@@ -14,9 +14,7 @@ from sppo.errors import ConfigError
 Host = Annotated[
     str, tyro.conf.arg(metavar="URL", help="Kubeflow Pipelines, as https://kubeflow.example.org/pipeline.")
 ]
-KeepGoing = Annotated[
-    int, tyro.conf.arg(metavar="N", help="With --wait, how often to resume the run when infrastructure ends it.")
-]
+KeepGoing = Annotated[int, tyro.conf.arg(metavar="N")]
 
 
 def submit(

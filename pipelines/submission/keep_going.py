@@ -52,7 +52,7 @@ def look_once(client: Client, times: int, hours: float) -> None:
             missed, done = missed + 1, str(error)
         print(f"{told['display_name']} ({told['run_id']}): {done}", flush=True)
     if missed:
-        raise InfrastructureError(f"{missed} runs could not be looked at or resumed; the lines above say why")
+        raise InfrastructureError(f"{missed} of the runs could not be looked at or resumed; the lines above say why")
 
 
 def _failed(client: Client, since: datetime) -> list[Json]:

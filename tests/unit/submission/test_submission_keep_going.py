@@ -194,7 +194,7 @@ def test_a_resume_that_fails_counts_and_is_tried_again_later(add, look, kubeflow
     add()
     kubeflow.fail("POST runs/run-0:retry", 500, times=6)
     result = look()
-    assert result.code == 3 and "1 runs could not be looked at or resumed; the lines above say why" in result.err
+    assert result.code == 3 and "1 of the runs could not be looked at or resumed; the lines above say why" in result.err
     assert "my 0 (run-0): http" in result.out and len(kept(s3)) == 1
     assert "resume 2 of 3 not before" in look().out
 
