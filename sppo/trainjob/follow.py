@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ DELETION = 600.0
 """Seconds that a deletion may take."""
 CANCELLATION = 20.0
 """Seconds that a cancelled step may take to delete its job: Kubernetes kills a pod 30 s after SIGTERM."""
+UNWINDING = 5.0
+"""Seconds that a cancelled step may take to end once its job is deleted."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -198,7 +201,11 @@ def _deleted_if_cancelled(cluster: Cluster, wanted: Json) -> Iterator[_Ours]:
     def stop(number: int, _: object) -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        raise _Cancelled(number, _delete_ours(cluster, ours.job, wanted))
+        told = _delete_ours(cluster, ours.job, wanted)
+        # An exception that is raised inside a finalizer is lost, and the step would go on and make the job anew.
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(128 + number))
+        signal.setitimer(signal.ITIMER_REAL, UNWINDING)
+        raise _Cancelled(number, told)
 
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
@@ -206,6 +213,7 @@ def _deleted_if_cancelled(cluster: Cluster, wanted: Json) -> Iterator[_Ours]:
             signal.signal(number, stop)
         yield ours
     except _Cancelled as cancelled:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         number, told = cancelled.args
         with suppress(BrokenPipeError):  # the launcher that read this is gone
             print(told, flush=True)

@@ -128,6 +128,7 @@ def test_a_signal_ends_the_stage_and_is_not_followed_by_a_try(how, line, number,
         env={**os.environ, supervisor.RETRIES: "2", "PYTHONPATH": str(Path(stages.__file__).parents[1])},
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test in the background ignores it
     ) as process:
         assert process.stdout is not None and process.stdout.readline().startswith(line)
         before = time.monotonic()

@@ -57,6 +57,34 @@ def test_a_step_that_is_cancelled_deletes_its_job(api, number, code, when):
     assert out.endswith(f"TrainJob {NAME}: the step is cancelled, so it is deleted\n")
 
 
+LOST = textwrap.dedent("""
+    import time
+    from sppo.trainjob import follow
+    from sppo.trainjob.client import Cluster
+    from tests.unit.trainjob.jobs import wanted
+
+    class Closing:
+        def __del__(self):
+            print("closing", flush=True)
+            time.sleep(60)
+
+    follow.UNWINDING = 0.5
+    with follow._deleted_if_cancelled(Cluster(), wanted()) as ours:
+        ours.job = Cluster().create(wanted())
+        Closing()
+        time.sleep(60)
+""")
+
+
+def test_a_signal_in_a_finalizer_ends_the_step_all_the_same(api):
+    """Python loses what is raised there."""
+    with start(LOST, stderr=subprocess.DEVNULL) as step:
+        assert step.stdout.readline() == "closing\n"
+        step.send_signal(signal.SIGTERM)
+        assert step.wait(10) == 143
+    assert NAME not in api.objects[JOBS]
+
+
 def asked(api, since):
     """What was asked of TrainJobs since a time, but for watches."""
     return [r for r in api.requests if r.at > since and r.path.startswith(JOBS) and r.method != "WATCH"]
