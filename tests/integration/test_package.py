@@ -6,6 +6,7 @@ import pytest
 from kfp import components, local
 
 from pipelines.compiling import compile_pipeline
+from pipelines.kfp_local import conditions_on_outputs
 from sppo import layout
 from sppo.store import file_sha256
 from tests.integration.conftest import SETTINGS
@@ -20,7 +21,8 @@ def test_the_default_package_trains_what_the_command_trains(
     package = components.load_component_from_file(str(tmp_path / "sppo.yaml"))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
     values = {"preset": "cpu", **dict(setting.split("=", 1) for setting in SETTINGS)}
-    run = package(output_uri=str(tmp_path / "run"), iterations=1, config=values)
-    assert run.outputs == {"Output": str(tmp_path / "run" / layout.PUBLISHED_MODEL)}
+    with conditions_on_outputs():
+        package(output_uri=str(tmp_path / "run"), iterations=1, config=values)
+    assert (tmp_path / "run" / layout.PUBLISHED_MODEL / "model.safetensors").is_file()
     weights = f"{layout.model(1)}/model.safetensors"
     assert file_sha256(tmp_path / "run" / weights) == file_sha256(whole_run / weights)
