@@ -12,7 +12,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from sppo.errors import ConfigError, InfrastructureError, RunFailedError, SppoError
+from sppo.errors import KINDS, ConfigError, RunFailedError, SppoError
 from sppo.trainjob.client import Cluster, Expired, Missing
 from sppo.trainjob.spec import NODE, Json
 
@@ -27,7 +27,6 @@ DRAIN = 60.0
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _ROOT_CAUSE = re.compile(r"Root Cause.*?exitcode\s*: (-?\d+)", re.DOTALL)
 _TORCHRUN = "torch/distributed/elastic/multiprocessing/api.py"
-_KINDS: dict[int, type[SppoError]] = {2: ConfigError, 3: InfrastructureError}
 
 
 class Failure(NamedTuple):
@@ -116,7 +115,7 @@ class PodFollower:
         first = min(failures, key=Failure.weight)
         code = f"exit code {first.cause}" if first.cause >= 0 else f"signal {-first.cause}"
         told = f"TrainJob {self.name} failed: pod {first.pod}: {first.reason or 'ended'}, {code} ({why})"
-        kind = _KINDS.get(first.cause, RunFailedError)
+        kind = KINDS.get(first.cause, RunFailedError)
         return kind(told + (f"; its last lines:{first.lines()}" if first.tail else ""))
 
     def _drain(self) -> None:
