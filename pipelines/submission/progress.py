@@ -20,7 +20,7 @@ _STAGES = {**{name: name for name in PLAYED}, "launch": "train"}
 _AT_THE_END = {"publish", "bench"}
 _STATES = {"Pending": "PENDING", "Running": "RUNNING", "Succeeded": "SUCCEEDED", "Failed": "FAILED", "Error": "FAILED"}
 """Kubeflow's word for a phase of Argo's; a task that is skipped or omitted is none."""
-_ITERATION = re.compile(r"self-play(?:-(\d+))?")
+_ITERATION = re.compile(r"self-play-(\d+)")
 _ITEM = re.compile(r"iteration-iterations\((\d+):.*\)")
 """An item of a loop (backend/src/v2/compiler/argocompiler/dag.go, iteratorTask)."""
 _OF_A_LOOP = re.compile(r"iteration(-|$)")
@@ -98,7 +98,7 @@ def key_of(path: tuple[str, ...]) -> TaskKey:
     *groups, name = path[:-1] if path[-1] == _EXECUTOR else path
     iterations = [match for match in map(_ITERATION.fullmatch, groups) if match]
     items = [match for match in map(_ITEM.fullmatch, groups) if match]
-    iteration = int(iterations[-1][1] or 1) if iterations else 0
+    iteration = int(iterations[-1][1]) if iterations else 0
     return TaskKey(_STAGES.get(name, name), iteration, int(items[-1][1]) if items else None)
 
 
