@@ -18,7 +18,7 @@ from pipelines.submission.client import Client, Json
 from pipelines.submission.follow import duration, follow
 from pipelines.submission.outcome import outcome, raise_unless_passed, write_reports
 from pipelines.submission.resume import Resumed, go_on, pause
-from pipelines.submission.run import Run, short_name
+from pipelines.submission.run import Run, create, short_name
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.tracking import without_password
 
@@ -61,21 +61,15 @@ def submit(
     version, uploaded = packages.upload(client, package)
     print(f"package: {package.version} ({'uploaded' if uploaded else 'there already'})", flush=True)
     group = _experiment(client, experiment or config.experiment)["experiment_id"]
-    name = _run_name(config.output_uri)
-    run, _ = client.ensure(
-        lambda: client.newest("runs", "runs", name, experiment_id=group),
-        "runs",
-        json={
-            "display_name": name,
-            "experiment_id": group,
-            "pipeline_version_reference": {
-                "pipeline_id": version["pipeline_id"],
-                "pipeline_version_id": version["pipeline_version_id"],
-            },
-            "runtime_config": {"parameters": parameters},
-            **({"service_account": service_account} if service_account else {}),
+    content = {
+        "pipeline_version_reference": {
+            "pipeline_id": version["pipeline_id"],
+            "pipeline_version_id": version["pipeline_version_id"],
         },
-    )
+        "runtime_config": {"parameters": parameters},
+        **({"service_account": service_account} if service_account else {}),
+    }
+    run = create(client, _run_name(config.output_uri), group, content)
     print(f"run:     {client.run_url(run['run_id'])}")
     print(f"MLflow:  {_mlflow(run, config.experiment)}", flush=True)
     return run

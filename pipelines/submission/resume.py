@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipelines.submission.client import Client, Json
 from pipelines.submission.progress import ENDED
-from pipelines.submission.run import Run, look, short_name
+from pipelines.submission.run import Run, create, look, short_name
 from sppo.errors import ConfigError
 
 FIRST_PAUSE, LONGEST_PAUSE = 300.0, 3600.0
@@ -15,7 +15,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 300.0, 3600.0
 An outage of minutes the stages outlast themselves, by trying again inside their pods.
 """
 _KEPT = (
-    "experiment_id",
     "pipeline_version_reference",
     "pipeline_spec",  # in place of the reference, in a run of a package that was not uploaded
     "runtime_config",
@@ -92,10 +91,5 @@ def _submit_anew(client: Client, before: Run) -> str:
     """
     when = before.finished_at[:19].replace("T", " ")
     name = f"{short_name(before.output_uri)} {when} after {before.run_id[:8]}"
-    experiment = before.told["experiment_id"]
-    run, _ = client.ensure(
-        lambda: client.newest("runs", "runs", name, experiment_id=experiment),
-        "runs",
-        json={"display_name": name, **{field: before.told[field] for field in _KEPT if field in before.told}},
-    )
-    return str(run["run_id"])
+    kept = {field: before.told[field] for field in _KEPT if field in before.told}
+    return str(create(client, name, before.told["experiment_id"], kept)["run_id"])

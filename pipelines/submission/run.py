@@ -1,4 +1,4 @@
-"""A run as the server tells it: its state, and the workflow behind it."""
+"""A run on the server: made, and then as the server tells it, with its state and the workflow behind it."""
 
 from __future__ import annotations
 
@@ -54,6 +54,26 @@ def look(client: Client, run_id: str, attempts: int = 0) -> Run:
         read((detail.get("pipeline_runtime") or {}).get("workflow_manifest", "")),
         told,
     )
+
+
+def create(client: Client, name: str, experiment_id: str, content: Json) -> Json:
+    """A new run, or the one that an earlier request made whose answer was lost.
+
+    Args:
+        client: the server.
+        name: of the run, and of no other in its experiment.
+        experiment_id: of Kubeflow Pipelines.
+        content: what else is said of it: what it plays, with which parameters, as whom.
+
+    Raises:
+        ConfigError, InfrastructureError: as `Client.get`.
+    """
+    run, _ = client.ensure(
+        lambda: client.newest("runs", "runs", name, experiment_id=experiment_id),
+        "runs",
+        json={"display_name": name, "experiment_id": experiment_id, **content},
+    )
+    return run
 
 
 def output_uri(told: Json) -> str:
