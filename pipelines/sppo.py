@@ -212,17 +212,13 @@ def make_iterations(max_iterations: int, profile: Profile) -> Any:
     return iterations
 
 
-def make_start(max_iterations: int, profile: Profile) -> Callable[..., Any]:
-    """The start of the pipeline: from the run's parameters to the task that prepared."""
-
-    def start(**inputs: Any) -> Any:
-        limits = {"max_iterations": max_iterations, "several_nodes": profile.training.nodes > 1, "shard_iterations": 0}
-        prepared = prepare(**inputs, **limits)
-        harden(prepared, "prepare", profile)
-        tell_origin(prepared, profile)
-        return prepared
-
-    return start
+def make_start(max_iterations: int, profile: Profile, **inputs: Any) -> Any:
+    """The task that prepares a run, from the run's parameters."""
+    limits = {"max_iterations": max_iterations, "several_nodes": profile.training.nodes > 1, "shard_iterations": 0}
+    prepared = prepare(**inputs, **limits)
+    harden(prepared, "prepare", profile)
+    tell_origin(prepared, profile)
+    return prepared
 
 
 def make_exit(output_uri: Any, profile: Profile) -> Any:
@@ -233,22 +229,18 @@ def make_exit(output_uri: Any, profile: Profile) -> Any:
     return finished
 
 
-def make_end(profile: Profile) -> Callable[..., None]:
-    """The end of the pipeline: publish, the benchmarks if some are wanted, and the branch that tells the gate."""
-
-    def end(prepared: Any, iterations: Any, generation: Placement) -> None:
-        published = publish(run_config=prepared.outputs["run_config"]).after(iterations)
-        harden(published, "publish", profile)
-        with group(dsl.If(prepared.outputs["benchmarks"] == "yes", name="benchmarks"), "benchmarks"):
-            measured = bench(run_config=prepared.outputs["run_config"], model_uri=published.outputs["model_uri"])
-            place(measured, generation)
-            enqueue(measured, profile)
-            harden(measured, "bench", profile)
-        for name, gate in ((GATE_PASSED, "passed"), (GATE_FAILED, "failed")):
-            with group(dsl.If(published.outputs["gate"] == gate, name=name.replace("-", " ")), name):
-                harden(keep(model_uri=published.outputs["model_uri"]).set_display_name("keep"), "keep", profile)
-
-    return end
+def make_end(prepared: Any, iterations: Any, generation: Placement, profile: Profile) -> None:
+    """What comes after the iterations: publish, the benchmarks if some are wanted, the branch that tells the gate."""
+    published = publish(run_config=prepared.outputs["run_config"]).after(iterations)
+    harden(published, "publish", profile)
+    with group(dsl.If(prepared.outputs["benchmarks"] == "yes", name="benchmarks"), "benchmarks"):
+        measured = bench(run_config=prepared.outputs["run_config"], model_uri=published.outputs["model_uri"])
+        place(measured, generation)
+        enqueue(measured, profile)
+        harden(measured, "bench", profile)
+    for name, gate in ((GATE_PASSED, "passed"), (GATE_FAILED, "failed")):
+        with group(dsl.If(published.outputs["gate"] == gate, name=name.replace("-", " ")), name):
+            harden(keep(model_uri=published.outputs["model_uri"]).set_display_name("keep"), "keep", profile)
 
 
 def limit_shards(pipeline: Any, most: int) -> None:
@@ -280,7 +272,6 @@ generation_, ranking_, training_: where those pods run. gpus is a count, "0" for
 
 def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> Any:
     """The whole pipeline, for up to `max_iterations` iterations, with a profile's defaults for the hardware."""
-    start, end = make_start(max_iterations, profile), make_end(profile)
     play_iterations = make_iterations(max_iterations, profile)
 
     @dsl.pipeline(name=PIPELINE, description=DESCRIPTION)
@@ -329,7 +320,8 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
             training_nodes: Pods that train together; more than one needs a profile for it, and Kubeflow Trainer.
         """
         with group(dsl.ExitHandler(make_exit(output_uri, profile), name="run"), "run"):
-            prepared = start(
+            prepared = make_start(
+                max_iterations, profile,
                 output_uri=output_uri, preset=preset, base_model=base_model, prompts=prompts,
                 preference_model=preference_model, experiment=experiment, iterations=iterations, shards=shards,
                 config=config, generation_gpus=generation_gpus, ranking_gpus=ranking_gpus,
@@ -348,7 +340,8 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
                 training_gpus=training_gpus,
                 training_nodes=training_nodes,
             ).set_caching_options(False)
-            end(prepared, played, Placement(generation_node_selector, generation_tolerations, generation_gpus))
+            generation = Placement(generation_node_selector, generation_tolerations, generation_gpus)
+            make_end(prepared, played, generation, profile)
 
     preset = sppo.pipeline_spec.root.input_definitions.parameters["preset"]
     preset.literals.extend(Value(string_value=name) for name in PRESETS)  # the SDK has no word for this
