@@ -46,6 +46,25 @@ def run_sppo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         signal.signal(number, handler)
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """MLflow's tables, made once: creating them takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def tracked_folder(tmp_path: Path, empty_database: bytes) -> Path:
+    """The folder of a run that is called `my-run`, with MLflow's tables in it."""
+    folder = tmp_path / "my-run"
+    folder.mkdir()
+    (folder / "mlflow.db").write_bytes(empty_database)
+    return folder
+
+
 class PlayedRun(NamedTuple):
     """A run in a store, and the URIs of the models that it trained."""
 

@@ -17,16 +17,10 @@ from pipelines.profile import SHIPPED, load_profile
 from sppo.config import PRESETS, RunConfig
 from sppo.errors import ConfigError
 from sppo.supervisor import RETRIES
+from tests.backend.expected import POOLS
 
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 STAGES = {"prepare", "generate", "rank", "train", "evaluate", "keep", "publish", "bench", "finish"}
-POOLS = {
-    "generate": "generation",
-    "evaluate": "generation",
-    "bench": "generation",
-    "rank": "ranking",
-    "train": "training",
-}
 CUSTOM = """
 generation: {gpus: 2, node_selector: {pool: fast}}
 ranking: {tolerations: [{key: gpu, operator: Exists}]}

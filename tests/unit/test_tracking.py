@@ -64,22 +64,11 @@ def environment(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """MLflow's tables, made once: creating them takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def run(tmp_path, empty_database):
+def run(tracked_folder):
     """A run's configuration, its store, and a client of its database."""
-    folder = tmp_path / "my-run"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
-    config = resolve({"output_uri": str(folder), "iterations": 2, "train.eta": 7.0})
-    return config, open_store(str(folder)), MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    config = resolve({"output_uri": str(tracked_folder), "iterations": 2, "train.eta": 7.0})
+    return config, open_store(str(tracked_folder)), MlflowClient(f"sqlite:///{tracked_folder}/mlflow.db")
 
 
 def send(run, *records):

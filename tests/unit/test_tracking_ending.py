@@ -22,27 +22,16 @@ def environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """MLflow's tables, made once: creating them takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
-def run(tmp_path, empty_database):
+def run(tracked_folder):
     """A run in the middle of its second iteration: its configuration, store, and a client of its database."""
-    folder = tmp_path / "my-run"
-    folder.mkdir()
-    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
-    config = resolve({"output_uri": str(folder), "iterations": 2})
-    store = open_store(str(folder))
-    (folder / "config.json").write_text(config.model_dump_json())
+    config = resolve({"output_uri": str(tracked_folder), "iterations": 2})
+    store = open_store(str(tracked_folder))
+    (tracked_folder / "config.json").write_text(config.model_dump_json())
     begin(config, store)
     for record in (PREPARED, TRAINED, EVALUATED, TRAINED.model_copy(update={"iteration": 2})):
         track(config, store, record)
-    return config, store, MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return config, store, MlflowClient(f"sqlite:///{tracked_folder}/mlflow.db")
 
 
 def states(run) -> dict[str, tuple[str, str]]:
