@@ -89,18 +89,13 @@ def outputs(iterations: int, shards: int, gate: str = "passed") -> dict[str, Any
     }
 
 
-def former(folder: Path, list_in_loop: bool = False, count: type = str, setting: str = "SPPO_TRACKING_URI") -> Package:
-    """Compile it.
+def placed(task: dsl.PipelineTask, gpus: Any) -> None:
+    """Ask for GPUs for a task."""
+    task.set_accelerator_type(GPU).set_accelerator_limit(gpus)
 
-    Args:
-        folder: for the file.
-        list_in_loop: the first fault: a task in the loop reads the list that is looped over.
-        count: the type of the parameter that counts GPUs; int is the second fault.
-        setting: the variable that comes from a ConfigMap; MLFLOW_TRACKING_URI is the third fault.
-    """
 
-    def placed(task: dsl.PipelineTask, gpus: Any) -> None:
-        task.set_accelerator_type(GPU).set_accelerator_limit(gpus)
+def make_self_play(list_in_loop: bool, count: type) -> Any:
+    """The nested pipeline of an iteration; see `former`."""
 
     @dsl.pipeline(name="play-shard")
     def play_shard(
@@ -139,6 +134,20 @@ def former(folder: Path, list_in_loop: bool = False, count: type = str, setting:
         verdict = evaluate(iteration=iteration, model_uri=trained.output, previous_uri=model_uri)
         placed(verdict, gpus)
         return Verdict(verdict.outputs["best_uri"], verdict.outputs["decision"])
+
+    return self_play
+
+
+def former(folder: Path, list_in_loop: bool = False, count: type = str, setting: str = "SPPO_TRACKING_URI") -> Package:
+    """Compile it.
+
+    Args:
+        folder: for the file.
+        list_in_loop: the first fault: a task in the loop reads the list that is looped over.
+        count: the type of the parameter that counts GPUs; int is the second fault.
+        setting: the variable that comes from a ConfigMap; MLFLOW_TRACKING_URI is the third fault.
+    """
+    self_play = make_self_play(list_in_loop, count)
 
     @dsl.pipeline(name="benchmarks")
     def benchmarks(wanted: str, model_uri: str) -> None:

@@ -1,17 +1,6 @@
-"""What a run costs Argo: its nodes, and the drivers between two stages."""
+"""What Argo's nodes of a run tell: the drivers that lie between two stages."""
 
-from tests.backend.argo import Node
 from tests.backend.player import Run
-
-
-def nodes(run: Run) -> list[Node]:
-    """The nodes that Argo keeps of a run in which each pod needed one attempt; a further attempt is one more.
-
-    A pod is two (Retry and Pod), and so is a DAG (Retry and DAG). So a container's task is six: its driver, a DAG, its
-    pod. A nested pipeline or a branch is four and what it holds, a branch that is not taken three, a loop five and six
-    for each iteration. A task that depends on one which was skipped is two.
-    """
-    return run.nodes
 
 
 def drivers_between(run: Run, earlier: str, later: str) -> int:

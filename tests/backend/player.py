@@ -23,9 +23,13 @@ STAGE_ROUNDS = 10
 class Run(NamedTuple):
     """A run that came to its end.
 
+    Of the nodes a pod is two (Retry and Pod), and so is a DAG (Retry and DAG). So a container's task is six: its
+    driver, a DAG, its pod. A nested pipeline or a branch is four and what it holds, a branch that is not taken three, a
+    loop five and six for each iteration. A task that depends on one which was skipped is two.
+
     Attributes:
         pods: of the stages, in the order in which they were made.
-        nodes: of Argo.
+        nodes: that Argo keeps of a run in which each pod needed one attempt; a further attempt is one more.
         executions: of ML Metadata.
     """
 

@@ -5,7 +5,6 @@ from kfp import dsl
 
 from tests.backend import expression
 from tests.backend.metadata import groups
-from tests.backend.nodes import nodes
 from tests.backend.player import play
 from tests.backend.small import ECHO, finish, make, say, use
 from tests.backend.values import BackendError, NotPlayedError
@@ -89,7 +88,7 @@ def test_what_depends_on_a_skipped_task_is_omitted_and_its_pipeline_succeeds(com
     phases = [node.phase for node in skipped.nodes]
     assert phases.count("Skipped") == 1 and phases.count("Omitted") == 4
     # The branch's own node and two for each task stand in the place of two, six and twice six.
-    assert len(nodes(played)) - len(nodes(skipped)) == (2 + 6 + 6 + 6) - (1 + 2 + 2)
+    assert len(played.nodes) - len(skipped.nodes) == (2 + 6 + 6 + 6) - (1 + 2 + 2)
     assert groups(skipped.executions)["inner"] == "RUNNING", "two of its three tasks have no execution"
     assert groups(played.executions)["inner"] == "COMPLETE"
 

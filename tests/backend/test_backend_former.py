@@ -4,7 +4,7 @@ import pytest
 
 from tests.backend.former import GPU, former, outputs
 from tests.backend.metadata import groups
-from tests.backend.nodes import drivers_between, nodes
+from tests.backend.nodes import drivers_between
 from tests.backend.player import Run, play
 from tests.backend.plugin import MLflowPlugin
 from tests.backend.values import BackendError
@@ -44,14 +44,14 @@ def test_a_setting_with_the_name_of_a_plugins_variable_is_refused(tmp_path):
 
 def test_it_costs_the_nodes_that_were_counted_there(run):
     """276 nodes and 78 pods, 54 of them drivers, were counted; one of those pods was a second attempt."""
-    assert len(nodes(run)) + 1 == 276
+    assert len(run.nodes) + 1 == 276
     drivers = [node for node in run.nodes if node.role == "driver"]
     assert len(drivers) == 54 and len(drivers) + len(run.pods) + 1 == 78
 
 
 def test_a_shard_and_iteration_cost_22_nodes(tmp_path):
     package = former(tmp_path)
-    counts = [len(nodes(play(package, {"gpus": "1"}, outputs(3, shards)))) for shards in (1, 2, 4)]
+    counts = [len(play(package, {"gpus": "1"}, outputs(3, shards)).nodes) for shards in (1, 2, 4)]
     assert [counts[1] - counts[0], counts[2] - counts[1]] == [3 * 22, 6 * 22]
 
 

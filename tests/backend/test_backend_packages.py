@@ -12,7 +12,7 @@ from pipelines import size
 from pipelines.compiling import compile_pipeline
 from pipelines.profile import SHIPPED, load_profile
 from tests.backend.expected import RENAMED, Course, check_pods
-from tests.backend.nodes import drivers_between, nodes
+from tests.backend.nodes import drivers_between
 from tests.backend.package import Package, load
 from tests.backend.player import play
 from tests.backend.plugin import MLflowPlugin
@@ -78,7 +78,7 @@ def test_a_run_may_say_where_its_pods_go(package_of, profile):
 
 def test_a_shard_and_iteration_costs_18_nodes(package_of):
     def cost(iterations: int, shards: int) -> int:
-        return len(nodes(play(package_of("cpu"), RUN, Course(iterations, shards).outputs())))
+        return len(play(package_of("cpu"), RUN, Course(iterations, shards).outputs()).nodes)
 
     assert cost(1, 2) - cost(1, 1) == 18
     assert cost(3, 4) - cost(3, 2) == 18 * 3 * 2
@@ -90,7 +90,7 @@ def test_the_nodes_that_compile_counts_are_those_of_a_run_that_takes_every_branc
     run = play(package_of("cpu"), RUN, Course(MOST, 2, benchmarks="yes").outputs())
     untaken = [node for node in run.nodes if node.phase == "Skipped"]
     # A branch that is not taken has one node in the place of its DAG (2) and its keep (6).
-    assert len(nodes(run)) + 7 * len(untaken) == counted.fixed + 2 * counted.shard
+    assert len(run.nodes) + 7 * len(untaken) == counted.fixed + 2 * counted.shard
 
 
 def test_five_drivers_in_a_row_lie_between_two_iterations(package_of):
