@@ -30,8 +30,9 @@ class Started(BaseModel):
 
 def begin(config: RunConfig, store: Store) -> None:
     """Note who plays the run from now on; in MLflow, a run that had ended goes on."""
-    started = Started(kfp_run_id=_kfp_run_id(), config=config)
-    store.write(STARTED, started.model_dump_json().encode())
+    started = Started(kfp_run_id=_kfp_run_id(), config=config).model_dump_json().encode()
+    if store.read(STARTED) != started:
+        store.write(STARTED, started)
     last_error.forget(store)
     uri = tracking_uri(store)
     if uri is not None:

@@ -95,6 +95,13 @@ def test_a_resumed_run_goes_on(run):
     assert states(run)["iteration-2"] == ("FINISHED", "")
 
 
+def test_who_plays_a_run_is_noted_once(run):
+    noted = run[1].root / STARTED
+    before = noted.stat().st_mtime_ns
+    begin(run[0], run[1])
+    assert noted.stat().st_mtime_ns == before
+
+
 def test_a_stage_that_a_server_retries_lets_the_run_go_on(run):
     """Kubeflow retries the stage alone: prepare is not played again."""
     end(run[1], failed=True)
