@@ -104,7 +104,11 @@ def _child(work: Callable[[], R], sender: Connection, handlers: dict[signal.Sign
     for number, handler in handlers.items():
         signal.signal(number, handler)
     os.environ[RETRIES] = "0"  # a stage inside this one is part of the same try
-    sender.send(work())
+    try:
+        result = work()
+    except KeyboardInterrupt:  # multiprocessing would make it 1, the code of a defect
+        raise SystemExit(128 + signal.SIGINT) from None
+    sender.send(result)
 
 
 def _may_pass(code: int) -> bool:
