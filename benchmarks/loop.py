@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from sppo import layout
-from sppo.cli import recorded_config
+from sppo.recorded import recorded_config
 from sppo.store import open_store
 
 INTERVAL = 2.0

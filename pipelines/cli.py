@@ -17,10 +17,11 @@ from rich.text import Text
 from pipelines.submission import cli as submission
 from sppo import cli as stage
 from sppo import layout
-from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values, recorded_config
+from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values
 from sppo.compare.command import compare
 from sppo.config import RunConfig, all_keys, explain, resolve
 from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
+from sppo.recorded import recorded_config
 from sppo.store import open_store
 
 if TYPE_CHECKING:

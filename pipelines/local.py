@@ -16,7 +16,7 @@ from pipelines.kfp_local import Exit, conditions_on_outputs, exits_kept, print_k
 from pipelines.profile import Profile
 from sppo.config import RunConfig, resolve
 from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
-from sppo.prepare import prepare
+from sppo.stages import prepared
 from sppo.store import only_user, open_store
 from sppo.tracking.ending import end
 
@@ -45,7 +45,7 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
     """
     config = resolve(dict(values))
     # In this process first, so that a mistake is told at once; the pipeline's own prepare then finds it done.
-    prepare(config)
+    prepared(config)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     from kfp import local

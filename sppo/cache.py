@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sppo.surroundings import OTHERS_WRITE
+OTHERS_WRITE = 0o022
+"""Rights of a file's group and of everybody to write it."""
 
 
 def cache_folder() -> Path:

@@ -14,9 +14,10 @@ import yaml
 
 from sppo import layout, stages
 from sppo.bench.settings import BENCHMARKS, Benchmark
-from sppo.config import Form, RunConfig, parse_yaml, read_config, reference, resolve
+from sppo.config import Form, RunConfig, parse_yaml, reference, resolve
 from sppo.errors import ConfigError
 from sppo.limits import Limits
+from sppo.recorded import config_path, recorded_config
 from sppo.store import Store, open_store
 
 Overrides = Annotated[
@@ -194,26 +195,8 @@ def _opened(output_uri: str) -> tuple[RunConfig, Store]:
     return config, open_store(config.output_uri)
 
 
-def recorded_config(output_uri: str) -> RunConfig:
-    """The configuration of a run that was started in a place.
-
-    Raises:
-        ConfigError: if no run was started there.
-    """
-    store = open_store(output_uri)
-    if store.manifest(layout.PREPARED) is None:
-        raise ConfigError(f"{output_uri}: no run was started there; start one with `sppo run output_uri={output_uri}`")
-    config = read_config(Path(_config_path(store)))
-    if config.output_uri != store.uri:
-        raise ConfigError(
-            f"{output_uri}: this run was started as {config.output_uri}, and its tables name its models there; "
-            "move it back, or start a new run"
-        )
-    return config
-
-
 def _config_path(store: Store) -> str:
-    return str(store.fetch(layout.PREPARED) / layout.CONFIG_FILE)
+    return str(config_path(store))
 
 
 def _generate(config: RunConfig, store: Store, iteration: int, shard: int, shards: int, folder: Path) -> Path:

@@ -13,9 +13,9 @@ import numpy as np
 from sppo import layout, tables
 from sppo.config import RunConfig
 from sppo.contests import Answers, hold_contests
-from sppo.engines import Sampling
+from sppo.engines.base import Sampling
+from sppo.engines.load import LazyEngine
 from sppo.gate import decide
-from sppo.generate import LazyEngine
 from sppo.instruction_following import answer_instructions, instruction_figures
 from sppo.models import fetch_model, model_digest
 from sppo.preference import judge_digest

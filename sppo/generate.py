@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sppo import layout, tables
+from sppo.chunks import chunks, shard_chunks
 from sppo.config import RunConfig
-from sppo.engines import Engine, Sampling, load_engine
+from sppo.engines.base import Sampling
+from sppo.engines.load import LazyEngine
 from sppo.models import fetch_model, model_digest
 from sppo.progress import heartbeat
 from sppo.seeds import derive_seed
 from sppo.store import Manifest, file_sha256, open_store, run_once
-
-T = TypeVar("T")
 
 
 def generate(
@@ -69,50 +69,6 @@ def figures(config: RunConfig, iteration: int, chunk_total: int) -> dict[str, fl
         "generate/tokens_per_second": totals["tokens"] / max(totals["seconds"], 1e-9),
         "generate/truncated_fraction": totals["truncated"] / max(totals["responses"], 1.0),
     }
-
-
-def chunk_count(rows: int, size: int) -> int:
-    """How many groups `chunks` makes of so many rows."""
-    return -(-rows // size)
-
-
-def chunks(rows: Sequence[T], size: int) -> list[list[T]]:
-    """Consecutive groups of `size` rows; the last may be smaller."""
-    return [list(rows[i : i + size]) for i in range(0, len(rows), size)]
-
-
-def shard_chunks(total: int, shard: int, shards: int) -> range:
-    """The chunks of one shard: consecutive, and as many as any other shard's, give or take one."""
-    return range(total * shard // shards, total * (shard + 1) // shards)
-
-
-class LazyEngine:
-    """A run's engine, loaded when it is first needed: a retried shard that is complete needs none."""
-
-    def __init__(self, folder: Path, config: RunConfig, context: int | None = None) -> None:
-        """Load nothing yet.
-
-        Args:
-            folder: the model's.
-            config: the run's configuration.
-            context: tokens of the longest prompt and response together; None: of those that the run asks for.
-        """
-        self.folder, self.config = folder, config
-        self.context = context or config.prepare.max_prompt_tokens + config.longest_response()
-        self.engine: Engine | None = None
-
-    def load(self) -> Engine:
-        """The engine, loaded now if it was not before."""
-        if self.engine is None:
-            with heartbeat(f"loading {self.folder} into {self.config.generate.engine}"):
-                self.engine = load_engine(self.folder, self.config.generate, self.context)
-        return self.engine
-
-    def close(self) -> None:
-        """Free the model's memory, if it was loaded."""
-        if self.engine is not None:
-            self.engine.close()
-            self.engine = None
 
 
 def _generate_chunk(

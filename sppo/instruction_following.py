@@ -18,9 +18,9 @@ from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from sppo import chat, layout, tables
 from sppo.config import RunConfig
-from sppo.engines import Sampling
+from sppo.engines.base import Sampling
+from sppo.engines.load import LazyEngine
 from sppo.errors import ConfigError
-from sppo.generate import LazyEngine
 from sppo.instructions import checkers_for, follows
 from sppo.progress import heartbeat
 from sppo.prompts import read_jsonl

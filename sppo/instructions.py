@@ -20,6 +20,9 @@ from sppo.cache import cache_folder, make_private
 from sppo.errors import ConfigError
 from sppo.seeds import derive_seed
 
+VERSION = "1"
+"""Part of the digest of a judge that checks instructions: raise it when a verdict can change."""
+
 
 def follows(
     prompt: str, response: str, instruction_id_list: Sequence[str], kwargs: Sequence[Mapping[str, Any]]

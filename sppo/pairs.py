@@ -1,15 +1,12 @@
-"""From the responses of a prompt and their win probabilities to what is trained on, with soft targets."""
+"""Which responses of a prompt are trained on, by their win probabilities."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from sppo.settings import RankConfig
 
 Wins = NDArray[np.float64]
 
@@ -43,7 +40,14 @@ def length_matched(win: Wins, lengths: Sequence[int], tolerance: float) -> tuple
 
 
 def select(
-    win: Wins, texts: Sequence[str], lengths: Sequence[int], config: RankConfig, seed: int
+    win: Wins,
+    texts: Sequence[str],
+    lengths: Sequence[int],
+    selection: str,
+    *,
+    minimum_margin: float,
+    length_tolerance: float,
+    seed: int,
 ) -> tuple[int, int, list[int]] | None:
     """What a prompt trains on.
 
@@ -51,45 +55,22 @@ def select(
         win: P(y_i > pi_t | x), shape (K,).
         texts: the responses; of equal ones only the first is taken as a further response.
         lengths: their tokens.
-        config: `selection`, `minimum_margin` and `length_tolerance`.
+        selection: as `rank.selection`.
+        minimum_margin: least difference of the pair's probabilities.
+        length_tolerance: see `length_matched`.
         seed: of the random third response.
 
     Returns:
         Indices of the chosen and the rejected response and of further ones, or None where the prompt is left out.
     """
-    matched = config.selection == "length-matched"
-    pair = length_matched(win, lengths, config.length_tolerance) if matched else best_and_worst(win)
-    if pair is None or win[pair[0]] - win[pair[1]] < config.minimum_margin:
+    matched = selection == "length-matched"
+    pair = length_matched(win, lengths, length_tolerance) if matched else best_and_worst(win)
+    if pair is None or win[pair[0]] - win[pair[1]] < minimum_margin:
         return None
     taken = {texts[index] for index in pair}
     others = [i for i, text in enumerate(texts) if text not in taken and text not in texts[:i]]
-    if config.selection == "all":
+    if selection == "all":
         return *pair, others
-    if config.selection == "best-worst-random" and others:
+    if selection == "best-worst-random" and others:
         return *pair, [random.Random(seed).choice(others)]
     return *pair, []
-
-
-def build_pair(responses: Sequence[dict[str, Any]], win: Wins, config: RankConfig, seed: int) -> dict[str, Any] | None:
-    """A row of `tables.PAIRS` from a prompt's rows of `tables.RESPONSES`, or None where it is left out."""
-    lengths = [len(response["token_ids"]) for response in responses]
-    selected = select(win, [response["text"] for response in responses], lengths, config, seed)
-    if selected is None:
-        return None
-    best, worst, others = selected
-    row = {name: responses[0][name] for name in ("prompt_id", "prompt", "prompt_ids")}
-    for role, index in (("chosen", best), ("rejected", worst)):
-        response = responses[index]
-        row |= {
-            role: response["text"],
-            f"{role}_index": index,
-            f"p_{role}": float(win[index]),
-            f"{role}_ids": response["token_ids"],
-            f"{role}_logprobs": response["logprobs"],
-        }
-    return row | {
-        "other_indices": others,
-        "p_others": [float(win[index]) for index in others],
-        "other_ids": [responses[index]["token_ids"] for index in others],
-        "other_logprobs": [responses[index]["logprobs"] for index in others],
-    }

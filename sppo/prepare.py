@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sppo import chat, layout, prompts, tables
+from sppo.chunks import chunk_count
 from sppo.config import RunConfig, read_config
 from sppo.errors import ConfigError
-from sppo.generate import chunk_count
-from sppo.instruction_following import write_instructions
 from sppo.models import causal_lm_config, fetch_model
-from sppo.preference import check_judge
 from sppo.store import Store, open_store, run_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    Add = Callable[[RunConfig, PreTrainedTokenizerBase, Path], None]
 
-def prepare(config: RunConfig) -> Path:
-    """Check everything that can be checked now, and commit the run's configuration and prompt tables.
+
+def prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add) -> Path:
+    """Check prompts and model, and commit the run's configuration and prompt tables.
+
+    Args:
+        config: the run's configuration.
+        check: checks what later stages need; called first, if the run is not prepared yet.
+        add: writes what later stages need into the folder, with the model's tokenizer.
 
     Returns:
         A local folder with `config.json`, `iteration-<t>.parquet` for each iteration and `held-out.parquet`.
@@ -31,7 +36,7 @@ def prepare(config: RunConfig) -> Path:
     store = open_store(config.output_uri)
     config = config.model_copy(update={"output_uri": store.uri})
     _refuse_another_run(store, config)
-    run_once(store, layout.PREPARED, {"config": config.digest()}, lambda folder: _prepare(config, folder))
+    run_once(store, layout.PREPARED, {"config": config.digest()}, lambda folder: _prepare(config, check, add, folder))
     return store.fetch(layout.PREPARED)
 
 
@@ -41,8 +46,8 @@ def shard_list(config: RunConfig, prepared: Path) -> list[int]:
     return list(range(min(config.shards, chunk_count(len(rows), config.generate.chunk_size))))
 
 
-def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
-    _check_judges(config)
+def _prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add, folder: Path) -> Mapping[str, float]:
+    check(config)
     counts = prompts.Counts()
     source = prompts.read_prompts(config.prompts, config.prepare.prompt_column, config.prepare.split)
     cleaned = prompts.clean(source, counts)
@@ -62,8 +67,7 @@ def _prepare(config: RunConfig, folder: Path) -> Mapping[str, float]:
         rows = ({"prompt_id": p.prompt_id, "prompt": p.text, "prompt_ids": encoded[p.prompt_id]} for p in part)
         tables.write(folder / name, tables.PROMPTS, rows)
         print(f"{name}: {len(part)} prompts", flush=True)
-    if config.evaluate.instructions.count:
-        write_instructions(config, tokenizer, folder / layout.INSTRUCTIONS_FILE)
+    add(config, tokenizer, folder)
     (folder / layout.CONFIG_FILE).write_text(config.model_dump_json(indent=1))
     return {f"prepare/{name}": float(value) for name, value in vars(counts).items()}
 
@@ -87,15 +91,6 @@ def _encode(
             encoded[prompt.prompt_id] = ids
     counts.kept = len(encoded)
     return encoded
-
-
-def _check_judges(config: RunConfig) -> None:
-    check_judge(config.preference_model, config.judge)
-    second = config.evaluate.second_judge
-    if second == config.preference_model:
-        raise ConfigError(f"evaluate.second_judge: {second} is the training judge; name another one, or none")
-    if second:
-        check_judge(second, config.judge)
 
 
 def _check_context(config: RunConfig, folder: Path) -> None:

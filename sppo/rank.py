@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from sppo import diagnostics, layout, tables
+from sppo.chunks import chunks
 from sppo.config import RunConfig
 from sppo.errors import RunFailedError
-from sppo.generate import chunks
-from sppo.pairs import build_pair
+from sppo.pairs import select
 from sppo.preference import judge_digest, load_judge
 from sppo.probability import probabilities, win_probabilities, without_length
 from sppo.progress import heartbeat
 from sppo.seeds import derive_seed
+from sppo.settings import RankConfig
 from sppo.store import file_sha256, open_store, run_once
 
 
@@ -137,6 +138,41 @@ def estimate(
         if pair is not None:
             pairs.append(pair)
     return preferences, pairs
+
+
+def build_pair(
+    responses: Sequence[dict[str, Any]], win: np.ndarray, config: RankConfig, seed: int
+) -> dict[str, Any] | None:
+    """A row of `tables.PAIRS` from a prompt's rows of `tables.RESPONSES`, or None where it is left out."""
+    lengths = [len(response["token_ids"]) for response in responses]
+    selected = select(
+        win,
+        [response["text"] for response in responses],
+        lengths,
+        config.selection,
+        minimum_margin=config.minimum_margin,
+        length_tolerance=config.length_tolerance,
+        seed=seed,
+    )
+    if selected is None:
+        return None
+    best, worst, others = selected
+    row = {name: responses[0][name] for name in ("prompt_id", "prompt", "prompt_ids")}
+    for role, index in (("chosen", best), ("rejected", worst)):
+        response = responses[index]
+        row |= {
+            role: response["text"],
+            f"{role}_index": index,
+            f"p_{role}": float(win[index]),
+            f"{role}_ids": response["token_ids"],
+            f"{role}_logprobs": response["logprobs"],
+        }
+    return row | {
+        "other_indices": others,
+        "p_others": [float(win[index]) for index in others],
+        "other_ids": [responses[index]["token_ids"] for index in others],
+        "other_logprobs": [responses[index]["logprobs"] for index in others],
+    }
 
 
 def _count(

@@ -8,13 +8,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sppo import layout, tables
 from sppo.config import Form, RunConfig, read_config, resolve
 from sppo.limits import Limits
 from sppo.stage import playing, stage
 from sppo.store import Store, open_store
+from sppo.trainjob.spec import Pods
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Prepared(NamedTuple):
@@ -65,8 +69,8 @@ def prepare(
     Returns:
         The shards of each iteration, the URI of pi_1, and whether benchmarks are to be run at the end.
     """
-    from sppo import prepare as work
     from sppo.bench.base import check as check_bench
+    from sppo.prepare import shard_list
     from sppo.tracking import stages as said
     from sppo.tracking import track
     from sppo.tracking.ending import begin
@@ -76,14 +80,34 @@ def prepare(
     limits.check(config)
     check_bench(config)
     store = open_store(config.output_uri)
-    folder = work.prepare(config)
+    folder = prepared(config)
     # Not the committed one: what does not change the results (shards, experiment) may differ from the first start.
     config = config.model_copy(update={"output_uri": store.uri})
     _write(config_path, config.model_dump_json(indent=1))
     _leave(folder, prompts_path)
     begin(config, store)
     track(config, store, said.prepared(config, store))
-    return Prepared(work.shard_list(config, folder), config.base_model, bool(config.bench.benchmarks))
+    return Prepared(shard_list(config, folder), config.base_model, bool(config.bench.benchmarks))
+
+
+def prepared(config: RunConfig) -> Path:
+    """Check all that can be checked before a GPU is asked for, and commit the configuration and the prompts.
+
+    Returns:
+        A local folder with them; see `sppo.prepare.prepare`.
+
+    Raises:
+        ConfigError: for a wrong configuration, prompts, judge or model, or an output_uri that holds another run.
+    """
+    from sppo import prepare as work
+    from sppo.instruction_following import write_instructions
+    from sppo.preference import check_judges
+
+    def add(config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        if config.evaluate.instructions.count:
+            write_instructions(config, tokenizer, folder / layout.INSTRUCTIONS_FILE)
+
+    return work.prepare(config, check_judges, add)
 
 
 @stage
@@ -147,6 +171,27 @@ def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, p
     if first_of_all():
         track(config, store, said.trained(store, iteration, work.read_pairs(pairs), system))
     return Trained(uri, dict(manifest.figures))
+
+
+@stage
+@playing
+def launch(
+    config_path: str, iteration: int, model_uri: str, prompts_path: str, pairs_paths: Sequence[str], pods: Pods
+) -> Trained:
+    """Train pi_{t+1} in a TrainJob's pods, and hand on what they committed; here nothing is trained.
+
+    Args:
+        config_path: the resolved configuration.
+        iteration: t, from 1.
+        model_uri: pi_t.
+        prompts_path: the folder of prompt tables.
+        pairs_paths: the pairs tables of all shards.
+        pods: what the training pods are given.
+    """
+    from sppo.trainjob.job import train_in_pods
+
+    train_in_pods(read_config(Path(config_path)), iteration, model_uri, pairs_paths, pods)
+    return train(config_path, iteration, model_uri, prompts_path, pairs_paths)
 
 
 @stage
@@ -251,10 +296,10 @@ def _train_with_workers(store: Store, iteration: int, shards: int) -> None:
 
 def _upstream(config: RunConfig, iteration: int, prompts: int, shards: int) -> tuple[dict[str, float], list[float]]:
     """The figures of an iteration's generate and rank, and the distribution of P, over all shards."""
-    from sppo import generate, rank
+    from sppo import chunks, generate, rank
 
     store = open_store(config.output_uri)
-    chunk_total = generate.chunk_count(prompts, config.generate.chunk_size)
+    chunk_total = chunks.chunk_count(prompts, config.generate.chunk_size)
     committed = [store.manifest(layout.preferences(iteration, shard, shards)) for shard in range(shards)]
     ranked = [manifest.figures for manifest in committed if manifest]
     return generate.figures(config, iteration, chunk_total) | rank.figures(ranked), rank.distribution(ranked)

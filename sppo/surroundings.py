@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-OTHERS_WRITE = 0o022
-"""Rights of a file's group and of everybody to write it."""
+from sppo.cache import OTHERS_WRITE
+
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """What MLflow reads; the package puts the same with `SPPO_` before it into pods."""
 

@@ -53,9 +53,9 @@ def launch(
     Returns:
         The URI of the next policy.
     """
-    from sppo import trainjob
+    from sppo import stages
 
-    pods = trainjob.Pods(
+    pods = stages.Pods(
         nodes=int(nodes),
         image=trainer_image,
         queue=queue,
@@ -63,7 +63,7 @@ def launch(
         hours=int(hours),
         **vars(task_config),
     )
-    trained = trainjob.launch(
+    trained = stages.launch(
         run_config.path, iteration, model_uri, prompt_tables.path, [shard.path for shard in pairs], pods
     )
     for name, value in trained.figures.items():

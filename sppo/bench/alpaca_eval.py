@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from sppo.bench.base import Message, Result, Subject, answers_once, digest_of, load_judge, reply_cache, result_once
-from sppo.engines import Sampling
+from sppo.engines.base import Sampling
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.length_control import length_controlled_win_rate
 from sppo.preference.endpoint import Endpoint, text_of

@@ -15,9 +15,9 @@ from sppo import chat, layout
 from sppo.bench.settings import JUDGED, Benchmark
 from sppo.cache import cached
 from sppo.config import RunConfig
-from sppo.engines import Sampling
+from sppo.engines.base import Sampling
+from sppo.engines.load import LazyEngine
 from sppo.errors import ConfigError
-from sppo.generate import LazyEngine
 from sppo.preference.endpoint import Endpoint
 from sppo.progress import heartbeat
 from sppo.store import Store, read_committed, run_once

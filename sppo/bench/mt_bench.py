@@ -29,7 +29,7 @@ from sppo.bench.base import (
     result_once,
     write_jsonl,
 )
-from sppo.engines import Sampling
+from sppo.engines.base import Sampling
 from sppo.errors import ConfigError
 from sppo.preference.endpoint import Endpoint, text_of
 from sppo.prompts import read_jsonl as read_file

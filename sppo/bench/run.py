@@ -8,7 +8,7 @@ from sppo.bench import alpaca_eval, leaderboard, mt_bench
 from sppo.bench.base import Result, Subject
 from sppo.bench.settings import BENCHMARKS, Benchmark
 from sppo.config import RunConfig
-from sppo.generate import LazyEngine
+from sppo.engines.load import LazyEngine
 from sppo.models import fetch_model, model_digest
 from sppo.store import Store
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sppo import layout, tables
-from sppo.cli import recorded_config
 from sppo.compare.locate import locate
+from sppo.recorded import recorded_config
 from sppo.report import RunReport, collect
 from sppo.store import Store, open_store
 

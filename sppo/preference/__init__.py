@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from sppo.config import RunConfig
+from sppo.errors import ConfigError
 from sppo.settings import JudgeConfig
 
 if TYPE_CHECKING:
@@ -46,6 +48,16 @@ def check_judge(uri: str, settings: JudgeConfig) -> None:
     from sppo.preference.kinds import kind_of
 
     kind_of(uri).check(uri, settings)
+
+
+def check_judges(config: RunConfig) -> None:
+    """Make sure that a run's judge, and its second one if it has one, are preference models; see `check_judge`."""
+    check_judge(config.preference_model, config.judge)
+    second = config.evaluate.second_judge
+    if second == config.preference_model:
+        raise ConfigError(f"evaluate.second_judge: {second} is the training judge; name another one, or none")
+    if second:
+        check_judge(second, config.judge)
 
 
 def judge_digest(uri: str, settings: JudgeConfig) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sppo.chat import encode_prompt, load_tokenizer, plain_text
-from sppo.engines import load_engine
+from sppo.engines.load import load_engine
 from sppo.errors import ConfigError
 from sppo.models import causal_lm_config, fetch_model, model_digest
 from sppo.preference.llm import LETTERS, Reply, letter_of

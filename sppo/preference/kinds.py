@@ -193,9 +193,10 @@ class InstructionChecks:
 
     def digest(self, uri: str, settings: JudgeConfig) -> str:
         """See `Kind.digest`."""
-        from sppo.preference.rules import CHECKS, FOLLOWED, instructions_file
+        from sppo.instructions import VERSION
+        from sppo.preference.rules import FOLLOWED, instructions_file
 
-        return _sha256(file_sha256(instructions_file(uri)), file_sha256(CHECKS), str(FOLLOWED))
+        return _sha256(file_sha256(instructions_file(uri)), VERSION, str(FOLLOWED))
 
     def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
         """See `Kind.load`."""

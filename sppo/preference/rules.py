@@ -18,7 +18,6 @@ from sppo.preference.base import Comparison
 from sppo.preference.scores import Scored, differences
 from sppo.store import fetch_file, file_sha256
 
-CHECKS = Path(__file__).parents[1] / "instructions.py"
 FOLLOWED = 4.0
 """Logits between a response that follows all instructions of its prompt and one that follows none: P = 0.98."""
 

@@ -6,7 +6,8 @@ import torch
 
 from sppo import attention
 from sppo.chat import encode_prompt, load_tokenizer
-from sppo.engines import Sampling, load_engine
+from sppo.engines.base import Sampling
+from sppo.engines.load import load_engine
 from sppo.logprobs import ResponseLogprobs
 from sppo.packing import Group
 from sppo.policy import load_policy

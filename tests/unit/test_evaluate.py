@@ -11,7 +11,7 @@ from sppo.errors import ConfigError
 from sppo.evaluate import evaluate
 from sppo.models import model_digest
 from sppo.preference.kinds import SCHEMES
-from sppo.prepare import prepare
+from sppo.stages import prepared as prepare
 from sppo.store import LocalStore, file_sha256, run_once
 
 PROMPTS, SAMPLES = 24, 2

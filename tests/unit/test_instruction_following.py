@@ -7,13 +7,13 @@ import pytest
 from sppo import layout, tables
 from sppo.chat import load_tokenizer
 from sppo.config import resolve
+from sppo.engines.load import LazyEngine
 from sppo.engines.transformers_engine import TransformersEngine
 from sppo.errors import ConfigError
 from sppo.evaluate import evaluate
-from sppo.generate import LazyEngine
 from sppo.instruction_following import answer_instructions, instruction_figures, write_instructions
 from sppo.instructions import checkers_for
-from sppo.prepare import prepare
+from sppo.stages import prepared as prepare
 from sppo.store import open_store
 
 ROW = {"prompt": "Say hello.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}

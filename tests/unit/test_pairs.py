@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from sppo.config import resolve
 from sppo.errors import ConfigError
-from sppo.pairs import best_and_worst, build_pair, length_matched, select
+from sppo.pairs import best_and_worst, length_matched, select
+from sppo.rank import build_pair
 from sppo.settings import RankConfig
 from tests.conftest import NO_OTHERS
 
@@ -89,7 +90,7 @@ def ranked(draw):
 @given(ranked(), st.sampled_from(["best-worst", "best-worst-random", "all"]), st.integers(0, 2**31 - 1))
 def test_every_selection_starts_with_the_best_and_the_worst(drawn, selection, seed):
     win, texts, lengths = drawn
-    selected = select(win, texts, lengths, RankConfig(selection=selection), seed)
+    selected = select(win, texts, lengths, selection, minimum_margin=0, length_tolerance=0, seed=seed)
     if selected is None:
         assert win.max() == win.min()
         return
@@ -99,13 +100,16 @@ def test_every_selection_starts_with_the_best_and_the_worst(drawn, selection, se
     wanted = {"best-worst": 0, "best-worst-random": min(1, len(left)), "all": len(left)}[selection]
     chosen = [texts[i] for i in others]
     assert len(chosen) == wanted == len(set(chosen)) and set(chosen) <= left
-    assert selected == select(win, texts, lengths, RankConfig(selection=selection), seed)
+    assert selected == select(win, texts, lengths, selection, minimum_margin=0, length_tolerance=0, seed=seed)
 
 
 def test_the_random_third_response_is_any_of_the_others():
     win, texts = np.array([0.9, 0.5, 0.6, 0.4, 0.1]), list("abcde")
-    config = RankConfig(selection="best-worst-random")
-    assert {select(win, texts, [1] * 5, config, seed)[2][0] for seed in range(40)} == {1, 2, 3}
+    drawn = [
+        select(win, texts, [1] * 5, "best-worst-random", minimum_margin=0, length_tolerance=0, seed=seed)
+        for seed in range(40)
+    ]
+    assert {others[0] for _, _, others in drawn} == {1, 2, 3}
 
 
 @given(ranked(), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
@@ -131,8 +135,9 @@ def test_a_length_matched_pair_differs_most_among_those_of_like_length(drawn, to
 @pytest.mark.parametrize("selection", ["best-worst", "length-matched"])
 @pytest.mark.parametrize(("margin", "kept"), [(0.0, True), (0.5, True), (0.501, False)])
 def test_a_small_margin_leaves_a_prompt_out(selection, margin, kept):
-    config = RankConfig(selection=selection, minimum_margin=margin)
-    assert (select(np.array([0.75, 0.25]), ["a", "b"], [4, 4], config, 0) is not None) is kept
+    wins, texts, lengths = np.array([0.75, 0.25]), ["a", "b"], [4, 4]
+    selected = select(wins, texts, lengths, selection, minimum_margin=margin, length_tolerance=0.1, seed=0)
+    assert (selected is not None) is kept
 
 
 def test_a_tolerance_that_nothing_reads_is_refused():

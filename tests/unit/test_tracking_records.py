@@ -9,9 +9,9 @@ import pytest
 from sppo import layout
 from sppo.config import resolve
 from sppo.evaluate import Evaluation
-from sppo.prepare import prepare
 from sppo.publish import Published
 from sppo.report import Sample
+from sppo.stages import prepared as prepare
 from sppo.store import file_sha256, open_store, run_once
 from sppo.tracking.origin import origin_tags
 from sppo.tracking.stages import SHOWN_PAIRS, evaluated, prepared, published, trained

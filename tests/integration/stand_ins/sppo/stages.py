@@ -72,6 +72,15 @@ def train(config_path, iteration, model_uri, prompts_path, pairs_paths):
     return SimpleNamespace(model_uri=f"pi_{iteration + 1}", figures={})
 
 
+def Pods(**given):
+    return SimpleNamespace(**given)
+
+
+def launch(config_path, iteration, model_uri, prompts_path, pairs_paths, pods):
+    _called("launch", iteration, vars(pods))
+    return train(config_path, iteration, model_uri, prompts_path, pairs_paths)
+
+
 def evaluate(config_path, iteration, model_uri, previous_uri, prompts_path, html_path, markdown_path):
     decision = PLAN["decisions"][iteration - 1]
     _called("evaluate", iteration, model_uri, previous_uri)
