@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize
 from scipy.special import logsumexp, softmax
 
-from sppo.objective import sppo_loss
-from sppo.probability import pairwise_probabilities
+from sppo.algorithm.objective import sppo_loss
+from sppo.algorithm.probability import pairwise_probabilities
 
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "game.svg"
 HORIZONS = [2**k for k in range(6, 15)]

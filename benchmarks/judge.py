@@ -30,10 +30,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import torch
 
-from sppo.preference.cache import JudgementCache
-from sppo.preference.judge import Judge
-from sppo.preference.llm_blender import mend_llm_blender
-from sppo.preference.pairrm import PairRM
+from sppo.judging.cache import JudgementCache
+from sppo.judging.judge import Judge
+from sppo.judging.pairrm.llm_blender import mend_llm_blender
+from sppo.judging.pairrm.ranker import PairRM
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from sppo import layout
-from sppo.recorded import recorded_config
-from sppo.store import open_store
+from sppo.preparing.recorded import recorded_config
+from sppo.store import keys
+from sppo.store.base import open_store
 
 INTERVAL = 2.0
 """Seconds between two looks at the memory."""
@@ -53,7 +53,7 @@ def stage_seconds(output_uri: str) -> list[str]:
     store = open_store(output_uri)
     lines = []
     for iteration in range(1, recorded_config(output_uri).iterations + 1):
-        manifest = store.manifest(layout.model(iteration))
+        manifest = store.manifest(keys.model(iteration))
         if manifest is not None:
             seconds = {name: manifest.figures[f"{name}/seconds"] for name in ("generate", "rank", "train")}
             lines.append(f"iteration {iteration}: " + ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items()))

@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 
-from sppo import attention, layout, short_attention, tables, update
-from sppo.lean import fuse, make_lean
-from sppo.logprobs import ResponseLogprobs
-from sppo.models import fetch_model
-from sppo.optimizer import RMSProp
-from sppo.packing import Group, pack
-from sppo.parallel import Workers
-from sppo.policy import device_for, load_policy
-from sppo.settings import TrainConfig
-from sppo.update import Batch, Pair, Updater, group_of
+from sppo.config.sections import TrainConfig
+from sppo.models.fetch import fetch_model
+from sppo.models.network import attention, short_attention
+from sppo.models.network.lean import fuse, make_lean
+from sppo.models.network.logprobs import ResponseLogprobs
+from sppo.models.network.packing import Group, pack
+from sppo.models.policy import device_for, load_policy
+from sppo.store import keys, tables
+from sppo.training import update
+from sppo.training.optimizer import RMSProp
+from sppo.training.update import Batch, Pair, Updater, group_of
+from sppo.training.workers.parallel import Workers
 
 SHAPES = {
     "1b": {
@@ -62,7 +64,7 @@ def read_pairs(run: str, joined: int) -> list[Pair]:
 
 def base_folder(run: str, weights: bool) -> Path:
     """The folder of a run's first policy."""
-    config = json.loads((Path(run) / layout.PREPARED / layout.CONFIG_FILE).read_text())
+    config = json.loads((Path(run) / keys.PREPARED / keys.CONFIG_FILE).read_text())
     return fetch_model(config["base_model"], weights=weights)
 
 

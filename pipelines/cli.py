@@ -16,16 +16,16 @@ from rich.text import Text
 
 from pipelines.submission import cli as submission
 from sppo import cli as stage
-from sppo import layout
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values
-from sppo.compare.command import compare
-from sppo.config import RunConfig, all_keys, explain, resolve
+from sppo.config.run import RunConfig, all_keys, explain, resolve
 from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
-from sppo.recorded import recorded_config
-from sppo.store import open_store
+from sppo.preparing.recorded import recorded_config
+from sppo.reporting.compare.command import compare
+from sppo.store import keys
+from sppo.store.base import open_store
 
 if TYPE_CHECKING:
-    from sppo.report import RunReport
+    from sppo.reporting.report import RunReport
 
 app = tyro.extras.SubcommandApp()
 SHOWN = 10
@@ -119,7 +119,7 @@ def train_preference(
     """
     from pydantic import ValidationError
 
-    from sppo.preference.config import TrainPreferenceConfig
+    from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
 
     named = {"evaluate": _by_name("evaluate", evaluate), "licenses": _by_name("license", license)}
     values = {
@@ -136,7 +136,7 @@ def train_preference(
         keys = f"the keys are {', '.join(all_keys(TrainPreferenceConfig))}"
         raise ConfigError(explain(error, TrainPreferenceConfig, keys)) from None
 
-    from sppo.preference.training import train_preference as work
+    from sppo.judging.pairwise.fit import train_preference as work
 
     work(config)
 
@@ -158,22 +158,22 @@ def judge(
         output: A .jsonl or .parquet file for the logits and probabilities of every row.
         benchmark: Measure how often the judge prefers the chosen response, beside preferring the longer one.
     """
-    from sppo.preference import scoring
+    from sppo.judging import own_files
 
     values = collect_values(None, None, settings)
-    scoring.check_keys(values, scoring.BENCHMARK_KEYS if benchmark else scoring.SCORING_KEYS)
+    own_files.check_keys(values, own_files.BENCHMARK_KEYS if benchmark else own_files.SCORING_KEYS)
     config = resolve({"preference_model": judge, **values})
     if benchmark:
         if output:
             raise ConfigError("--output keeps judgements, and --benchmark only counts them: give one of the two")
-        _print_figures(scoring.benchmark(config, file))
+        _print_figures(own_files.benchmark(config, file))
         return
     if output:
-        scoring.check_output(output)
-    questions = scoring.read_questions(file)
-    rows, figures = scoring.score(config, questions)
+        own_files.check_output(output)
+    questions = own_files.read_questions(file)
+    rows, figures = own_files.score(config, questions)
     if output:
-        scoring.write(output, rows)
+        own_files.write(output, rows)
     _print_judgements(rows)
     _print_figures(figures)
     if output:
@@ -238,12 +238,12 @@ def _finish(config: RunConfig) -> None:
     Raises:
         GateFailedError: if the best model does not meet the gate.
     """
-    from sppo.tracking import tracking_uri
+    from sppo.reporting.tracking import tracking_uri
 
     store = open_store(config.output_uri)
     collected = _print_table(config)
-    print(f"model:   {store.uri}/{layout.PUBLISHED_MODEL}")
-    print(f"report:  {store.uri}/{layout.PUBLISHED_REPORT}/{layout.REPORT_FILE}")
+    print(f"model:   {store.uri}/{keys.PUBLISHED_MODEL}")
+    print(f"report:  {store.uri}/{keys.PUBLISHED_REPORT}/{keys.REPORT_FILE}")
     print(f"MLflow:  {_mlflow_hint(tracking_uri(store))}")
     if not collected.passed:
         required = config.evaluate.gate.required_vs_base
@@ -252,7 +252,7 @@ def _finish(config: RunConfig) -> None:
 
 def _mlflow_hint(uri: str | None) -> str:
     """How to look at a run in MLflow; an address is shown without its password."""
-    from sppo.tracking import without_password
+    from sppo.reporting.tracking import without_password
 
     if uri is None:
         return "set MLFLOW_TRACKING_URI and run `sppo resume` to send the figures there"
@@ -286,7 +286,7 @@ def _print_figures(figures: Mapping[str, float]) -> None:
 
 def _print_table(config: RunConfig) -> RunReport:
     """Print a run's table, and give the report that it is taken from."""
-    from sppo.report import SUMMARY_COLUMNS, collect, summary_rows
+    from sppo.reporting.report import SUMMARY_COLUMNS, collect, summary_rows
 
     collected = collect(config, open_store(config.output_uri))
     table = Table(*(Column(name, no_wrap=True) for name in SUMMARY_COLUMNS), box=SIMPLE)

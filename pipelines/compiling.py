@@ -6,8 +6,8 @@ import itertools
 from pathlib import Path
 
 from pipelines.profile import load_images, load_profile
+from sppo.config.limits import Limits
 from sppo.errors import ConfigError
-from sppo.limits import Limits
 
 
 def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Path | None = None) -> Limits:

@@ -14,11 +14,11 @@ from typing import Any
 from pipelines.console import COLOR, StageLines
 from pipelines.kfp_local import Exit, conditions_on_outputs, exits_kept, print_kept
 from pipelines.profile import Profile
-from sppo.config import RunConfig, resolve
+from sppo.config.run import RunConfig, resolve
 from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
+from sppo.reporting.tracking.ending import end
 from sppo.stages import prepared
-from sppo.store import only_user, open_store
-from sppo.tracking.ending import end
+from sppo.store.base import only_user, open_store
 
 _QUIET = {
     "PYTHONUNBUFFERED": "1",

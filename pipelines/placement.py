@@ -11,9 +11,9 @@ from kfp.dsl import PipelineTask
 
 from components.images import GUESTS, image
 from pipelines.profile import STAGES, Profile, Resources
-from sppo.supervisor import RETRIES
-from sppo.surroundings import MLFLOW
-from sppo.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
+from sppo.process.supervisor import RETRIES
+from sppo.process.surroundings import MLFLOW
+from sppo.training.workers.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
 
 CACHE = "/cache"
 """Where the images keep downloaded models; a volume is mounted there if the profile names one."""
@@ -85,7 +85,7 @@ def variables(keys: Iterable[str]) -> dict[str, str]:
     """The variable of a pod that each key becomes: its own name, but for MLflow's.
 
     Kubeflow's plugin for MLflow sets those to other values, and a pod with a variable that has two is refused. A stage
-    gives them their names back where it starts (`sppo/surroundings.py`).
+    gives them their names back where it starts (`sppo/process/surroundings.py`).
     """
     return {key: f"SPPO_{key}" if key in MLFLOW else key for key in keys}
 

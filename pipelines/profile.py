@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from sppo.config import parse_yaml
+from sppo.config.run import parse_yaml
+from sppo.config.sections import Section
 from sppo.errors import ConfigError
-from sppo.settings import Section
 
 SHIPPED = Path(__file__).parent / "profiles"
 """The profiles that come with the pipeline."""

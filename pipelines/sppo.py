@@ -36,7 +36,7 @@ from components.train import train
 from pipelines.names import GATE_FAILED, GATE_PASSED, PIPELINE
 from pipelines.placement import Placement, enqueue, harden, image_of, place, tell_origin, tell_run
 from pipelines.profile import Profile
-from sppo.config import PRESETS
+from sppo.config.run import PRESETS
 
 HANDED_ON = ("run_config", "prompt_tables", "base_uri", "shards", "shard_count")
 """Outputs of prepare that the iterations take."""

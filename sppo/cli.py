@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal
 import tyro
 import yaml
 
-from sppo import layout, stages
-from sppo.bench.settings import BENCHMARKS, Benchmark
-from sppo.config import Form, RunConfig, parse_yaml, reference, resolve
+from sppo import stages
+from sppo.config.bench import BENCHMARKS, Benchmark
+from sppo.config.limits import Limits
+from sppo.config.run import Form, RunConfig, parse_yaml, reference, resolve
 from sppo.errors import ConfigError
-from sppo.limits import Limits
-from sppo.recorded import config_path, recorded_config
-from sppo.store import Store, open_store
+from sppo.preparing.recorded import config_path, recorded_config
+from sppo.store import keys
+from sppo.store.base import Store, open_store
 
 Overrides = Annotated[
     tuple[str, ...],
@@ -77,31 +78,29 @@ def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int =
     config, store = _opened(output_uri)
     with TemporaryDirectory() as folder:
         responses = _generate(config, store, iteration, shard, shards, Path(folder))
-        outputs = [f"{folder}/{name}" for name in (layout.PREFERENCES_FILE, layout.PAIRS_FILE)]
+        outputs = [f"{folder}/{name}" for name in (keys.PREFERENCES_FILE, keys.PAIRS_FILE)]
         stages.rank(_config_path(store), iteration, shard, shards, str(responses), *outputs)
 
 
 def train(output_uri: RunPlace, iteration: int = 1, shards: int = 1) -> None:
     """Train an iteration's next policy on the pairs of all its shards."""
     config, store = _opened(output_uri)
-    pairs = [
-        str(store.fetch(layout.preferences(iteration, shard, shards)) / layout.PAIRS_FILE) for shard in range(shards)
-    ]
-    prompts = str(store.fetch(layout.PREPARED))
+    pairs = [str(store.fetch(keys.preferences(iteration, shard, shards)) / keys.PAIRS_FILE) for shard in range(shards)]
+    prompts = str(store.fetch(keys.PREPARED))
     stages.train(_config_path(store), iteration, _policy(config, store, iteration), prompts, pairs)
 
 
 def evaluate(output_uri: RunPlace, iteration: int = 1) -> None:
     """Measure an iteration's new policy, and decide whether to go on."""
     config, store = _opened(output_uri)
-    store.fetch(layout.model(iteration))
+    store.fetch(keys.model(iteration))
     with TemporaryDirectory() as folder:
         stages.evaluate(
             _config_path(store),
             iteration,
-            f"{store.uri}/{layout.model(iteration)}",
+            f"{store.uri}/{keys.model(iteration)}",
             _policy(config, store, iteration),
-            str(store.fetch(layout.PREPARED)),
+            str(store.fetch(keys.PREPARED)),
             f"{folder}/report.html",
             f"{folder}/report.md",
         )
@@ -140,7 +139,7 @@ def bench(
     if not config.bench.benchmarks:
         raise ConfigError(f"bench.benchmarks: none is set; give --benchmarks {' '.join(BENCHMARKS)}, or some of them")
     with TemporaryDirectory() as folder:
-        path, table = Path(folder) / layout.CONFIG_FILE, Path(folder) / "bench.md"
+        path, table = Path(folder) / keys.CONFIG_FILE, Path(folder) / "bench.md"
         path.write_text(config.model_dump_json())
         stages.bench(str(path), model_uri, str(table))
         print(table.read_text(), end="")
@@ -155,7 +154,7 @@ def _under_test(target: str, values: dict[str, Any]) -> tuple[RunConfig, str]:
     """
     names_a_model = target.startswith(("hf://", "package:"))
     store = None if names_a_model else open_store(target)
-    if store is None or store.manifest(layout.PREPARED) is None:
+    if store is None or store.manifest(keys.PREPARED) is None:
         name = re.sub(r"[^\w.]+", "-", target.rstrip("/").rpartition("/")[2])
         return resolve({"output_uri": f"runs/bench-{name}", "base_model": target, **values}), target
     recorded = recorded_config(target)
@@ -164,9 +163,9 @@ def _under_test(target: str, values: dict[str, Any]) -> tuple[RunConfig, str]:
         raise ConfigError(
             f"{target}: a run's own values stay as they are; give bench.… and the limits of judge.llm only"
         )
-    if store.manifest(layout.PUBLISHED_MODEL) is None:
+    if store.manifest(keys.PUBLISHED_MODEL) is None:
         raise ConfigError(f"{target}: this run has published no model yet; `sppo resume {target}`, or name a model")
-    return config, f"{store.uri}/{layout.PUBLISHED_MODEL}"
+    return config, f"{store.uri}/{keys.PUBLISHED_MODEL}"
 
 
 def config(
@@ -200,8 +199,8 @@ def _config_path(store: Store) -> str:
 
 
 def _generate(config: RunConfig, store: Store, iteration: int, shard: int, shards: int, folder: Path) -> Path:
-    responses = folder / layout.RESPONSES_FILE
-    prompts, policy = str(store.fetch(layout.PREPARED)), _policy(config, store, iteration)
+    responses = folder / keys.RESPONSES_FILE
+    prompts, policy = str(store.fetch(keys.PREPARED)), _policy(config, store, iteration)
     stages.generate(_config_path(store), iteration, shard, shards, policy, prompts, str(responses))
     return responses
 
@@ -210,5 +209,5 @@ def _policy(config: RunConfig, store: Store, iteration: int) -> str:
     """The URI of pi_t: the base model, or the best policy that the iteration before knew."""
     if iteration == 1:
         return config.base_model
-    folder = store.fetch(layout.evaluation(iteration - 1))
-    return str(json.loads((folder / layout.VERDICT_FILE).read_text())["best_uri"])
+    folder = store.fetch(keys.evaluation(iteration - 1))
+    return str(json.loads((folder / keys.VERDICT_FILE).read_text())["best_uri"])

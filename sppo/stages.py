@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sppo import layout, tables
-from sppo.config import Form, RunConfig, read_config, resolve
-from sppo.limits import Limits
-from sppo.stage import playing, stage
-from sppo.store import Store, open_store
-from sppo.trainjob.spec import Pods
+from sppo.config.limits import Limits
+from sppo.config.run import Form, RunConfig, read_config, resolve
+from sppo.process.stage import playing, stage
+from sppo.store import keys, tables
+from sppo.store.base import Store, open_store
+from sppo.training.workers.trainjob.spec import Pods
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,10 +70,10 @@ def prepare(
         The shards of each iteration, the URI of pi_1, and whether benchmarks are to be run at the end.
     """
     from sppo.bench.base import check as check_bench
-    from sppo.prepare import shard_list
-    from sppo.tracking import stages as said
-    from sppo.tracking import track
-    from sppo.tracking.ending import begin
+    from sppo.preparing.prepare import shard_list
+    from sppo.reporting.tracking import stage_records as said
+    from sppo.reporting.tracking import track
+    from sppo.reporting.tracking.ending import begin
 
     limits.check_hardware(gpus, nodes)
     config = resolve(form.values())
@@ -94,18 +94,18 @@ def prepared(config: RunConfig) -> Path:
     """Check all that can be checked before a GPU is asked for, and commit the configuration and the prompts.
 
     Returns:
-        A local folder with them; see `sppo.prepare.prepare`.
+        A local folder with them; see `sppo.preparing.prepare.prepare`.
 
     Raises:
         ConfigError: for a wrong configuration, prompts, judge or model, or an output_uri that holds another run.
     """
-    from sppo import prepare as work
-    from sppo.instruction_following import write_instructions
-    from sppo.preference import check_judges
+    from sppo.evaluation.ifeval import write_instructions
+    from sppo.judging.load import check_judges
+    from sppo.preparing import prepare as work
 
     def add(config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         if config.evaluate.instructions.count:
-            write_instructions(config, tokenizer, folder / layout.INSTRUCTIONS_FILE)
+            write_instructions(config, tokenizer, folder / keys.INSTRUCTIONS_FILE)
 
     return work.prepare(config, check_judges, add)
 
@@ -116,9 +116,9 @@ def generate(
     config_path: str, iteration: int, shard: int, shards: int, model_uri: str, prompts_path: str, responses_path: str
 ) -> None:
     """Answer a shard of an iteration's prompts with pi_t and leave the responses table."""
-    from sppo import generate as work
+    from sppo.sampling import generate as work
 
-    prompts = Path(prompts_path) / layout.prompts_file(iteration)
+    prompts = Path(prompts_path) / keys.prompts_file(iteration)
     rows = work.generate(read_config(Path(config_path)), iteration, shard, shards, model_uri, prompts)
     tables.write(Path(responses_path), tables.RESPONSES, rows)
 
@@ -139,13 +139,13 @@ def rank(
     Returns:
         The shard's ranking figures.
     """
-    from sppo import rank as work
+    from sppo.judging import rank as work
 
     config = read_config(Path(config_path))
     folder = work.rank(config, iteration, shard, shards, Path(responses_path))
-    _leave(folder / layout.PREFERENCES_FILE, preferences_path)
-    _leave(folder / layout.PAIRS_FILE, pairs_path)
-    manifest = open_store(config.output_uri).manifest(layout.preferences(iteration, shard, shards))
+    _leave(folder / keys.PREFERENCES_FILE, preferences_path)
+    _leave(folder / keys.PAIRS_FILE, pairs_path)
+    manifest = open_store(config.output_uri).manifest(keys.preferences(iteration, shard, shards))
     assert manifest is not None
     return work.figures([manifest.figures])
 
@@ -154,15 +154,15 @@ def rank(
 @playing
 def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, pairs_paths: Sequence[str]) -> Trained:
     """Train pi_{t+1} on the pairs of all shards, and track the iteration so far."""
-    from sppo import train as work
-    from sppo.parallel import first_of_all
-    from sppo.tracking import stages as said
-    from sppo.tracking import track
-    from sppo.tracking.system import sampled
+    from sppo.reporting.tracking import stage_records as said
+    from sppo.reporting.tracking import track
+    from sppo.reporting.tracking.system import sampled
+    from sppo.training import train as work
+    from sppo.training.workers.parallel import first_of_all
 
     config = read_config(Path(config_path))
     store = open_store(config.output_uri)
-    prompts = tables.read(Path(prompts_path) / layout.prompts_file(iteration), tables.PROMPTS)
+    prompts = tables.read(Path(prompts_path) / keys.prompts_file(iteration), tables.PROMPTS)
     upstream = _upstream(config, iteration, len(prompts), len(pairs_paths))
     pairs = [Path(path) for path in pairs_paths]
     with sampled() as system:
@@ -188,7 +188,7 @@ def launch(
         pairs_paths: the pairs tables of all shards.
         pods: what the training pods are given.
     """
-    from sppo.trainjob.job import train_in_pods
+    from sppo.training.workers.trainjob.job import train_in_pods
 
     train_in_pods(read_config(Path(config_path)), iteration, model_uri, pairs_paths, pods)
     return train(config_path, iteration, model_uri, prompts_path, pairs_paths)
@@ -206,16 +206,16 @@ def evaluate(
     markdown_path: str,
 ) -> Evaluated:
     """Measure pi_{t+1}, decide whether to go on, track the figures, and leave the report of the run so far."""
-    from sppo import evaluate as work
-    from sppo.report import collect, distribution_svg, render_html, render_markdown
-    from sppo.tracking import stages as said
-    from sppo.tracking import track
-    from sppo.tracking.system import sampled
+    from sppo.evaluation import evaluate as work
+    from sppo.reporting.report import collect, distribution_svg, render_html, render_markdown
+    from sppo.reporting.tracking import stage_records as said
+    from sppo.reporting.tracking import track
+    from sppo.reporting.tracking.system import sampled
 
     config = read_config(Path(config_path))
     store = open_store(config.output_uri)
     with sampled() as system:
-        found = work.evaluate(config, iteration, model_uri, previous_uri, Path(prompts_path) / layout.HELD_OUT_FILE)
+        found = work.evaluate(config, iteration, model_uri, previous_uri, Path(prompts_path) / keys.HELD_OUT_FILE)
     report = collect(config, store, last=iteration)
     page, markdown = render_html(report), render_markdown(report)
     _write(html_path, page)
@@ -230,9 +230,9 @@ def evaluate(
 @playing
 def publish(config_path: str, html_path: str, markdown_path: str) -> Published:
     """Export the best model of the iterations played, write the report, and register the model in MLflow."""
-    from sppo import publish as work
-    from sppo.tracking import stages as said
-    from sppo.tracking import track
+    from sppo.reporting import publish as work
+    from sppo.reporting.tracking import stage_records as said
+    from sppo.reporting.tracking import track
 
     config = read_config(Path(config_path))
     store = open_store(config.output_uri)
@@ -254,7 +254,7 @@ def bench(config_path: str, model_uri: str, markdown_path: str) -> dict[str, flo
     """
     from sppo.bench.run import run_benchmarks
     from sppo.bench.table import result_table
-    from sppo.tracking import Record, track
+    from sppo.reporting.tracking import Record, track
 
     config = read_config(Path(config_path))
     store = open_store(config.output_uri)
@@ -281,26 +281,28 @@ def finish(output_uri: str, state: str) -> None:
         output_uri: the run's.
         state: what Kubeflow Pipelines says of the end: FAILED, or anything else where no stage failed.
     """
-    from sppo.tracking.ending import end
+    from sppo.reporting.tracking.ending import end
 
     end(open_store(output_uri), failed=state == "FAILED")
 
 
 def _train_with_workers(store: Store, iteration: int, shards: int) -> None:
     """Have the model trained by a worker on each accelerator of this machine, if there are several."""
-    from sppo.launch import run_workers, workers_wanted
+    from sppo.training.workers.accelerators import run_workers, workers_wanted
 
-    if store.manifest(layout.model(iteration)) is None and (count := workers_wanted()):
+    if store.manifest(keys.model(iteration)) is None and (count := workers_wanted()):
         run_workers(count, store.uri, iteration, shards)
 
 
 def _upstream(config: RunConfig, iteration: int, prompts: int, shards: int) -> tuple[dict[str, float], list[float]]:
     """The figures of an iteration's generate and rank, and the distribution of P, over all shards."""
-    from sppo import chunks, generate, rank
+    from sppo.judging import rank
+    from sppo.preparing import chunks
+    from sppo.sampling import generate
 
     store = open_store(config.output_uri)
     chunk_total = chunks.chunk_count(prompts, config.generate.chunk_size)
-    committed = [store.manifest(layout.preferences(iteration, shard, shards)) for shard in range(shards)]
+    committed = [store.manifest(keys.preferences(iteration, shard, shards)) for shard in range(shards)]
     ranked = [manifest.figures for manifest in committed if manifest]
     return generate.figures(config, iteration, chunk_total) | rank.figures(ranked), rank.distribution(ranked)
 

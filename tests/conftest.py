@@ -21,7 +21,7 @@ settings.load_profile("sppo")
 @pytest.fixture(scope="session", autouse=True)
 def _judgements_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Judgements that an earlier session left in the cache would hide what this one breaks; models are only read."""
-    from sppo.cache import cache_folder
+    from sppo.store.local_cache import cache_folder
 
     models, folder = cache_folder() / "models", tmp_path_factory.mktemp("cache")
     models.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from pipelines.submission.outcome import outcome, raise_unless_passed, write_rep
 from pipelines.submission.resume import Resumed, go_on, pause
 from pipelines.submission.run import Run, create, short_name
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.tracking import without_password
+from sppo.reporting.tracking import without_password
 
 
 def show_plan(values: Mapping[str, Any], package: packages.Package) -> None:

@@ -16,7 +16,7 @@ from pipelines.submission.outcome import outcome
 from pipelines.submission.resume import go_on, pause
 from pipelines.submission.run import Run, look, output_uri
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.s3 import S3Store
+from sppo.store.s3 import S3Store
 
 KEY = "tracking/keep-going"
 """Where a run's store keeps how often it was resumed: in 1.json, 2.json, …"""

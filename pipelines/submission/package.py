@@ -14,9 +14,9 @@ from pipelines.compiling import compile_pipeline
 from pipelines.names import PIPELINE
 from pipelines.profile import Pool, TrainingPool
 from pipelines.submission.client import Client, Json
-from sppo.config import RunConfig, resolve
+from sppo.config.limits import Limits
+from sppo.config.run import RunConfig, resolve
 from sppo.errors import ConfigError
-from sppo.limits import Limits
 
 FIELDS = ("preset", "output_uri", "base_model", "prompts", "preference_model", "experiment", "iterations", "shards")
 """Values of the configuration that have a field of their own in the form of the UI."""

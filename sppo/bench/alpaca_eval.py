@@ -2,7 +2,8 @@
 
 The judge's prompt, the random order of the two answers, the reading of the verdict from the log-probabilities of the
 first token, the cache of verdicts and the win rates are the package's own (its annotator
-`weighted_alpaca_eval_gpt4_turbo`); only the requests go through `sppo.preference.endpoint`, for its limits and its key.
+`weighted_alpaca_eval_gpt4_turbo`); only the requests go through `sppo.judging.llm.endpoint`, for its limits and its
+key.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from sppo.bench.base import Message, Result, Subject, answers_once, digest_of, load_judge, reply_cache, result_once
-from sppo.engines.base import Sampling
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.length_control import length_controlled_win_rate
-from sppo.preference.endpoint import Endpoint, text_of
+from sppo.evaluation.length_control import length_controlled_win_rate
+from sppo.judging.llm.endpoint import Endpoint, text_of
+from sppo.sampling.engine import Sampling
 from sppo.seeds import derive_seed
-from sppo.store import fetch_file
+from sppo.store.base import fetch_file
 
 ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 """The package's configuration of AlpacaEval 2's judge, all of which is kept but the model."""

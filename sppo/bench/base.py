@@ -11,16 +11,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sppo import chat, layout
-from sppo.bench.settings import JUDGED, Benchmark
-from sppo.cache import cached
-from sppo.config import RunConfig
-from sppo.engines.base import Sampling
-from sppo.engines.load import LazyEngine
+from sppo.config.bench import JUDGED, Benchmark
+from sppo.config.run import RunConfig
 from sppo.errors import ConfigError
-from sppo.preference.endpoint import Endpoint
+from sppo.judging.llm.endpoint import Endpoint
+from sppo.preparing import chat
 from sppo.progress import heartbeat
-from sppo.store import Store, read_committed, run_once
+from sppo.sampling.engine import Sampling
+from sppo.sampling.load import LazyEngine
+from sppo.store import keys
+from sppo.store.base import Store, read_committed, run_once
+from sppo.store.local_cache import cached
 
 Message = dict[str, str]
 """A message of a chat: its role and its content."""
@@ -113,14 +114,14 @@ def answers_once(
         inputs: what the answers depend on.
         work: gives the answers.
     """
-    key = layout.benchmark_answers(benchmark)
+    key = keys.benchmark_answers(benchmark)
 
     def write(output: Path) -> dict[str, float]:
-        write_jsonl(output / layout.BENCHMARK_ANSWERS_FILE, work())
+        write_jsonl(output / keys.BENCHMARK_ANSWERS_FILE, work())
         return {}
 
     run_once(subject.store, key, inputs, write)
-    return read_jsonl(read_committed(subject.store, key, layout.BENCHMARK_ANSWERS_FILE))
+    return read_jsonl(read_committed(subject.store, key, keys.BENCHMARK_ANSWERS_FILE))
 
 
 def result_once(
@@ -134,15 +135,15 @@ def result_once(
         inputs: what the result depends on.
         work: measures, and leaves what a reader may want to check in the folder that it is given.
     """
-    key = layout.benchmark(benchmark)
+    key = keys.benchmark(benchmark)
 
     def write(output: Path) -> dict[str, float]:
         result = work(output)
-        (output / layout.BENCHMARK_FILE).write_text(result.model_dump_json(indent=1), encoding="utf-8")
+        (output / keys.BENCHMARK_FILE).write_text(result.model_dump_json(indent=1), encoding="utf-8")
         return result.tracked()
 
     run_once(subject.store, key, inputs, write)
-    return Result.model_validate_json(read_committed(subject.store, key, layout.BENCHMARK_FILE))
+    return Result.model_validate_json(read_committed(subject.store, key, keys.BENCHMARK_FILE))
 
 
 def check(config: RunConfig) -> None:

@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import Any
 
 from sppo.bench.base import Result, Subject, digest_of, result_once, write_jsonl
-from sppo.engines.lm_eval_model import load_lm_eval_model
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.progress import heartbeat
-from sppo.store import file_sha256
+from sppo.sampling.lm_eval_model import load_lm_eval_model
+from sppo.store.base import file_sha256
 
 AVERAGED = {
     "arc_challenge": "acc_norm",

@@ -29,10 +29,10 @@ from sppo.bench.base import (
     result_once,
     write_jsonl,
 )
-from sppo.engines.base import Sampling
 from sppo.errors import ConfigError
-from sppo.preference.endpoint import Endpoint, text_of
-from sppo.prompts import read_jsonl as read_file
+from sppo.judging.llm.endpoint import Endpoint, text_of
+from sppo.preparing.prompts import read_jsonl as read_file
+from sppo.sampling.engine import Sampling
 from sppo.seeds import derive_seed
 
 TEMPERATURES = {

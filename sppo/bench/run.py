@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 from sppo.bench import alpaca_eval, leaderboard, mt_bench
 from sppo.bench.base import Result, Subject
-from sppo.bench.settings import BENCHMARKS, Benchmark
-from sppo.config import RunConfig
-from sppo.engines.load import LazyEngine
-from sppo.models import fetch_model, model_digest
-from sppo.store import Store
+from sppo.config.bench import BENCHMARKS, Benchmark
+from sppo.config.run import RunConfig
+from sppo.models.fetch import fetch_model, model_digest
+from sppo.sampling.load import LazyEngine
+from sppo.store.base import Store
 
 MEASURES: dict[Benchmark, Callable[[Subject], Result]] = {
     "alpaca_eval": alpaca_eval.measure,

@@ -7,8 +7,8 @@ from components.images import GUESTS, image
 from pipelines.names import GATE_FAILED, GATE_PASSED
 from pipelines.placement import CACHE, CREDENTIALS, SETTINGS
 from pipelines.profile import Pool, Profile
-from sppo.supervisor import RETRIES
-from sppo.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
+from sppo.process.supervisor import RETRIES
+from sppo.training.workers.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
 from tests.backend.metadata import groups
 from tests.backend.player import Run
 from tests.backend.plugin import SECRET, MLflowPlugin

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pipelines.submission.progress import ENDED, Task, TaskKey
 from pipelines.submission.run import Run
-from sppo.trainjob.spec import NODE
+from sppo.training.workers.trainjob.spec import NODE
 from tests.cluster import form
 from tests.cluster.kube import Kube
 from tests.cluster.runs import LONGEST, SHORT, Played, Result, Runs

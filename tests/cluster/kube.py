@@ -8,7 +8,7 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
-from sppo.trainjob.spec import GROUP, PLURAL, VERSION
+from sppo.training.workers.trainjob.spec import GROUP, PLURAL, VERSION
 from tests.cluster.settings import LackError
 from tests.cluster.waiting import until
 

@@ -6,8 +6,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sppo.s3 import S3Store
-from sppo.store import MANIFEST, Manifest
+from sppo.store.base import MANIFEST, Manifest
+from sppo.store.s3 import S3Store
 from tests.cluster.settings import LackError
 
 

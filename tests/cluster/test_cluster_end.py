@@ -3,8 +3,8 @@
 import pytest
 
 from pipelines.submission.progress import TaskKey, tasks
-from sppo import layout
-from sppo.trainjob.follow import ending
+from sppo.store import keys
+from sppo.training.workers.trainjob.follow import ending
 from tests.cluster.episodes import PREPARE
 
 GONE = 120
@@ -31,7 +31,7 @@ def test_a_terminated_run_is_resumed_and_plays_only_what_is_missing(resumed, ter
     played = {task.key: task for task in tasks(runs.look(terminated.run.run_id).workflow)}
     kept = [PREPARE, *(TaskKey(name, 1, shard) for name in ("generate", "rank") for shard in (0, 1))]
     assert [len(played[key].pods) for key in kept] == [1] * len(kept)
-    assert stored.manifest(terminated.run.output_uri, layout.PUBLISHED_MODEL) is not None
+    assert stored.manifest(terminated.run.output_uri, keys.PUBLISHED_MODEL) is not None
     seen("exit code 0")
 
 

@@ -6,7 +6,7 @@ from pipelines import size
 from pipelines.compiling import compile_pipeline
 from pipelines.profile import load_profile
 from pipelines.submission.progress import tasks
-from sppo import layout
+from sppo.store import keys
 from tests.backend import nodes as expected
 from tests.backend.expected import Course
 from tests.backend.package import load
@@ -32,7 +32,7 @@ def test_two_iterations_of_two_shards_end_with_0(disturbed, runs, stored, seen):
     played = tasks(runs.look(disturbed.run.run_id).workflow)
     sharded = [(task.key.name, task.key.iteration, task.key.shard) for task in played if task.key.shard is not None]
     assert sharded == [(name, t, shard) for t in (1, 2) for name in ("generate", "rank") for shard in (0, 1)]
-    assert stored.manifest(disturbed.run.output_uri, layout.model(2)) is not None
+    assert stored.manifest(disturbed.run.output_uri, keys.model(2)) is not None
     first, last = min(task.started for task in played), max(task.ended for task in played)
     seen(f"{(last - first).total_seconds() / 60:.0f} minutes from the first stage to the last")
 

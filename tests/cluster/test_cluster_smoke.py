@@ -7,8 +7,8 @@ from kubernetes.utils import parse_quantity
 
 from pipelines.profile import load_profile
 from pipelines.submission.progress import gate, tasks
-from sppo import layout
-from sppo.trainjob.spec import RUN_LABEL, USER
+from sppo.store import keys
+from sppo.training.workers.trainjob.spec import RUN_LABEL, USER
 from tests.backend.expected import POOLS
 from tests.cluster.kube import GPU
 
@@ -31,10 +31,10 @@ def test_mlflow_shows_the_smoke_run_as_finished(smoke, tracked, seen):
 
 
 def test_the_report_of_the_smoke_run_is_in_its_store(smoke, stored, seen):
-    page = stored.text(smoke.output_uri, layout.PUBLISHED_REPORT, layout.REPORT_FILE)
+    page = stored.text(smoke.output_uri, keys.PUBLISHED_REPORT, keys.REPORT_FILE)
     assert page.lower().startswith("<!doctype html>") and smoke.output_uri in page
-    assert stored.manifest(smoke.output_uri, layout.PUBLISHED_MODEL) is not None
-    seen(f"{layout.REPORT_FILE}, {len(page) / 1024:.0f} KiB")
+    assert stored.manifest(smoke.output_uri, keys.PUBLISHED_MODEL) is not None
+    seen(f"{keys.REPORT_FILE}, {len(page) / 1024:.0f} KiB")
 
 
 def test_a_run_that_the_form_starts_finds_what_is_committed(from_form, smoke, runs, stored, seen):
@@ -42,7 +42,7 @@ def test_a_run_that_the_form_starts_finds_what_is_committed(from_form, smoke, ru
     assert from_form.run.result.code == 0
     assert from_form.parameters["shards"] == 2 and from_form.parameters["base_model"] == ""
     begun = min(task.started for task in tasks(runs.look(from_form.run.run_id).workflow)).timestamp()
-    for key in (layout.PREPARED, layout.model(1), layout.evaluation(1), layout.PUBLISHED_REPORT):
+    for key in (keys.PREPARED, keys.model(1), keys.evaluation(1), keys.PUBLISHED_REPORT):
         assert stored.committed(smoke.output_uri, key) < begun, f"{key} was made anew"
     seen(f"exit code 0 after {from_form.run.seconds / 60:.0f} minutes, nothing made anew")
 
@@ -60,8 +60,8 @@ def test_a_pod_of_each_pool_is_placed_as_the_run_says(from_form, gpu_lack, runs,
         assert quantities(main.resources.limits) == quantities({"memory": needs.memory, GPU: "1"})
         assert quantities(main.resources.requests) == quantities({"memory": needs.memory, "cpu": needs.cpu, GPU: "1"})
         assert pod.spec.node_selector == {"kubernetes.io/os": "linux"}
-        keys = {toleration.key for toleration in pod.spec.tolerations if re.match("sppo-", toleration.key or "")}
-        assert keys == {f"sppo-cluster-test-{pool}"}
+        tolerated = {toleration.key for toleration in pod.spec.tolerations if re.match("sppo-", toleration.key or "")}
+        assert tolerated == {f"sppo-cluster-test-{pool}"}
         assert pod.spec.active_deadline_seconds == needs.hours * 3600
         assert pod.metadata.labels[RUN_LABEL[0]] == RUN_LABEL[1]
         assert pod.spec.service_account_name == "sppo-runner"

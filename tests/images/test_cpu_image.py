@@ -6,8 +6,8 @@ import pytest
 
 from components.images import image
 from pipelines.profile import STAGES
-from sppo import layout
-from sppo.store import open_store
+from sppo.store import keys
+from sppo.store.base import open_store
 
 pytestmark = pytest.mark.timeout(3000)  # the first run downloads and installs gigabytes
 
@@ -42,10 +42,10 @@ def test_it_plays_every_stage(build, registry, cluster):
     evaluated = here.run("evaluate", {"iteration": 1, **policies}, inputs)
     published = here.run("publish", {"best_uri": evaluated["best_uri"]}, config)
     store = open_store(f"{here.store}/run")
-    assert published["model_uri"] == f"{store.uri}/{layout.PUBLISHED_MODEL}"
-    assert json.loads((store.fetch(layout.PUBLISHED_MODEL) / "config.json").read_text())["dtype"] == "bfloat16"
-    figures = store.manifest(layout.model(1)).figures
+    assert published["model_uri"] == f"{store.uri}/{keys.PUBLISHED_MODEL}"
+    assert json.loads((store.fetch(keys.PUBLISHED_MODEL) / "config.json").read_text())["dtype"] == "bfloat16"
+    figures = store.manifest(keys.model(1)).figures
     assert figures["train/steps"] == 2
     assert figures["train/reference_recomputed"] == 0, "vLLM's log-probabilities are the trainer's"
-    assert 0 <= store.manifest(layout.evaluation(1)).figures["eval/win_rate_vs_base"] <= 1
+    assert 0 <= store.manifest(keys.evaluation(1)).figures["eval/win_rate_vs_base"] <= 1
     assert here.path(evaluated["report"]).read_text().lstrip().lower().startswith("<!doctype html")

@@ -14,9 +14,10 @@ import yaml
 
 from components.images import image
 from pipelines.placement import USER
-from sppo import layout, stages, tables
-from sppo.policy import load_policy
-from sppo.store import open_store
+from sppo import stages
+from sppo.models.policy import load_policy
+from sppo.store import keys, tables
+from sppo.store.base import open_store
 
 pytestmark = pytest.mark.timeout(3000)  # the first run downloads and installs gigabytes
 
@@ -106,8 +107,8 @@ def test_prepare_and_train_in_their_images(prepared):
     config_path, prompt_tables = here.path(outputs["run_config"]), here.path(outputs["prompt_tables"])
     assert config_path.stat().st_uid == USER
     assert json.loads(config_path.read_text())["output_uri"] == f"{here.store}/run"
-    played = tables.read(prompt_tables / layout.prompts_file(1), tables.PROMPTS)
-    held_out = tables.read(prompt_tables / layout.HELD_OUT_FILE, tables.PROMPTS)
+    played = tables.read(prompt_tables / keys.prompts_file(1), tables.PROMPTS)
+    held_out = tables.read(prompt_tables / keys.HELD_OUT_FILE, tables.PROMPTS)
     assert (len(played), len(held_out)) == (8, 4)
     assert {row["prompt"] for row in played + held_out} < set(PROMPTS)
 
@@ -116,8 +117,8 @@ def test_prepare_and_train_in_their_images(prepared):
     artifacts = {name: [outputs[name]] for name in ("run_config", "prompt_tables")}
     trained = here.run("train", parameters, {**artifacts, "pairs": pairs})
     store = open_store(f"{here.store}/run")
-    manifest = store.manifest(layout.model(1))
-    assert trained["Output"] == f"{store.uri}/{layout.model(1)}"
+    manifest = store.manifest(keys.model(1))
+    assert trained["Output"] == f"{store.uri}/{keys.model(1)}"
     assert manifest.figures["train/steps"] == 1
     assert manifest.figures["train/reference_recomputed"] == 0, (
         "sampled here, trained there: the same log-probabilities"
@@ -125,7 +126,7 @@ def test_prepare_and_train_in_their_images(prepared):
     assert manifest.figures["train/first_loss"] == pytest.approx(manifest.figures["train/loss_at_start"], rel=1e-3)
     before, after = (load_policy(Path(uri), "float32").state_dict() for uri in (outputs["base_uri"], trained["Output"]))
     assert any(not before[name].equal(after[name]) for name in before)
-    assert (here.store / "run" / layout.model(1)).stat().st_uid == USER
+    assert (here.store / "run" / keys.model(1)).stat().st_uid == USER
 
 
 def play_shards(here, outputs) -> list[str]:

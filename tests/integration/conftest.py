@@ -15,7 +15,7 @@ from types import MappingProxyType
 import psutil
 import pytest
 
-from sppo import layout
+from sppo.store import keys
 
 PATIENCE = 400
 """Seconds within which every stage must have begun, on a busy machine."""
@@ -117,6 +117,6 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     folder = (base if worker_id == "master" else base.parent) / "whole-run"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / layout.PUBLISHED_REPORT).exists():
+        if not (folder / keys.PUBLISHED_REPORT).exists():
             Command("run", f"output_uri={folder}", "iterations=2", *SETTINGS).succeed()
     return folder

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import mlflow  # noqa: F401 - so that forked processes need not load it again
+import sppo.train  # noqa: F401 - as well
 import torch
 import transformers.models.llama.modeling_llama  # noqa: F401 - as well
 
-import sppo.train  # noqa: F401 - as well
-from sppo import layout, tables
-from sppo.config import resolve
-from sppo.policy import load_policy
-from sppo.store import Store, open_store, run_once
+from sppo.config.run import resolve
+from sppo.models.policy import load_policy
+from sppo.store import keys, tables
+from sppo.store.base import Store, open_store, run_once
 from tests.conftest import COUNTED, NO_OTHERS
 
 ROOT = Path(__file__).parents[2]
@@ -63,17 +63,17 @@ def start(uri: str, model: Path, **changes: Any) -> Store:
     config = config.model_copy(update={"output_uri": store.uri})
 
     def prepared(folder: Path) -> dict[str, float]:
-        (folder / layout.CONFIG_FILE).write_text(config.model_dump_json())
+        (folder / keys.CONFIG_FILE).write_text(config.model_dump_json())
         rows = [{"prompt_id": f"p{i}", "prompt": "?", "prompt_ids": [63]} for i in range(PAIRS)]
-        tables.write(folder / layout.prompts_file(1), tables.PROMPTS, rows)
+        tables.write(folder / keys.prompts_file(1), tables.PROMPTS, rows)
         return {}
 
     def ranked(folder: Path) -> dict[str, float]:
-        tables.write(folder / layout.PAIRS_FILE, tables.PAIRS, pairs())
+        tables.write(folder / keys.PAIRS_FILE, tables.PAIRS, pairs())
         return dict.fromkeys(COUNTED, 1.0)
 
-    run_once(store, layout.PREPARED, {"config": config.digest()}, prepared)
-    run_once(store, layout.preferences(1, 0, 1), {}, ranked)
+    run_once(store, keys.PREPARED, {"config": config.digest()}, prepared)
+    run_once(store, keys.preferences(1, 0, 1), {}, ranked)
     return store
 
 
@@ -135,14 +135,14 @@ def _worker(uri: str, patch: str, environment: Mapping[str, str]) -> None:
 
 def trained(store: Store) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     """The log rows and the weights of the model that was trained."""
-    folder = store.fetch(layout.model(1))
-    lines = (folder / layout.TRAINING_LOG_FILE).read_text().splitlines()
+    folder = store.fetch(keys.model(1))
+    lines = (folder / keys.TRAINING_LOG_FILE).read_text().splitlines()
     return [json.loads(line) for line in lines], load_policy(folder, "float32").state_dict()
 
 
 def checkpoint(store: Store) -> int | None:
     """The step of the newest checkpoint."""
-    latest = store.read(f"{layout.checkpoints(1)}/latest.json")
+    latest = store.read(f"{keys.checkpoints(1)}/latest.json")
     return None if latest is None else json.loads(latest)["step"]
 
 

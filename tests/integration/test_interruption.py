@@ -8,14 +8,14 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from sppo import layout, tables
-from sppo.store import file_sha256
+from sppo.store import keys, tables
+from sppo.store.base import file_sha256
 from tests.integration.conftest import SETTINGS, Command
 
 
 def test_killed_in_every_stage_and_resumed(whole_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    chunk = folder / layout.response_chunk(1, 0)
+    chunk = folder / keys.response_chunk(1, 0)
 
     def kill_when(reached: Callable[[Command], bool], *arguments: str) -> str:
         command = Command(*arguments)
@@ -25,34 +25,34 @@ def test_killed_in_every_stage_and_resumed(whole_run: Path, tmp_path: Path) -> N
 
     start = ("run", f"output_uri={folder}", "iterations=1", *SETTINGS)
     kill_when(lambda _: any(folder.glob(".work-*")), *start)
-    assert not (folder / layout.PREPARED).exists()
+    assert not (folder / keys.PREPARED).exists()
 
     kill_when(lambda _: chunk.exists(), *start)
-    assert not (folder / layout.response_chunk(1, 1)).exists()
-    first_chunk = file_sha256(chunk / layout.RESPONSES_FILE), (chunk / layout.RESPONSES_FILE).stat().st_mtime_ns
+    assert not (folder / keys.response_chunk(1, 1)).exists()
+    first_chunk = file_sha256(chunk / keys.RESPONSES_FILE), (chunk / keys.RESPONSES_FILE).stat().st_mtime_ns
 
     resume = ("resume", str(folder))
     kill_when(lambda command: command.running("rank"), *resume)
-    assert not (folder / layout.preferences(1, 0, 1)).exists()
+    assert not (folder / keys.preferences(1, 0, 1)).exists()
 
-    kill_when(lambda _: (folder / layout.checkpoints(1) / "latest.json").exists(), *resume)
-    assert not (folder / layout.model(1)).exists()
+    kill_when(lambda _: (folder / keys.checkpoints(1) / "latest.json").exists(), *resume)
+    assert not (folder / keys.model(1)).exists()
 
     output = kill_when(lambda _: any((folder / "answers").glob("*")), *resume)
     assert "resuming after step" in output
-    assert not (folder / layout.evaluation(1)).exists()
+    assert not (folder / keys.evaluation(1)).exists()
 
     kill_when(lambda command: command.running("publish"), *resume)
-    assert not (folder / layout.PUBLISHED_MODEL).exists()
+    assert not (folder / keys.PUBLISHED_MODEL).exists()
 
     output = Command(*resume).succeed()
     assert "loading" not in output
-    same_chunk = file_sha256(chunk / layout.RESPONSES_FILE), (chunk / layout.RESPONSES_FILE).stat().st_mtime_ns
+    same_chunk = file_sha256(chunk / keys.RESPONSES_FILE), (chunk / keys.RESPONSES_FILE).stat().st_mtime_ns
     assert same_chunk == first_chunk
-    for name, schema in ((layout.PAIRS_FILE, tables.PAIRS), (layout.PREFERENCES_FILE, tables.PREFERENCES)):
-        key = layout.preferences(1, 0, 1)
+    for name, schema in ((keys.PAIRS_FILE, tables.PAIRS), (keys.PREFERENCES_FILE, tables.PREFERENCES)):
+        key = keys.preferences(1, 0, 1)
         assert tables.read(folder / key / name, schema) == tables.read(whole_run / key / name, schema)
-    weights = f"{layout.model(1)}/model.safetensors"
+    weights = f"{keys.model(1)}/model.safetensors"
     assert file_sha256(folder / weights) == file_sha256(whole_run / weights)
     assert not any(folder.glob("iteration-1/checkpoints/*"))
     assert states(folder) == {"FINISHED"}

@@ -4,7 +4,7 @@ import signal
 
 from mlflow import MlflowClient
 
-from sppo import layout
+from sppo.store import keys
 from tests.integration.distributed import checkpoint, command, end, read_until, start, together
 
 TWO = "import torch\ntorch.accelerator.device_count = lambda: 2\n"
@@ -22,7 +22,7 @@ def test_it_starts_a_worker_for_each_and_tracks_once(tiny_llama, tmp_path):
     assert len(runs) == 2, "the alignment run and its iteration, once"
     other = start(str(tmp_path / "other"), tiny_llama)
     assert together(2, other.uri) == [0, 0]
-    assert store.manifest(layout.model(1)).digest() == other.manifest(layout.model(1)).digest()
+    assert store.manifest(keys.model(1)).digest() == other.manifest(keys.model(1)).digest()
 
 
 def test_the_workers_exit_code_is_its_own(tiny_llama, tmp_path):

@@ -8,13 +8,13 @@ import torch
 from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sppo import layout, tables
-from sppo.config import RunConfig
-from sppo.objective import loss_at_start
+from sppo.algorithm.objective import loss_at_start
+from sppo.config.run import RunConfig
 from sppo.seeds import derive_seed
-from sppo.store import Manifest, open_store
-from sppo.train import plan, read_pairs
-from sppo.update import targets_of
+from sppo.store import keys, tables
+from sppo.store.base import Manifest, open_store
+from sppo.training.train import plan, read_pairs
+from sppo.training.update import targets_of
 from tests.integration.conftest import SETTINGS, Command
 
 
@@ -29,16 +29,16 @@ def manifest(folder: Path, key: str) -> Manifest:
 
 
 def training_log(folder: Path, iteration: int) -> list[dict[str, float]]:
-    text = (folder / layout.model(iteration) / layout.TRAINING_LOG_FILE).read_text()
+    text = (folder / keys.model(iteration) / keys.TRAINING_LOG_FILE).read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
 def pairs_of(folder: Path, iteration: int) -> list[dict[str, object]]:
-    return read_pairs([folder / layout.preferences(iteration, 0, 1) / layout.PAIRS_FILE])
+    return read_pairs([folder / keys.preferences(iteration, 0, 1) / keys.PAIRS_FILE])
 
 
 def test_prompt_parts_are_disjoint(whole_run: Path) -> None:
-    names = [layout.prompts_file(1), layout.prompts_file(2), layout.HELD_OUT_FILE]
+    names = [keys.prompts_file(1), keys.prompts_file(2), keys.HELD_OUT_FILE]
     parts = [{row["prompt_id"] for row in tables.read(whole_run / "prepared" / n, tables.PROMPTS)} for n in names]
     assert [len(part) for part in parts] == [16, 16, 8]
     assert len(set.union(*parts)) == 40
@@ -58,7 +58,7 @@ def test_first_loss_is_its_closed_form(whole_run: Path, iteration: int) -> None:
 
 @pytest.mark.parametrize("iteration", [1, 2])
 def test_sampler_and_trainer_agree_on_the_reference(whole_run: Path, iteration: int) -> None:
-    figures = manifest(whole_run, layout.model(iteration)).figures
+    figures = manifest(whole_run, keys.model(iteration)).figures
     assert 0 < figures["train/reference_audit_mean_abs"] < config_of(whole_run).train.audit_tolerance
     assert figures["train/reference_recomputed"] == 0
 
@@ -76,21 +76,21 @@ def test_training_moves_the_policy_as_the_targets_say(whole_run: Path, iteration
 
 
 def test_second_iteration_starts_from_the_first_ones_model(whole_run: Path) -> None:
-    first = manifest(whole_run, layout.model(1))
-    assert manifest(whole_run, layout.model(2)).inputs["reference"] == first.digest()
-    assert manifest(whole_run, layout.response_chunk(2, 0)).inputs["model"] == first.digest()
+    first = manifest(whole_run, keys.model(1))
+    assert manifest(whole_run, keys.model(2)).inputs["reference"] == first.digest()
+    assert manifest(whole_run, keys.response_chunk(2, 0)).inputs["model"] == first.digest()
 
 
 def test_published_model_loads_and_answers(whole_run: Path) -> None:
-    folder = whole_run / layout.PUBLISHED_MODEL
+    folder = whole_run / keys.PUBLISHED_MODEL
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.dtype == torch.bfloat16
     messages = [{"role": "user", "content": "Name a colour."}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     output = model.generate(**ids, max_new_tokens=4, do_sample=False)
     assert output.shape[1] > ids["input_ids"].shape[1]
-    trained = manifest(whole_run, layout.model(2)).digest()
-    assert trained != manifest(whole_run, layout.model(1)).digest()
+    trained = manifest(whole_run, keys.model(2)).digest()
+    assert trained != manifest(whole_run, keys.model(1)).digest()
 
 
 def test_mlflow_has_the_run_and_its_iterations(whole_run: Path) -> None:
@@ -103,7 +103,7 @@ def test_mlflow_has_the_run_and_its_iterations(whole_run: Path) -> None:
     assert {run.info.status for run in runs} == {"FINISHED"}
     history = client.get_metric_history(parent.info.run_id, "eval/win_rate_vs_base")
     assert sorted(metric.step for metric in history) == [1, 2]
-    committed = manifest(whole_run, layout.evaluation(2)).figures["eval/win_rate_vs_base"]
+    committed = manifest(whole_run, keys.evaluation(2)).figures["eval/win_rate_vs_base"]
     assert next(metric.value for metric in history if metric.step == 2) == committed
     assert parent.data.params["train.eta"] == "1000.0"
     last = next(run for run in nested if run.data.tags["sppo.iteration"] == "2")

@@ -26,9 +26,9 @@ import requests
 import yaml
 from mlflow import MlflowClient
 
-from sppo.config import resolve
-from sppo.store import open_store
-from sppo.tracking import Dataset, Model, Publication, Record, track
+from sppo.config.run import resolve
+from sppo.reporting.tracking import Dataset, Model, Publication, Record, track
+from sppo.store.base import open_store
 
 OVERLAY = Path(__file__).parents[2] / "manifests" / "overlays" / "local"
 README = OVERLAY.parents[1] / "README.md"

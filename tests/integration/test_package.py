@@ -7,8 +7,8 @@ from kfp import components, local
 
 from pipelines.compiling import compile_pipeline
 from pipelines.kfp_local import conditions_on_outputs
-from sppo import layout
-from sppo.store import file_sha256
+from sppo.store import keys
+from sppo.store.base import file_sha256
 from tests.integration.conftest import SETTINGS
 
 
@@ -23,6 +23,6 @@ def test_the_default_package_trains_what_the_command_trains(
     values = {"preset": "cpu", **dict(setting.split("=", 1) for setting in SETTINGS)}
     with conditions_on_outputs():
         package(output_uri=str(tmp_path / "run"), iterations=1, config=values)
-    assert (tmp_path / "run" / layout.PUBLISHED_MODEL / "model.safetensors").is_file()
-    weights = f"{layout.model(1)}/model.safetensors"
+    assert (tmp_path / "run" / keys.PUBLISHED_MODEL / "model.safetensors").is_file()
+    weights = f"{keys.model(1)}/model.safetensors"
     assert file_sha256(tmp_path / "run" / weights) == file_sha256(whole_run / weights)

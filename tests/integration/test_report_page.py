@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sppo import layout
-from sppo.report import collect, render_html
+from sppo.reporting.report import collect, render_html
+from sppo.store import keys
 from tests.integration.browser import Page, executable, open_page
 from tests.unit.conftest import play_run  # noqa: F401 - a fixture
 from tests.unit.test_report import HOSTILE, with_every_figure
@@ -43,7 +43,7 @@ def check(page: Page, report: Path) -> None:
 
 
 def test_the_report_of_a_whole_run(page, whole_run):
-    report = whole_run / layout.PUBLISHED_REPORT / layout.REPORT_FILE
+    report = whole_run / keys.PUBLISHED_REPORT / keys.REPORT_FILE
     check(page, report)
     assert page.value("document.querySelectorAll('figure svg').length") > 10
     assert "of 2 iterations evaluated" in page.value("document.body.innerText")

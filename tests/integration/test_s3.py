@@ -14,10 +14,10 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from mlflow import MlflowClient
 
-from sppo import layout, tables
-from sppo.s3 import S3Store
-from sppo.store import MANIFEST, Manifest, file_sha256
-from sppo.tracking.ending import STARTED
+from sppo.reporting.tracking.ending import STARTED
+from sppo.store import keys, tables
+from sppo.store.base import MANIFEST, Manifest, file_sha256
+from sppo.store.s3 import S3Store
 from tests.integration.conftest import SETTINGS, Command
 
 KEYS = {"AWS_ACCESS_KEY_ID": "sppo", "AWS_SECRET_ACCESS_KEY": "for-this-test"}
@@ -85,8 +85,8 @@ def store(server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Store
 
 def manifests(store: S3Store) -> dict[str, Manifest]:
     """Every committed folder, by its key."""
-    keys = [name.removesuffix(f"/{MANIFEST}") for name in store.entries("") if name.endswith(MANIFEST)]
-    return {key: manifest for key in keys if (manifest := store.manifest(key)) is not None}
+    names = [name.removesuffix(f"/{MANIFEST}") for name in store.entries("") if name.endswith(MANIFEST)]
+    return {key: manifest for key in names if (manifest := store.manifest(key)) is not None}
 
 
 def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
@@ -102,29 +102,29 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
 
     resume = ("resume", store.uri)
     settings = ("iterations=1", *SETTINGS)
-    kill_when_there(layout.response_chunk(1, 0), "run", f"output_uri={store.uri}", *settings)
-    kill_when_there(layout.checkpoints(1), *resume)
-    kill_when_there(layout.model(1), *resume)
-    assert store.manifest(layout.model(1)) is None, "it was killed while it uploaded the weights"
+    kill_when_there(keys.response_chunk(1, 0), "run", f"output_uri={store.uri}", *settings)
+    kill_when_there(keys.checkpoints(1), *resume)
+    kill_when_there(keys.model(1), *resume)
+    assert store.manifest(keys.model(1)) is None, "it was killed while it uploaded the weights"
     output = Command(*resume, environment=environment).succeed()
     assert "resuming after step" in output
 
     committed = manifests(store)
-    models = [committed[layout.evaluation(1)].inputs[role] for role in ("new", "base")]
-    answers = [place(model) for model in models for place in (layout.answers, layout.instruction_answers)]
-    chunks = [layout.response_chunk(1, chunk) for chunk in (0, 1)]
-    stages = [layout.PREPARED, *chunks, layout.preferences(1, 0, 1), layout.model(1), *answers, layout.evaluation(1)]
-    assert set(committed) == {*stages, layout.PUBLISHED_MODEL, layout.PUBLISHED_REPORT}
+    models = [committed[keys.evaluation(1)].inputs[role] for role in ("new", "base")]
+    answers = [place(model) for model in models for place in (keys.answers, keys.instruction_answers)]
+    chunks = [keys.response_chunk(1, chunk) for chunk in (0, 1)]
+    stages = [keys.PREPARED, *chunks, keys.preferences(1, 0, 1), keys.model(1), *answers, keys.evaluation(1)]
+    assert set(committed) == {*stages, keys.PUBLISHED_MODEL, keys.PUBLISHED_REPORT}
     files = {f"{key}/{manifest.prefix}/{file.path}" for key, manifest in committed.items() for file in manifest.files}
     records = {f"tracking/iteration-{name}.json" for name in ("0-prepare", "0-publish", "1-evaluate", "1-train")}
     assert set(store.entries("")) == files | {f"{key}/{MANIFEST}" for key in committed} | records | {STARTED}
     assert "Uploads" not in store.client.list_multipart_uploads(Bucket=store.bucket)
 
-    fetched = {key: store_fetch(store, key, tmp_path) for key in (layout.preferences(1, 0, 1), layout.model(1))}
-    pairs = tables.read(fetched[layout.preferences(1, 0, 1)] / layout.PAIRS_FILE, tables.PAIRS)
-    assert pairs == tables.read(whole_run / layout.preferences(1, 0, 1) / layout.PAIRS_FILE, tables.PAIRS)
+    fetched = {key: store_fetch(store, key, tmp_path) for key in (keys.preferences(1, 0, 1), keys.model(1))}
+    pairs = tables.read(fetched[keys.preferences(1, 0, 1)] / keys.PAIRS_FILE, tables.PAIRS)
+    assert pairs == tables.read(whole_run / keys.preferences(1, 0, 1) / keys.PAIRS_FILE, tables.PAIRS)
     weights = "model.safetensors"
-    assert file_sha256(fetched[layout.model(1)] / weights) == file_sha256(whole_run / layout.model(1) / weights)
+    assert file_sha256(fetched[keys.model(1)] / weights) == file_sha256(whole_run / keys.model(1) / weights)
 
     client = MlflowClient(database)
     experiment = client.get_experiment_by_name("sppo")

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from pipelines.cli import main
-from sppo import layout, tables
-from sppo.config import RunConfig, resolve
-from sppo.models import model_digest
-from sppo.store import LocalStore, run_once
+from sppo.config.run import RunConfig, resolve
+from sppo.models.fetch import model_digest
+from sppo.store import keys, tables
+from sppo.store.base import LocalStore, run_once
 
 HELD_OUT = 3
 
@@ -111,16 +111,16 @@ def _play(
         _copy(model, base)
     config = resolve({"output_uri": str(folder / name), "base_model": str(base), "iterations": 3, **overrides})
     store = LocalStore(folder / name)
-    run_once(store, layout.PREPARED, {"config": config.digest()}, lambda output: _prepared(config, output))
+    run_once(store, keys.PREPARED, {"config": config.digest()}, lambda output: _prepared(config, output))
     uris = [str(base)]
     best = uris[0]
     over_base = win_rates or [[0.25 * i + 0.125 for i in range(HELD_OUT)]] * len(decisions)
     for t, (decision, low, rates) in enumerate(zip(decisions, lows, over_base, strict=True), start=1):
-        previous, uri = best, f"{store.uri}/{layout.model(t)}"
-        run_once(store, layout.model(t), {"pairs": str(t)}, lambda output, t=t: _trained(t, model, loss, output))
+        previous, uri = best, f"{store.uri}/{keys.model(t)}"
+        run_once(store, keys.model(t), {"pairs": str(t)}, lambda output, t=t: _trained(t, model, loss, output))
         best = previous if decision == "keep-previous" else uri
         roles = {"new": uri, "previous": previous, "base": str(base)}
-        keys = {role: _answered(store, _name(place, base), place, text, len(rates)) for role, place in roles.items()}
+        answers = {role: _answered(store, _name(place, base), place, text, len(rates)) for role, place in roles.items()}
         verdict = {
             "iteration": t,
             "decision": decision,
@@ -129,11 +129,11 @@ def _play(
             "model_uri": uri,
             "previous_uri": previous,
             "base_uri": str(base),
-            "answers": keys,
+            "answers": answers,
         }
         inputs = {"config": config.digest(), "held_out": "aa" * 32, "judge": "bb" * 32}
         inputs |= {role: model_digest(Path(place)) for role, place in roles.items()}
-        run_once(store, layout.evaluation(t), inputs, lambda output, e=(verdict, low, rates): _evaluated(*e, output))
+        run_once(store, keys.evaluation(t), inputs, lambda output, e=(verdict, low, rates): _evaluated(*e, output))
         uris.append(uri)
     return PlayedRun(config, store, uris[1:])
 
@@ -143,7 +143,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _prepared(config: RunConfig, output: Path) -> dict[str, float]:
-    (output / layout.CONFIG_FILE).write_text(config.model_dump_json())
+    (output / keys.CONFIG_FILE).write_text(config.model_dump_json())
     return {"prepare/read": 40.0, "prepare/kept": 37.0}
 
 
@@ -163,9 +163,9 @@ def _trained(t: int, model: Path | None, loss: float, output: Path) -> dict[str,
         }
         for step in range(4)
     ]
-    (output / layout.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (output / keys.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in rows))
     counts = [float(abs(2 * index - 19)) for index in range(20)]
-    (output / layout.DISTRIBUTION_FILE).write_text(json.dumps(counts))
+    (output / keys.DISTRIBUTION_FILE).write_text(json.dumps(counts))
     return {
         "train/loss": 987.5 + t,
         "train/mean_abs_log_ratio": 1.25 * t,
@@ -187,7 +187,7 @@ def _name(uri: str, base: Path) -> str:
 
 def _answered(store: LocalStore, name: str, uri: str, text: str, prompts: int) -> str:
     """Two answers of a model to each held-out prompt; a model that answered already does not answer again."""
-    key = layout.answers(model_digest(Path(uri)))
+    key = keys.answers(model_digest(Path(uri)))
     rows = [
         {
             "prompt_id": f"p{i}",
@@ -201,7 +201,7 @@ def _answered(store: LocalStore, name: str, uri: str, text: str, prompts: int) -
     ]
 
     def work(output: Path) -> dict[str, float]:
-        tables.write(output / layout.ANSWERS_FILE, tables.ANSWERS, rows)
+        tables.write(output / keys.ANSWERS_FILE, tables.ANSWERS, rows)
         return {}
 
     if store.manifest(key) is None:
@@ -215,8 +215,8 @@ def _evaluated(verdict: dict[str, Any], low: float, over_base: Sequence[float], 
         for opponent, lift, rates in (("previous", 0.0, [0.5] * len(over_base)), ("base", 0.125, over_base))
         for i, rate in enumerate(rates)
     ]
-    tables.write(output / layout.COMPARISONS_FILE, tables.COMPARISONS, rows)
-    (output / layout.VERDICT_FILE).write_text(json.dumps(verdict))
+    tables.write(output / keys.COMPARISONS_FILE, tables.COMPARISONS, rows)
+    (output / keys.VERDICT_FILE).write_text(json.dumps(verdict))
     t = verdict["iteration"]
     return {
         "eval/win_rate_vs_base": low + 0.1,

@@ -14,9 +14,9 @@ import tyro
 from pipelines import cli
 from pipelines.profile import load_images, load_profile
 from pipelines.submission.package import parameters
-from sppo.config import resolve
+from sppo.config.limits import Limits
+from sppo.config.run import resolve
 from sppo.errors import ConfigError
-from sppo.limits import Limits
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name not in {"build", "dist", "runs"}}

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.bench import bench
-from sppo import layout
 from sppo.bench import alpaca_eval, leaderboard, mt_bench
 from sppo.bench.base import Result
 from sppo.bench.run import run_benchmarks
-from sppo.config import resolve
+from sppo.config.run import resolve
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store import open_store
+from sppo.store import keys
+from sppo.store.base import open_store
 from tests.judge_server import judge_server, prefers_the_first, write_mt_bench
 
 from .real_commands import ROOT
@@ -343,7 +343,7 @@ def test_the_command_measures_the_published_model_of_a_run(
     wanted += ["bench.context=256", "bench.mt_bench.max_tokens=4", "bench.mt_bench.count=1"]
     assert "this run has published no model yet" in run_sppo("bench", *wanted, "--benchmarks", "mt_bench").err
     shutil.copytree(tiny_llama, tmp_path / "copy")
-    played.store.commit(layout.PUBLISHED_MODEL, tmp_path / "copy", {}, {})
+    played.store.commit(keys.PUBLISHED_MODEL, tmp_path / "copy", {}, {})
     assert "a run's own values stay" in run_sppo("bench", *wanted, "seed=5", "--benchmarks", "mt_bench").err
     assert "give --benchmarks alpaca_eval mt_bench leaderboard" in run_sppo("bench", *wanted).err
     told = run_sppo("bench", *wanted, "--benchmarks", "mt_bench")

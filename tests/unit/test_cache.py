@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sppo.cache import cached, make_private
+from sppo.store.local_cache import cached, make_private
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 COUNT = """

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.chat import encode_prompt, load_tokenizer, special_token_in
 from sppo.errors import ConfigError
+from sppo.preparing.chat import encode_prompt, load_tokenizer, special_token_in
 
 
 @pytest.fixture(scope="module")

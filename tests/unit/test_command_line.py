@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sppo import layout
-from sppo.config import RunConfig, resolve
+from sppo.config.run import RunConfig, resolve
 from sppo.errors import InfrastructureError, storage_errors
+from sppo.store import keys
 
 SMALL = [
     "iterations=1",
@@ -47,7 +47,7 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
     result = command("prepare", *small)
     assert result.code == 0, result.err
     assert "12 prompts read, 12 kept" in result.out
-    files = {path.name for path in (tmp_path / "run" / layout.PREPARED).iterdir()}
+    files = {path.name for path in (tmp_path / "run" / keys.PREPARED).iterdir()}
     assert files == {"MANIFEST.json", "config.json", "iteration-1.parquet", "held-out.parquet"}
 
 
@@ -93,7 +93,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(command, small, tmp_path, ve
 def test_prompts_that_cannot_be_played_are_refused(command, small, write_prompts, tmp_path, prompts, message):
     write_prompts(prompts)
     assert_refused(command("prepare", *small), message)
-    assert not (tmp_path / "run" / layout.PREPARED).exists()
+    assert not (tmp_path / "run" / keys.PREPARED).exists()
 
 
 def test_a_place_that_cannot_be_written_is_named(command, small, tmp_path):
@@ -169,11 +169,11 @@ def test_weights_alone_are_no_model(command, small, tiny_llama, tmp_path):
 def test_another_run_in_the_same_place_is_refused_by_what_differs(command, small, tmp_path):
     assert command("prepare", *small).code == 0
     assert command("prepare", *small, "experiment=renamed").code == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "run" / layout.PREPARED).iterdir()}
+    before = {path: path.read_bytes() for path in (tmp_path / "run" / keys.PREPARED).iterdir()}
     assert_refused(
         command("prepare", *small, "train.eta=5", "seed=3"), "holds a run with another seed, train.eta; choose"
     )
-    assert {path: path.read_bytes() for path in (tmp_path / "run" / layout.PREPARED).iterdir()} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "run" / keys.PREPARED).iterdir()} == before
 
 
 @pytest.mark.parametrize("verb", ["resume", "report", "generate", "rank", "train", "evaluate", "publish"])

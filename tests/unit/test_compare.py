@@ -8,16 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sppo.compare.chart import win_rate_chart
-from sppo.compare.comparison import FEWEST, Change, compare
-from sppo.compare.contest import head_to_head
-from sppo.compare.render import render_html, render_markdown
-from sppo.compare.side import Answered, Side
-from sppo.compare.words import change_rows, headline, iteration_rows, panel, sentences, signed
-from sppo.config import resolve
+from sppo.config.run import resolve
 from sppo.errors import ConfigError
-from sppo.preference import judge_digest
-from sppo.report import IterationReport, RunReport
+from sppo.judging.load import judge_digest
+from sppo.reporting.compare.chart import win_rate_chart
+from sppo.reporting.compare.comparison import FEWEST, Change, compare
+from sppo.reporting.compare.head_to_head import head_to_head
+from sppo.reporting.compare.pages import render_html, render_markdown
+from sppo.reporting.compare.side import Answered, Side
+from sppo.reporting.compare.words import (
+    change_rows,
+    headline,
+    iteration_rows,
+    panel,
+    sentences,
+    signed,
+)
+from sppo.reporting.report import IterationReport, RunReport
 
 EASY, HARD = [0.9, 1.0, 0.8, 0.9, 1.0, 0.9, 0.8, 1.0], [0.1, 0.0, 0.2, 0.1, 0.0, 0.1, 0.2, 0.0]
 MARGINS = [0.1, 0.0, 0.1, 0.1, 0.0, 0.1, 0.05, 0.1]

@@ -4,14 +4,14 @@ import pytest
 from markdown_it import MarkdownIt
 from mlflow import MlflowClient
 
-from sppo.compare.comparison import compare
-from sppo.compare.locate import locate
-from sppo.compare.render import render_html, render_markdown
-from sppo.compare.side import read_side
-from sppo.config import resolve
+from sppo.config.run import resolve
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store import open_store
-from sppo.tracking import Record, track
+from sppo.reporting.compare.comparison import compare
+from sppo.reporting.compare.locate import locate
+from sppo.reporting.compare.pages import render_html, render_markdown
+from sppo.reporting.compare.side import read_side
+from sppo.reporting.tracking import Record, track
+from sppo.store.base import open_store
 
 from .test_report import HOSTILE, Page
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.prepare import prepare
-from sppo import layout
+from sppo.store import keys
 
 COMPONENTS = sorted((Path(__file__).parents[2] / "components").glob("*/component.py"))
 
@@ -85,7 +85,7 @@ def test_prepare_leaves_the_configuration_and_disjoint_prompts(run_prepare, tiny
     assert outputs.shards == [0, 1, 2], "12 prompts an iteration are 3 chunks: more shards would have nothing to do"
     config = json.loads((folder / "config").read_text())
     assert (config["iterations"], config["preference_model"], config["prepare"]["held_out"]) == (2, "package:sppo", 6)
-    tables = [layout.prompts_file(1), layout.prompts_file(2), layout.HELD_OUT_FILE]
+    tables = [keys.prompts_file(1), keys.prompts_file(2), keys.HELD_OUT_FILE]
     texts = [pq.read_table(folder / "tables" / name).column("prompt").to_pylist() for name in tables]
     assert [len(part) for part in texts] == [12, 12, 6]
     assert len({text for part in texts for text in part}) == 30

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sppo.config import PRESETS, RunConfig, all_keys, flatten, load_preset, read_config, resolve
+from sppo.config.run import (
+    PRESETS,
+    RunConfig,
+    all_keys,
+    flatten,
+    load_preset,
+    read_config,
+    resolve,
+)
 from sppo.errors import ConfigError, SppoError
 
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sppo.diagnostics import BINS, add, count, distribution, figures
-from sppo.probability import probabilities
+from sppo.algorithm.probability import probabilities
+from sppo.judging.diagnostics import BINS, add, count, distribution, figures
 
 
 @st.composite

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.cli import app
 from pipelines.submission.package import hardware_keys
-from sppo.config import all_keys, reference
+from sppo.config.run import all_keys, reference
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

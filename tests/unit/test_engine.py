@@ -4,14 +4,14 @@ import shutil
 import pytest
 import torch
 
-from sppo import attention
-from sppo.chat import encode_prompt, load_tokenizer
-from sppo.engines.base import Sampling
-from sppo.engines.load import load_engine
-from sppo.logprobs import ResponseLogprobs
-from sppo.packing import Group
-from sppo.policy import load_policy
-from sppo.settings import GenerateConfig
+from sppo.config.sections import GenerateConfig
+from sppo.models.network import attention
+from sppo.models.network.logprobs import ResponseLogprobs
+from sppo.models.network.packing import Group
+from sppo.models.policy import load_policy
+from sppo.preparing.chat import encode_prompt, load_tokenizer
+from sppo.sampling.engine import Sampling
+from sppo.sampling.load import load_engine
 
 CONFIG = GenerateConfig(engine="transformers", dtype="float32")
 SAMPLING = Sampling(responses=3, temperature=1.0, top_p=1.0, max_tokens=12)

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from sppo import layout, tables
-from sppo.config import resolve
+from sppo.config.run import resolve
 from sppo.errors import ConfigError
-from sppo.evaluate import evaluate
-from sppo.models import model_digest
-from sppo.preference.kinds import SCHEMES
+from sppo.evaluation.evaluate import evaluate
+from sppo.judging.kinds import SCHEMES
+from sppo.models.fetch import model_digest
 from sppo.stages import prepared as prepare
-from sppo.store import LocalStore, file_sha256, run_once
+from sppo.store import keys, tables
+from sppo.store.base import LocalStore, file_sha256, run_once
 
 PROMPTS, SAMPLES = 24, 2
 
@@ -80,12 +80,12 @@ class Run:
         ]
 
         def work(output):
-            tables.write(output / layout.ANSWERS_FILE, tables.ANSWERS, rows)
+            tables.write(output / keys.ANSWERS_FILE, tables.ANSWERS, rows)
             return {}
 
         digest = model_digest(folder)
         inputs = {"config": self.config.digest(), "held_out": file_sha256(self.held_out), "model": digest}
-        run_once(self.store, layout.answers(digest), inputs, work)
+        run_once(self.store, keys.answers(digest), inputs, work)
         return str(folder)
 
     def evaluate(self, iteration, new, previous):
@@ -117,7 +117,7 @@ def test_a_judge_that_prefers_longer_answers_is_caught_by_the_length_limit(judge
     assert found.figures["eval/win_rate_vs_previous"] == 1.0, "the judge is fooled"
     assert found.decision == "keep-previous" and found.best_uri == base
     assert "times as long as the base model's" in found.reason
-    verdict = json.loads((found.folder / layout.VERDICT_FILE).read_text())
+    verdict = json.loads((found.folder / keys.VERDICT_FILE).read_text())
     assert verdict["best_uri"] == base and verdict["reason"] == found.reason
 
 
@@ -151,7 +151,7 @@ def test_a_model_that_got_better_passes(judges, tmp_path, tiny_llama):
     assert figures["eval/lc_win_rate_vs_base"] > 0.99
     assert figures["eval/length_matched_win_rate_vs_base"] == 1.0
     assert figures["eval/length_matched_win_rate_vs_base_prompts"] == PROMPTS
-    rows = tables.read(found.folder / layout.COMPARISONS_FILE, tables.COMPARISONS)
+    rows = tables.read(found.folder / keys.COMPARISONS_FILE, tables.COMPARISONS)
     assert len(rows) == 2 * PROMPTS and {row["win_rate"] for row in rows} == {1.0}
 
 

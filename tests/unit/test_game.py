@@ -10,7 +10,7 @@ from scipy.special import expit, logit, logsumexp, softmax
 
 from benchmarks import game
 from benchmarks.game import GAMES, ROCK_PAPER_SCISSORS, duality_gap, fit_table
-from sppo.probability import probabilities, win_probabilities
+from sppo.algorithm.probability import probabilities, win_probabilities
 
 PAGE = (Path(__file__).parents[2] / "docs" / "game.md").read_text()
 

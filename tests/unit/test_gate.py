@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.config import resolve
-from sppo.gate import decide
+from sppo.config.run import resolve
+from sppo.evaluation.gate import decide
 
 NAME = "eval/win_rate_vs_previous"
 SECOND = "eval/second_win_rate_vs_previous"

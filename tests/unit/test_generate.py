@@ -1,12 +1,12 @@
 import pytest
 
-from sppo import layout, tables
-from sppo.chat import encode_prompt, load_tokenizer
-from sppo.config import resolve
-from sppo.engines.transformers_engine import TransformersEngine
+from sppo.config.run import resolve
 from sppo.errors import ConfigError
-from sppo.generate import figures, generate
-from sppo.store import open_store
+from sppo.preparing.chat import encode_prompt, load_tokenizer
+from sppo.sampling.generate import figures, generate
+from sppo.sampling.transformers_engine import TransformersEngine
+from sppo.store import keys, tables
+from sppo.store.base import open_store
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_an_interrupted_shard_goes_on_with_the_chunks_it_has(tmp_path, tiny_llam
     monkeypatch.setattr(TransformersEngine, "sample", counted)
     with pytest.raises(KeyboardInterrupt):
         generate(config, 1, 0, 1, str(tiny_llama), prompts)
-    assert open_store(config.output_uri).manifest(layout.response_chunk(1, 1)) is not None
+    assert open_store(config.output_uri).manifest(keys.response_chunk(1, 1)) is not None
     assert generate(config, 1, 0, 1, str(tiny_llama), prompts) == whole
     assert len(calls) == 5, "two chunks, the interrupted one, and the two that were missing"
     assert generate(config, 1, 0, 1, str(tiny_llama), prompts) == whole

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from sppo import layout, tables
-from sppo.chat import load_tokenizer
-from sppo.config import resolve
-from sppo.engines.load import LazyEngine
-from sppo.engines.transformers_engine import TransformersEngine
+from sppo.config.run import resolve
 from sppo.errors import ConfigError
-from sppo.evaluate import evaluate
-from sppo.instruction_following import answer_instructions, instruction_figures, write_instructions
-from sppo.instructions import checkers_for
+from sppo.evaluation.evaluate import evaluate
+from sppo.evaluation.ifeval import answer_instructions, instruction_figures, write_instructions
+from sppo.judging.instruction_checks import checkers_for
+from sppo.preparing.chat import load_tokenizer
+from sppo.sampling.load import LazyEngine
+from sppo.sampling.transformers_engine import TransformersEngine
 from sppo.stages import prepared as prepare
-from sppo.store import open_store
+from sppo.store import keys, tables
+from sppo.store.base import open_store
 
 ROW = {"prompt": "Say hello.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 
@@ -59,7 +59,7 @@ def test_the_evaluation_measures_instructions_with_one_load_a_model(configure, t
         "kwargs": [{}, {}],
     }
     config = configure([ROW, never])
-    held_out = prepare(config) / layout.HELD_OUT_FILE
+    held_out = prepare(config) / keys.HELD_OUT_FILE
     found = evaluate(config, 1, str(tiny_llama), str(tiny_llama), held_out)
     assert len(loads) == 1, "one model in three roles, and two sets of prompts"
     assert found.figures["eval/instructions_prompts"] == 2
@@ -71,7 +71,7 @@ def test_the_evaluation_measures_instructions_with_one_load_a_model(configure, t
 
 def test_answers_are_committed_with_their_verdicts(configure, tiny_llama):
     config = configure([ROW, {**ROW, "prompt": "Say goodbye."}])
-    table = prepare(config) / layout.INSTRUCTIONS_FILE
+    table = prepare(config) / keys.INSTRUCTIONS_FILE
     store, inputs = open_store(config.output_uri), {"model": "a" * 64}
     engine = LazyEngine(tiny_llama, config)
     rows = answer_instructions(config, store, engine, inputs, table)
@@ -86,8 +86,8 @@ def test_answers_are_committed_with_their_verdicts(configure, tiny_llama):
 def test_without_a_count_nothing_is_measured(configure, tiny_llama):
     config = configure([], **{"evaluate.instructions.count": 0})
     prepared = prepare(config)
-    found = evaluate(config, 1, str(tiny_llama), str(tiny_llama), prepared / layout.HELD_OUT_FILE)
-    assert not (prepared / layout.INSTRUCTIONS_FILE).exists()
+    found = evaluate(config, 1, str(tiny_llama), str(tiny_llama), prepared / keys.HELD_OUT_FILE)
+    assert not (prepared / keys.INSTRUCTIONS_FILE).exists()
     assert not any("instructions" in name for name in found.figures)
 
 
@@ -138,13 +138,13 @@ def test_an_empty_or_absent_file_is_refused(configure, tmp_path):
 def test_the_embedded_prompts_ask_for_every_kind_of_instruction():
     from lm_eval.tasks.ifeval.instructions_registry import INSTRUCTION_DICT
 
-    text = (files("sppo") / "data" / "instructions.jsonl").read_text(encoding="utf-8")
+    text = (files("sppo") / "preparing" / "bundled" / "instructions.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     for row in rows:
         checkers_for(row["prompt"], row["instruction_id_list"], row["kwargs"])
     ids = [name for row in rows for name in row["instruction_id_list"]]
     assert set(ids) == set(INSTRUCTION_DICT)
     assert len({row["prompt"] for row in rows}) == len(rows)
-    readme = (files("sppo") / "data" / "README.md").read_text(encoding="utf-8")
+    readme = (files("sppo") / "preparing" / "bundled" / "README.md").read_text(encoding="utf-8")
     assert f"{len(rows)} prompts with {len(ids)} instructions" in readme
     assert f"All {len(set(ids))}\nkinds" in readme

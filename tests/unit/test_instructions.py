@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sppo.errors import ConfigError
-from sppo.instructions import follows
+from sppo.judging.instruction_checks import follows
 
 IFEVAL = Path(__file__).parents[3] / "shared" / "data" / "ifeval"
 

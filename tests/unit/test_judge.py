@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.preference import load_judge
-from sppo.preference.base import Comparison
-from sppo.preference.cache import JudgementCache
-from sppo.preference.judge import Judge
-from sppo.settings import JudgeConfig
+from sppo.config.sections import JudgeConfig
+from sppo.judging.cache import JudgementCache
+from sppo.judging.judge import Judge
+from sppo.judging.load import load_judge
+from sppo.judging.preference_model import Comparison
 
 TEXTS = st.lists(st.text("ab\ud800é", max_size=3), min_size=1, max_size=4)
 

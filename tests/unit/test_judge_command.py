@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from sppo import tables
-from sppo.preference import load_judge
-from sppo.settings import JudgeConfig
+from sppo.config.sections import JudgeConfig
+from sppo.judging.load import load_judge
+from sppo.store import tables
 
 ROWS = [
     {

@@ -5,11 +5,11 @@ import re
 import pytest
 import yaml
 
-from sppo.config import all_keys, resolve
-from sppo.preference import load_judge
-from sppo.preference.kinds import SCHEMES
-from sppo.preference.rules import FOLLOWED, read_instructions
-from sppo.settings import JudgeConfig
+from sppo.config.run import all_keys, resolve
+from sppo.config.sections import JudgeConfig
+from sppo.judging.kinds import SCHEMES
+from sppo.judging.load import load_judge
+from sppo.judging.rules import FOLLOWED, read_instructions
 
 from .real_commands import ROOT, check, commands
 

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen3Config
 
-from sppo.lean import GatedProducts, make_lean
-from sppo.logprobs import HEAD_POSITIONS, HeadLogprobs
-from sppo.short_attention import ShortAttention
+from sppo.models.network.lean import GatedProducts, make_lean
+from sppo.models.network.logprobs import HEAD_POSITIONS, HeadLogprobs
+from sppo.models.network.short_attention import ShortAttention
 
 SIZES = {
     "vocab_size": 64,

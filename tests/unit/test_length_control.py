@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from sppo.length_control import (
+from sppo.evaluation.length_control import (
     ALPACA_EVAL_STRENGTHS,
     Anchor,
     _fit,

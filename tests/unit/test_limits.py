@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sppo.config import Form, resolve
+from sppo.config.limits import Limits
+from sppo.config.run import Form, resolve
 from sppo.errors import ConfigError
-from sppo.limits import Limits
 
 GPUS = {"generation_gpus": "1", "ranking_gpus": "0", "training_gpus": "8"}
 

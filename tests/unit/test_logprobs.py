@@ -19,11 +19,11 @@ from transformers import (
     Qwen3Config,
 )
 
-from sppo import attention, logprobs, short_attention
 from sppo.errors import ConfigError
-from sppo.lean import fuse
-from sppo.logprobs import ResponseLogprobs, check_model
-from sppo.packing import Group, within_budget
+from sppo.models.network import attention, logprobs, short_attention
+from sppo.models.network.lean import fuse
+from sppo.models.network.logprobs import ResponseLogprobs, check_model
+from sppo.models.network.packing import Group, within_budget
 
 SIZES = {
     "vocab_size": 50,

@@ -8,19 +8,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sppo import attention, layout, lora, tables
-from sppo.config import resolve
+from sppo.config.run import resolve
 from sppo.errors import ConfigError
-from sppo.logprobs import ResponseLogprobs
-from sppo.models import check_safe, fetch_model, model_digest
-from sppo.optimizer import RMSProp
-from sppo.packing import Group
-from sppo.parallel import Workers
-from sppo.policy import load_policy
-from sppo.publish import publish
-from sppo.store import open_store
-from sppo.train import _load, train
-from sppo.update import Batch, Updater, group_of
+from sppo.models.fetch import check_safe, fetch_model, model_digest
+from sppo.models.network import attention
+from sppo.models.network.logprobs import ResponseLogprobs
+from sppo.models.network.packing import Group
+from sppo.models.policy import load_policy
+from sppo.reporting.publish import publish
+from sppo.store import keys, tables
+from sppo.store.base import open_store
+from sppo.training import lora
+from sppo.training.optimizer import RMSProp
+from sppo.training.train import _load, train
+from sppo.training.update import Batch, Updater, group_of
+from sppo.training.workers.parallel import Workers
 from tests.conftest import NO_OTHERS
 
 RANK = 2
@@ -143,8 +145,8 @@ def test_a_training_gives_a_merged_model_and_its_adapters(tmp_path, tiny_llama, 
     changes = {"train.epochs": 10, "train.schedule_epochs": 10, "train.eta": 10, "train.lora.target_modules": targets}
     config = configure(tmp_path / "run", **changes)
     train(config, 1, str(tiny_llama), [table], {})
-    folder = open_store(config.output_uri).fetch(layout.model(1))
-    losses = [json.loads(row)["loss"] for row in (folder / layout.TRAINING_LOG_FILE).read_text().splitlines()]
+    folder = open_store(config.output_uri).fetch(keys.model(1))
+    losses = [json.loads(row)["loss"] for row in (folder / keys.TRAINING_LOG_FILE).read_text().splitlines()]
     assert min(losses[-2:]) < 0.5 * losses[0]
     check_safe(folder, str(folder))
     merged, base = load_policy(folder, "float32"), load_policy(tiny_llama, "float32")
@@ -157,7 +159,7 @@ def test_a_training_gives_a_merged_model_and_its_adapters(tmp_path, tiny_llama, 
             assert sizes[0] > 1e-3 and sizes[RANK] < 1e-3 * sizes[0], "the rank of an adapter"
         else:
             assert not change.any(), name
-    adapted = peft.PeftModel.from_pretrained(load_policy(tiny_llama, "float32"), folder / layout.ADAPTER)
+    adapted = peft.PeftModel.from_pretrained(load_policy(tiny_llama, "float32"), folder / keys.ADAPTER)
     torch.testing.assert_close(logits(adapted), logits(merged), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(logits(merged), logits(base), atol=0.1)
 
@@ -182,7 +184,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path, tiny_llama
         patch.setattr(Updater, "step", failing)
         with pytest.raises(KeyboardInterrupt):
             train(config, 1, str(tiny_llama), [table], {})
-    checkpoint = tmp_path / "cut" / layout.checkpoints(1) / "step-000002"
+    checkpoint = tmp_path / "cut" / keys.checkpoints(1) / "step-000002"
     names = {name for path in checkpoint.glob("*.safetensors") for name in load_file(path)}
     assert len(names) == 2 * 2 * 14 and all(".lora_" in name for name in names), "adapters and their state only"
     _, resumed = train(config, 1, str(tiny_llama), [table], {})
@@ -222,8 +224,7 @@ def test_two_workers_give_what_one_gives(tmp_path, tiny_llama, table):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     subprocess.run(command, check=True, env=environment)
     one, two = (
-        load_file(open_store(config.output_uri).fetch(layout.model(1)) / "model.safetensors")
-        for config in (alone, both)
+        load_file(open_store(config.output_uri).fetch(keys.model(1)) / "model.safetensors") for config in (alone, both)
     )
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
@@ -236,11 +237,11 @@ def test_the_next_iteration_and_publishing_take_the_merged_model(tmp_path, tiny_
     _, second = train(config, 2, uri, [table], {})
     assert second.inputs["reference"] == model_digest(fetch_model(uri))
     store = open_store(config.output_uri)
-    one, two = (load_file(store.fetch(layout.model(t)) / layout.ADAPTER / "adapter_model.safetensors") for t in (1, 2))
+    one, two = (load_file(store.fetch(keys.model(t)) / keys.ADAPTER / "adapter_model.safetensors") for t in (1, 2))
     assert one.keys() == two.keys() and not any(torch.equal(one[name], two[name]) for name in one)
-    run = play_run(model=store.fetch(layout.model(1)))
+    run = play_run(model=store.fetch(keys.model(1)))
     publish(run.config)
-    published = run.store.fetch(layout.PUBLISHED_MODEL)
+    published = run.store.fetch(keys.PUBLISHED_MODEL)
     assert (published / "model.safetensors").exists()
     assert not list(published.rglob("adapter*")), "they are of use beside their own base only"
 
@@ -248,7 +249,7 @@ def test_the_next_iteration_and_publishing_take_the_merged_model(tmp_path, tiny_
 def test_adapters_are_the_same_whatever_order_python_gives_to_sets(tmp_path, tiny_llama, table):
     config = configure(tmp_path / "run")
     train(config, 1, str(tiny_llama), [table], {})
-    settings = json.loads((tmp_path / "run" / layout.model(1) / "adapter" / "adapter_config.json").read_text())
+    settings = json.loads((tmp_path / "run" / keys.model(1) / "adapter" / "adapter_config.json").read_text())
     assert settings["target_modules"] == sorted(LAYERS)
     assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (RANK, 16, "LORA")
 

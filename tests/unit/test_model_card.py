@@ -8,9 +8,9 @@ from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from markdown_it import MarkdownIt
 
-from sppo.config import resolve
-from sppo.report import collect, model_card
-from sppo.report.licences import UNKNOWN, parts
+from sppo.config.run import resolve
+from sppo.reporting.report import collect, model_card
+from sppo.reporting.report.licences import UNKNOWN, parts
 from tests.unit.test_report import HOSTILE
 
 HUB_IDS = ("base_model", "datasets")

@@ -9,8 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.models import causal_lm_config, check_safe, fetch_model, model_digest
-from sppo.store import open_store, run_once
+from sppo.models.fetch import causal_lm_config, check_safe, fetch_model, model_digest
+from sppo.store.base import open_store, run_once
 
 
 @pytest.fixture

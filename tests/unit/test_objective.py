@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.objective import loss_at_start, sppo_loss
+from sppo.algorithm.objective import loss_at_start, sppo_loss
 
 # float32 can hold every number drawn, so that the reference starts from the very same ones.
 LOG_RATIOS = st.floats(-200, 200, width=32)

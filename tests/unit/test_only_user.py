@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sppo.errors import InfrastructureError
-from sppo.store import only_user, open_store
+from sppo.store.base import only_user, open_store
 
 HOLD = """
 import sys, time

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.config import resolve
+from sppo.algorithm.selection import best_and_worst, length_matched, select
+from sppo.config.run import resolve
+from sppo.config.sections import RankConfig
 from sppo.errors import ConfigError
-from sppo.pairs import best_and_worst, length_matched, select
-from sppo.rank import build_pair
-from sppo.settings import RankConfig
+from sppo.judging.rank import build_pair
 from tests.conftest import NO_OTHERS
 
 WINS = st.lists(st.floats(0, 1), min_size=2, max_size=8).map(np.array)

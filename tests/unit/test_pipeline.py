@@ -14,9 +14,9 @@ from components.images import GUESTS, image
 from pipelines.compiling import compile_pipeline
 from pipelines.names import GATE_FAILED, GATE_PASSED
 from pipelines.profile import SHIPPED, load_profile
-from sppo.config import PRESETS, RunConfig
+from sppo.config.run import PRESETS, RunConfig
 from sppo.errors import ConfigError
-from sppo.supervisor import RETRIES
+from sppo.process.supervisor import RETRIES
 from tests.backend.expected import POOLS
 
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))

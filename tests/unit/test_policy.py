@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sppo.errors import ConfigError
-from sppo.policy import load_policy, save_policy
+from sppo.models.policy import load_policy, save_policy
 
 
 def test_a_saved_policy_is_a_whole_folder_with_the_same_weights(tiny_llama, tmp_path):

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from sppo.chat import encode_prompt, load_tokenizer
+from sppo.config.sections import JudgeConfig, LlmJudgeConfig
 from sppo.errors import ConfigError
-from sppo.models import fetch_model
-from sppo.policy import load_policy
-from sppo.preference import check_judge, judge_digest, load_judge
-from sppo.preference.base import Comparison
-from sppo.settings import JudgeConfig, LlmJudgeConfig
+from sppo.judging.load import check_judge, judge_digest, load_judge
+from sppo.judging.preference_model import Comparison
+from sppo.models.fetch import fetch_model
+from sppo.models.policy import load_policy
+from sppo.preparing.chat import encode_prompt, load_tokenizer
 
 PROMPT, GOOD, BAD = "What is the capital of France?", "The capital of France is Paris.", "I do not like birds."
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from sppo.errors import ConfigError
-from sppo.models import fetch_model
-from sppo.preference.layout import FIRST, OVERHEAD, SECOND, SOURCE, load_layout
+from sppo.judging.pairwise.layout import FIRST, OVERHEAD, SECOND, SOURCE, load_layout
+from sppo.models.fetch import fetch_model
 
 MARKERS = (2, 3, 4)
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sppo.config.sections import JudgeConfig, LlmJudgeConfig
 from sppo.errors import ConfigError, InfrastructureError, SppoError
-from sppo.preference import check_judge, judge_digest, load_judge
-from sppo.preference.base import Comparison, IncompleteError
-from sppo.preference.llm import FLOOR, Reply, letter_of, read_letters
-from sppo.settings import JudgeConfig, LlmJudgeConfig
+from sppo.judging.llm.verdict import FLOOR, Reply, letter_of, read_letters
+from sppo.judging.load import check_judge, judge_digest, load_judge
+from sppo.judging.preference_model import Comparison, IncompleteError
 
 SECRET = "sk-very-secret-1234"
 FAST = {"requests_per_second": 1e6, "timeout": 60.0, "retries": 2}

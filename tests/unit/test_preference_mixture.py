@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.config import resolve
+from sppo.config.run import resolve
+from sppo.config.sections import JudgeConfig, MixtureMember
 from sppo.errors import ConfigError
-from sppo.preference import check_judge, judge_digest, load_judge
-from sppo.preference.base import Comparison
-from sppo.preference.mixture import Mixture
-from sppo.settings import JudgeConfig, MixtureMember
+from sppo.judging.load import check_judge, judge_digest, load_judge
+from sppo.judging.mixture import Mixture
+from sppo.judging.preference_model import Comparison
 
 NUMBERS = st.floats(0.1, 5)
 LOGITS = st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=3)

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from sppo.config.sections import JudgeConfig
 from sppo.errors import ConfigError
-from sppo.preference import check_judge, judge_digest, load_judge
-from sppo.preference.base import Comparison
-from sppo.preference.batching import batches
-from sppo.preference.llm_blender import LlmBlenderPairRM, mend_llm_blender
-from sppo.preference.pairrm import PADDING, PairRM
-from sppo.settings import JudgeConfig
+from sppo.judging.batching import batches
+from sppo.judging.load import check_judge, judge_digest, load_judge
+from sppo.judging.pairrm.llm_blender import LlmBlenderPairRM, mend_llm_blender
+from sppo.judging.pairrm.ranker import PADDING, PairRM
+from sppo.judging.preference_model import Comparison
 
 from .pairrm_checkpoints import MARKERS, SMALL, build_tokenizer, write_checkpoint
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sppo.config.sections import JudgeConfig
 from sppo.errors import ConfigError
-from sppo.models import fetch_model
-from sppo.preference import load_judge
-from sppo.preference.measure import agreement, logits_of_pairs
-from sppo.preference.pairs import read_pairs
-from sppo.settings import JudgeConfig
+from sppo.judging.agreement import agreement, logits_of_pairs
+from sppo.judging.labelled_pairs import read_pairs
+from sppo.judging.load import load_judge
+from sppo.models.fetch import fetch_model
 
 PREFERENCES = Path(__file__).parents[3] / "shared" / "data" / "prefs"
 PROMPTS = ["How do I bake bread?", "Name a colour."]
@@ -80,7 +80,7 @@ def test_embedded_judge_loads_without_network_from_any_folder(tmp_path, judge):
 
 
 def test_importing_the_package_loads_nothing_heavy():
-    code = "import sys, sppo.preference; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    code = "import sys, sppo.judging.load; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

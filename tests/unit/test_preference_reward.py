@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
+from sppo.config.sections import JudgeConfig
 from sppo.errors import ConfigError
-from sppo.preference import check_judge, load_judge
-from sppo.preference.base import Comparison
-from sppo.settings import JudgeConfig
+from sppo.judging.load import check_judge, load_judge
+from sppo.judging.preference_model import Comparison
 
 SETTINGS = JudgeConfig(cache=False, batch_tokens=512)
 RESPONSES = ["Flour, water, yeast.", "", "No.", "é🙂 " * 20, "a longer answer " * 8, "No."]

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sppo.config.sections import JudgeConfig
 from sppo.errors import ConfigError
-from sppo.preference import check_judge, judge_digest, load_judge
-from sppo.preference.base import Comparison
-from sppo.preference.rules import read_instructions
-from sppo.preference.scores import differences
-from sppo.settings import JudgeConfig
+from sppo.judging.load import check_judge, judge_digest, load_judge
+from sppo.judging.preference_model import Comparison
+from sppo.judging.rules import read_instructions
+from sppo.judging.scores import differences
 
 SETTINGS = JudgeConfig(cache=False)
 COMPARISONS = st.lists(st.builds(Comparison, *[st.sampled_from("abc")] * 3), max_size=6)

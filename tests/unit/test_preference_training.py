@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from sppo.config.sections import JudgeConfig
 from sppo.errors import ConfigError
-from sppo.preference import load_judge
-from sppo.preference.card import command
-from sppo.preference.config import TrainPreferenceConfig
-from sppo.preference.measure import agreement, calibrate, calibration_error, paired_test, reliability
-from sppo.preference.pairs import Pair, read_pairs, split
-from sppo.preference.training import train_preference
-from sppo.settings import JudgeConfig
+from sppo.judging.agreement import agreement, calibrate, calibration_error, paired_test, reliability
+from sppo.judging.labelled_pairs import Pair, read_pairs, split
+from sppo.judging.load import load_judge
+from sppo.judging.pairwise.card import command
+from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
+from sppo.judging.pairwise.fit import train_preference
 
 
 def write_pairs(path, count):
@@ -179,7 +179,7 @@ def test_the_command_of_a_card_repeats_its_training(tmp_path, run_sppo):
 
 
 def test_the_command_of_the_shipped_card_is_accepted(tmp_path, monkeypatch, run_sppo):
-    card = (files("sppo") / "data" / "judge" / "README.md").read_text()
+    card = (files("sppo") / "judging" / "pairwise" / "embedded" / "README.md").read_text()
     line = re.search(r"```\n(sppo train-preference .*?)\n```", card, re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)  # where its files are not
     result = run_sppo(*arguments_of(line))

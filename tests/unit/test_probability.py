@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sppo.probability import (
+from sppo.algorithm.probability import (
     ESTIMATORS,
     SIMILAR_FROM,
     intransitive_triads,

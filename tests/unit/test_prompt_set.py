@@ -14,7 +14,7 @@ SPECIAL_TOKENS = ("<|", "|>", "<s>", "</s>", "[INST]", "[/INST]", "<<SYS>>", "<p
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, str]]:
-    text = (files("sppo") / "data" / "prompts.jsonl").read_text(encoding="utf-8")
+    text = (files("sppo") / "preparing" / "bundled" / "prompts.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -43,7 +43,7 @@ def test_there_are_enough_prompts_of_every_category(rows: list[dict[str, str]]) 
 
 
 def test_readme_states_the_count_of_each_category(rows: list[dict[str, str]]) -> None:
-    readme = (files("sppo") / "data" / "README.md").read_text(encoding="utf-8")
+    readme = (files("sppo") / "preparing" / "bundled" / "README.md").read_text(encoding="utf-8")
     stated = {name: int(count) for name, count in re.findall(r"^\| (\w+) +\| +(\d+) \|", readme, flags=re.MULTILINE)}
     assert stated == Counter(row["category"] for row in rows)
     assert f"holds {len(rows)} " in readme

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sppo.errors import ConfigError
-from sppo.prompts import Counts, clean, divide, read_prompts
+from sppo.preparing.prompts import Counts, clean, divide, read_prompts
 
 TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), max_size=30)
 PROMPTS = ["Why is the sky blue?", "Zeile 1\nZeile 2, „ok“", 'quote " and, comma', ""]

@@ -7,10 +7,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sppo import layout
 from sppo.errors import ConfigError
-from sppo.models import check_safe
-from sppo.publish import SAMPLES_FILE, publish
+from sppo.models.fetch import check_safe
+from sppo.reporting.publish import SAMPLES_FILE, publish
+from sppo.store import keys
 
 WORDS = ["<unk>", "<end>", "user", "assistant", ":", "why", "is", "the", "sky", "blue"]
 TEMPLATE = "{% for m in messages %}{{ m.role }} : {{ m.content }} <end> {% endfor %}assistant :"
@@ -34,7 +34,7 @@ def tiny_model(tmp_path_factory):
 def test_the_best_model_is_published_ready_to_use(play_run, tiny_model):
     run = play_run(model=tiny_model)
     published = publish(run.config)
-    assert published.passed and published.model_uri == f"{run.store.uri}/{layout.PUBLISHED_MODEL}"
+    assert published.passed and published.model_uri == f"{run.store.uri}/{keys.PUBLISHED_MODEL}"
     assert published.figures == {
         "publish/best_iteration": 2.0,
         "publish/passed": 1.0,
@@ -42,7 +42,7 @@ def test_the_best_model_is_published_ready_to_use(play_run, tiny_model):
         "publish/win_rate_vs_base_low": 0.52,
         "publish/win_rate_vs_base_high": pytest.approx(0.72),
     }
-    folder = run.store.fetch(layout.PUBLISHED_MODEL)
+    folder = run.store.fetch(keys.PUBLISHED_MODEL)
     check_safe(folder, str(folder))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -50,25 +50,25 @@ def test_the_best_model_is_published_ready_to_use(play_run, tiny_model):
     inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False)
     assert answer.shape[1] == inputs["input_ids"].shape[1] + 4
-    assert not (folder / layout.TRAINING_LOG_FILE).exists()
+    assert not (folder / keys.TRAINING_LOG_FILE).exists()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_weights_have_the_wanted_type_and_values(play_run, tiny_model, dtype):
     run = play_run(model=tiny_model, **{"publish.dtype": dtype})
     publish(run.config)
-    weights = load_file(run.store.root / layout.PUBLISHED_MODEL / "model.safetensors")
+    weights = load_file(run.store.root / keys.PUBLISHED_MODEL / "model.safetensors")
     before = load_file(tiny_model / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {getattr(torch, dtype)}
     assert all(torch.equal(weights[name], before[name].to(getattr(torch, dtype))) for name in before)
-    assert json.loads((run.store.root / layout.PUBLISHED_MODEL / "config.json").read_text())["dtype"] == dtype
+    assert json.loads((run.store.root / keys.PUBLISHED_MODEL / "config.json").read_text())["dtype"] == dtype
 
 
 def test_card_is_valid(play_run, tiny_model):
     (tiny_model / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Tiny\n")
     run = play_run(model=tiny_model)
     publish(run.config)
-    card = ModelCard.load(run.store.root / layout.PUBLISHED_MODEL / "README.md")
+    card = ModelCard.load(run.store.root / keys.PUBLISHED_MODEL / "README.md")
     assert card.data.base_model is None, "a folder is no name of the hub"
     assert run.config.base_model in card.text.replace("\\", "")
     assert card.data.license == "apache-2.0"
@@ -81,7 +81,7 @@ def test_unknown_licence_is_left_out(play_run, tiny_model):
     (tiny_model / "README.md").unlink(missing_ok=True)
     run = play_run(model=tiny_model)
     publish(run.config)
-    text = (run.store.root / layout.PUBLISHED_MODEL / "README.md").read_text()
+    text = (run.store.root / keys.PUBLISHED_MODEL / "README.md").read_text()
     assert "license" not in text
     assert ModelCard(text).data.license is None
 
@@ -89,21 +89,21 @@ def test_unknown_licence_is_left_out(play_run, tiny_model):
 def test_publishing_again_does_nothing(play_run, tiny_model, capsys):
     run = play_run(model=tiny_model)
     first = publish(run.config)
-    stamps = {path: path.stat().st_mtime_ns for path in (run.store.root / layout.PUBLISHED).rglob("*")}
+    stamps = {path: path.stat().st_mtime_ns for path in (run.store.root / keys.PUBLISHED).rglob("*")}
     capsys.readouterr()
     assert publish(run.config) == first
-    assert {path: path.stat().st_mtime_ns for path in (run.store.root / layout.PUBLISHED).rglob("*")} == stamps
+    assert {path: path.stat().st_mtime_ns for path in (run.store.root / keys.PUBLISHED).rglob("*")} == stamps
     assert capsys.readouterr().out.count("already done") == 2
 
 
 def test_report_and_samples_are_published(play_run, tiny_model):
     run = play_run(model=tiny_model)
     published = publish(run.config)
-    assert published.report_path == run.store.root / layout.PUBLISHED_REPORT / layout.REPORT_FILE
+    assert published.report_path == run.store.root / keys.PUBLISHED_REPORT / keys.REPORT_FILE
     assert "Iteration 2 gave the best model" in published.report_path.read_text()
     assert "Iteration 2 gave the best model" in published.summary_path.read_text()
     rows = [
-        json.loads(line) for line in (run.store.root / layout.PUBLISHED_REPORT / SAMPLES_FILE).read_text().splitlines()
+        json.loads(line) for line in (run.store.root / keys.PUBLISHED_REPORT / SAMPLES_FILE).read_text().splitlines()
     ]
     assert [(row["iteration"], row["prompt_id"]) for row in rows] == [(t, f"p{i}") for t in (1, 2) for i in range(3)]
     assert rows[5]["win_rate_vs_base"] == 0.625
@@ -114,17 +114,17 @@ def test_base_is_published_when_it_is_the_best(play_run, tiny_model):
     published = publish(run.config)
     assert not published.passed
     assert published.figures == {"publish/best_iteration": 0.0, "publish/passed": 0.0}
-    folder = run.store.fetch(layout.PUBLISHED_MODEL)
+    folder = run.store.fetch(keys.PUBLISHED_MODEL)
     assert "unchanged but for their type" in (folder / "README.md").read_text()
     AutoModelForCausalLM.from_pretrained(folder)
 
 
 def test_a_run_without_an_evaluated_iteration_publishes_nothing(play_run, tiny_model):
     run = play_run(model=tiny_model)
-    run.store.delete(layout.evaluation(1))
+    run.store.delete(keys.evaluation(1))
     with pytest.raises(ConfigError, match="no iteration is evaluated there yet"):
         publish(run.config)
-    assert run.store.manifest(layout.PUBLISHED_MODEL) is None
+    assert run.store.manifest(keys.PUBLISHED_MODEL) is None
 
 
 def test_a_base_model_that_changed_meanwhile_is_refused(play_run, tiny_model, tmp_path):
@@ -132,4 +132,4 @@ def test_a_base_model_that_changed_meanwhile_is_refused(play_run, tiny_model, tm
     (tmp_path / "base" / "generation_config.json").write_text("{}")
     with pytest.raises(ConfigError, match="changed since it was evaluated"):
         publish(run.config)
-    assert run.store.manifest(layout.PUBLISHED_MODEL) is None
+    assert run.store.manifest(keys.PUBLISHED_MODEL) is None

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sppo import diagnostics, tables
-from sppo.config import resolve
+from sppo.algorithm.probability import intransitive_triads
+from sppo.config.run import resolve
 from sppo.errors import RunFailedError
-from sppo.preference import load_judge
-from sppo.probability import intransitive_triads
-from sppo.rank import distribution, estimate, figures, group_by_prompt, rank
-from sppo.store import open_store
+from sppo.judging import diagnostics
+from sppo.judging.load import load_judge
+from sppo.judging.rank import distribution, estimate, figures, group_by_prompt, rank
+from sppo.store import tables
+from sppo.store.base import open_store
 from tests.conftest import COUNTED
 
 KINDS = ("preferences", "pairs")

@@ -10,10 +10,9 @@ from moto import mock_aws
 from rich.console import Console
 from rich.table import Table
 
-from sppo import layout
-from sppo.config import resolve
+from sppo.config.run import resolve
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.report import (
+from sppo.reporting.report import (
     SUMMARY_COLUMNS,
     collect,
     distribution_svg,
@@ -22,11 +21,12 @@ from sppo.report import (
     render_markdown,
     summary_rows,
 )
-from sppo.report.card import overrides
-from sppo.report.escape import code, escape_markdown, fenced
-from sppo.report.figures import FIGURES
-from sppo.report.plots import CHARTS, drawings
-from sppo.store import MANIFEST, LocalStore, open_store
+from sppo.reporting.report.card import overrides
+from sppo.reporting.report.escape import code, escape_markdown, fenced
+from sppo.reporting.report.figures import FIGURES
+from sppo.reporting.report.plots import CHARTS, drawings
+from sppo.store import keys
+from sppo.store.base import MANIFEST, LocalStore, open_store
 
 HOSTILE = (
     "<script>alert(1)</script></style></textarea>|x| `tick` ``` {{ report }} {% raw %} ![i](http://evil/i.png) "
@@ -122,7 +122,7 @@ def test_another_configuration_is_refused(play_run):
 
 def test_a_damaged_training_log_is_found(play_run):
     run = play_run()
-    (run.store.root / layout.model(1) / layout.TRAINING_LOG_FILE).write_text("{}\n")
+    (run.store.root / keys.model(1) / keys.TRAINING_LOG_FILE).write_text("{}\n")
     with pytest.raises(InfrastructureError, match=r"training_log\.jsonl: missing, or differs"):
         collect(run.config, run.store)
 
@@ -351,4 +351,4 @@ def test_a_run_in_s3_is_reported_without_fetching_its_weights(play_run, tmp_path
             store.commit(key, manifest.parent, committed.inputs, committed.figures, committed.seconds)
         assert collect(run.config, store) == collect(run.config, run.store)
     fetched = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
-    assert fetched == {layout.ANSWERS_FILE, layout.COMPARISONS_FILE, layout.VERDICT_FILE}
+    assert fetched == {keys.ANSWERS_FILE, keys.COMPARISONS_FILE, keys.VERDICT_FILE}

@@ -5,10 +5,10 @@ import time
 import pytest
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.models import fetch_model, model_digest
-from sppo.prompts import read_prompts
-from sppo.s3 import S3Store
-from sppo.store import MANIFEST, run_once
+from sppo.models.fetch import fetch_model, model_digest
+from sppo.preparing.prompts import read_prompts
+from sppo.store.base import MANIFEST, run_once
+from sppo.store.s3 import S3Store
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.config import RunConfig, load_preset
-from sppo.schedule import learning_rate
+from sppo.algorithm.schedule import learning_rate
+from sppo.config.run import RunConfig, load_preset
 
 
 def rates(steps_an_epoch: int, warmup_ratio: float, schedule_epochs: int, epochs: int) -> list[float]:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.chunks import chunks, shard_chunks
+from sppo.preparing.chunks import chunks, shard_chunks
 from sppo.seeds import derive_seed
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from sppo.statistics import bca_interval, mean_interval, sign_test
+from sppo.evaluation.statistics import bca_interval, mean_interval, sign_test
 
 SHARES = st.lists(st.integers(0, 9).map(lambda wins: wins / 9), min_size=2, max_size=40)
 

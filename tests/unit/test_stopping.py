@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from sppo import stopping
-from sppo.stopping import finishing_steps
+from sppo.training import stopping
+from sppo.training.stopping import finishing_steps
 
 
 @pytest.fixture

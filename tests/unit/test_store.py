@@ -10,7 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store import MANIFEST, LocalStore, Manifest, describe, open_store, run_once
+from sppo.store.base import (
+    MANIFEST,
+    LocalStore,
+    Manifest,
+    describe,
+    open_store,
+    run_once,
+)
 
 INPUTS = {"config": "c1", "model": "m1"}
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sppo import stages, supervisor
+from sppo import stages
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
+from sppo.process import supervisor
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from sppo import stages
-from sppo.surroundings import MLFLOW, put_right
+from sppo.process.surroundings import MLFLOW, put_right
 
 OURS = {f"SPPO_{name}": value for name, value in zip(MLFLOW, ("http://mlflow.sppo:5000", "sppo", "word"), strict=True)}
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sppo import tables
 from sppo.errors import ConfigError
+from sppo.store import tables
 
 SCHEMAS = ["PROMPTS", "RESPONSES", "PREFERENCES", "PAIRS", "JUDGEMENTS", "ANSWERS", "COMPARISONS"]
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -5,9 +5,16 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from sppo.config import flatten, resolve
-from sppo.store import open_store
-from sppo.tracking import Dataset, Model, Publication, Record, track, tracking_uri
+from sppo.config.run import flatten, resolve
+from sppo.reporting.tracking import (
+    Dataset,
+    Model,
+    Publication,
+    Record,
+    track,
+    tracking_uri,
+)
+from sppo.store.base import open_store
 
 PROMPTS = Dataset(name="prompts-1", sha256="ab" * 32, source="/runs/x/prompts", rows=37, context="training")
 HELD_OUT = Dataset(

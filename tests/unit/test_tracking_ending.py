@@ -3,13 +3,14 @@
 import pytest
 from mlflow import MlflowClient
 
-from sppo import layout, stages
-from sppo.config import resolve
+from sppo import stages
+from sppo.config.run import resolve
 from sppo.errors import ConfigError
-from sppo.stage import playing, stage
-from sppo.store import open_store
-from sppo.tracking import Record, last_error, track
-from sppo.tracking.ending import STARTED, begin, end
+from sppo.process.stage import playing, stage
+from sppo.reporting.tracking import Record, last_error, track
+from sppo.reporting.tracking.ending import STARTED, begin, end
+from sppo.store import keys
+from sppo.store.base import open_store
 
 PREPARED = Record(stage="prepare", iteration=0)
 TRAINED = Record(stage="train", iteration=1, figures={"train/loss": 1.0})
@@ -46,7 +47,7 @@ def states(run) -> dict[str, tuple[str, str]]:
 
 def publish(run, folder) -> None:
     (folder / "report").mkdir()
-    run[1].commit(layout.PUBLISHED_REPORT, folder / "report", {}, {}, 0.0)
+    run[1].commit(keys.PUBLISHED_REPORT, folder / "report", {}, {}, 0.0)
 
 
 def test_a_failed_run_is_failed_with_the_last_error(run):

@@ -6,16 +6,16 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from sppo import layout
-from sppo.config import resolve
-from sppo.evaluate import Evaluation
-from sppo.publish import Published
-from sppo.report import Sample
+from sppo.config.run import resolve
+from sppo.evaluation.evaluate import Evaluation
+from sppo.reporting.publish import Published
+from sppo.reporting.report import Sample
+from sppo.reporting.tracking.origin import origin_tags
+from sppo.reporting.tracking.stage_records import SHOWN_PAIRS, evaluated, prepared, published, trained
+from sppo.reporting.tracking.system import sampled
 from sppo.stages import prepared as prepare
-from sppo.store import file_sha256, open_store, run_once
-from sppo.tracking.origin import origin_tags
-from sppo.tracking.stages import SHOWN_PAIRS, evaluated, prepared, published, trained
-from sppo.tracking.system import sampled
+from sppo.store import keys
+from sppo.store.base import file_sha256, open_store, run_once
 
 ORIGIN = ("SPPO_REVISION", "KFP_RUN_ID", "SPPO_IMAGES", "SPPO_KFP_URL")
 
@@ -47,10 +47,10 @@ def run(tiny_llama, write_prompts, tmp_path):
     store = open_store(config.output_uri)
 
     def work(output):
-        (output / layout.TRAINING_LOG_FILE).write_text('{"step": 0, "loss": 9.0}\n{"step": 1, "loss": 8.0}\n')
+        (output / keys.TRAINING_LOG_FILE).write_text('{"step": 0, "loss": 9.0}\n{"step": 1, "loss": 8.0}\n')
         return {"train/loss": 8.5}
 
-    run_once(store, layout.model(1), {"pairs": "ab" * 32}, work)
+    run_once(store, keys.model(1), {"pairs": "ab" * 32}, work)
     return config, store
 
 
@@ -60,7 +60,7 @@ def test_prepare_tells_every_prompt_table_by_its_content(run):
     files = {"prompts-1": "iteration-1.parquet", "prompts-2": "iteration-2.parquet", "held-out": "held-out.parquet"}
     assert [dataset.name for dataset in record.datasets] == list(files)
     for dataset in record.datasets:
-        path = store.root / layout.PREPARED / files[dataset.name]
+        path = store.root / keys.PREPARED / files[dataset.name]
         assert (dataset.sha256, dataset.source) == (file_sha256(path), str(path))
         assert dataset.rows == pq.read_metadata(path).num_rows
     assert [dataset.context for dataset in record.datasets] == ["training", "training", "evaluation"]
@@ -76,8 +76,8 @@ def test_train_tells_its_pairs_its_curve_and_its_model(run):
     assert record.steps == [{"step": 0, "loss": 9.0}, {"step": 1, "loss": 8.0}]
     assert record.tables == {"pairs.json": [row] * SHOWN_PAIRS}
     assert [(d.name, d.sha256, d.rows) for d in record.datasets][1:] == [("pairs-1", "ab" * 32, SHOWN_PAIRS + 1)]
-    assert record.model.uri == f"{store.uri}/{layout.model(1)}"
-    assert record.model.sha256 == store.manifest(layout.model(1)).digest()
+    assert record.model.uri == f"{store.uri}/{keys.model(1)}"
+    assert record.model.sha256 == store.manifest(keys.model(1)).digest()
     assert record.model.decision == "" and not record.finished
 
 

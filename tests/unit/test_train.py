@@ -7,20 +7,28 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo import attention, layout, tables
-from sppo.audit import audit_reference
-from sppo.config import resolve
+from sppo.algorithm.objective import loss_at_start
+from sppo.config.run import resolve
+from sppo.config.sections import TrainConfig
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
-from sppo.logprobs import ResponseLogprobs
-from sppo.objective import loss_at_start
-from sppo.optimizer import RMSProp
-from sppo.packing import Group
-from sppo.parallel import Workers
-from sppo.policy import load_policy, save_policy
-from sppo.settings import TrainConfig
-from sppo.store import open_store
-from sppo.train import plan, read_pairs, train
-from sppo.update import Batch, Updater, divide, group_of, reference_of, targets_of
+from sppo.models.network import attention
+from sppo.models.network.logprobs import ResponseLogprobs
+from sppo.models.network.packing import Group
+from sppo.models.policy import load_policy, save_policy
+from sppo.store import keys, tables
+from sppo.store.base import open_store
+from sppo.training.audit import audit_reference
+from sppo.training.optimizer import RMSProp
+from sppo.training.train import plan, read_pairs, train
+from sppo.training.update import (
+    Batch,
+    Updater,
+    divide,
+    group_of,
+    reference_of,
+    targets_of,
+)
+from sppo.training.workers.parallel import Workers
 from tests.conftest import NO_OTHERS
 
 SETTINGS = {
@@ -138,12 +146,12 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path, tiny_llama
         train(config, 1, str(tiny_llama), [table], {})
     mend()
     store = open_store(config.output_uri)
-    assert store.manifest(layout.model(1)) is None
-    assert store.read(f"{layout.checkpoints(1)}/latest.json") is not None
+    assert store.manifest(keys.model(1)) is None
+    assert store.read(f"{keys.checkpoints(1)}/latest.json") is not None
     resumed, again = train(config, 1, str(tiny_llama), [table], {})
     assert again.digest() == manifest.digest(), "weights and log, bit for bit"
-    assert (store.fetch(layout.model(1)) / layout.TRAINING_LOG_FILE).read_text().count("\n") == 6
-    assert store.read(f"{layout.checkpoints(1)}/latest.json") is None
+    assert (store.fetch(keys.model(1)) / keys.TRAINING_LOG_FILE).read_text().count("\n") == 6
+    assert store.read(f"{keys.checkpoints(1)}/latest.json") is None
     assert train(config, 1, str(tiny_llama), [table], {}) == (resumed, again)
 
 
@@ -152,7 +160,7 @@ def test_only_the_newest_checkpoint_is_kept(tmp_path, tiny_llama, table, monkeyp
     interrupt_after(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(config, 1, str(tiny_llama), [table], {})
-    found = {path.name for path in (tmp_path / "run" / layout.checkpoints(1)).iterdir()}
+    found = {path.name for path in (tmp_path / "run" / keys.checkpoints(1)).iterdir()}
     assert found == {"latest.json", "step-000003"}
 
 
@@ -179,8 +187,8 @@ def test_a_training_moves_the_log_ratios_to_their_targets(tmp_path, tiny_llama, 
     assert figures["train/first_loss"] == pytest.approx(figures["train/loss_at_start"], rel=1e-4)
     assert figures["train/loss"] < figures["train/first_loss"]
     assert figures["train/reference_audit_max_abs"] < 1e-3 and figures["train/reference_recomputed"] == 0
-    before, after = weights(tiny_llama), weights(open_store(config.output_uri).fetch(layout.model(1)))
-    assert uri == f"{tmp_path}/run/{layout.model(1)}"
+    before, after = weights(tiny_llama), weights(open_store(config.output_uri).fetch(keys.model(1)))
+    assert uri == f"{tmp_path}/run/{keys.model(1)}"
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
@@ -189,7 +197,7 @@ def test_gradient_checkpointing_changes_no_result(tmp_path, tiny_llama, table):
     for switch in (False, True):
         config = configure(tmp_path / str(switch), **{"train.gradient_checkpointing": switch})
         train(config, 1, str(tiny_llama), [table], {})
-        models.append(weights(tmp_path / str(switch) / layout.model(1)))
+        models.append(weights(tmp_path / str(switch) / keys.model(1)))
     for name in models[0]:
         torch.testing.assert_close(models[0][name], models[1][name], rtol=1e-4, atol=1e-5)
 
@@ -284,7 +292,7 @@ def test_workers_share_a_batch(sizes, workers, budget):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_optimizer_is_pytorchs(dtype, monkeypatch):
-    monkeypatch.setattr("sppo.optimizer._BLOCK", 7)
+    monkeypatch.setattr("sppo.training.optimizer._BLOCK", 7)
     torch.manual_seed(0)
     ours, theirs = torch.nn.Linear(5, 4), torch.nn.Linear(5, 4)
     theirs.load_state_dict(ours.state_dict())
@@ -360,8 +368,8 @@ def test_many_responses_are_trained_on_and_audited(tmp_path, tiny_llama, of_many
     assert figures["train/first_loss"] == pytest.approx(figures["train/loss_at_start"], rel=1e-4)
     assert figures["train/loss"] < figures["train/first_loss"]
     assert figures["train/reference_audit_max_abs"] < 1e-3
-    folder = open_store(config.output_uri).fetch(layout.model(1))
-    assert json.loads((folder / layout.DISTRIBUTION_FILE).read_text()) == counts
+    folder = open_store(config.output_uri).fetch(keys.model(1))
+    assert json.loads((folder / keys.DISTRIBUTION_FILE).read_text()) == counts
 
 
 def test_the_audit_covers_further_responses(tiny_llama, of_many):
@@ -422,7 +430,7 @@ def test_an_interrupted_checkpoint_is_not_half_read(tmp_path, tiny_llama, table,
     with pytest.raises(KeyboardInterrupt):
         train(config, 1, str(tiny_llama), [table], {})
     mend()
-    checkpoints = tmp_path / "run" / layout.checkpoints(1)
+    checkpoints = tmp_path / "run" / keys.checkpoints(1)
     shutil.copytree(checkpoints / "step-000002", checkpoints / ".step-000003.tmp-0")
     (checkpoints / ".step-000003.tmp-0" / "weights.safetensors").write_bytes(b"half")
     _, manifest = train(config, 1, str(tiny_llama), [table], {})
@@ -446,7 +454,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, tiny_llama, table, r
             "that of step 1 is intact: free or mend that place and resume$",
         ):
             train(config, 1, str(tiny_llama), [table], {})
-        checkpoints = place / "run" / layout.checkpoints(1)
+        checkpoints = place / "run" / keys.checkpoints(1)
         assert {path.name for path in checkpoints.iterdir()} == {"latest.json", "step-000001"}
         assert [path.name for path in (place / "run").iterdir()] == ["iteration-1"]
         subprocess.run(["mount", "-o", "remount,size=10m", place], check=True)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo import layout
-from sppo.report import collect, render_html, render_markdown
-from sppo.report.figures import sparkline
-from sppo.report.provenance import duration, time_columns, time_rows
-from sppo.report.verdict import certainty_sentence, decision_sentence, headline, second_judge_sentence
+from sppo.reporting.report import collect, render_html, render_markdown
+from sppo.reporting.report.figures import sparkline
+from sppo.reporting.report.provenance import duration, time_columns, time_rows
+from sppo.reporting.report.verdict import certainty_sentence, decision_sentence, headline, second_judge_sentence
+from sppo.store import keys
 
 
 def words(text: str) -> str:
@@ -93,8 +93,8 @@ def test_time_adds_up_over_tasks_and_iterations(play_run):
     run = play_run(shards=2, **{"prices.generate": 3.0, "prices.rank": 1.0})
     for t in (1, 2):
         for part in range(2):
-            commit(run, layout.response_chunk(t, part), 900.0 * t)
-            commit(run, layout.preferences(t, part, 2), 10.0 * t)
+            commit(run, keys.response_chunk(t, part), 900.0 * t)
+            commit(run, keys.preferences(t, part, 2), 10.0 * t)
     report = collect(run.config, run.store)
     assert [each.seconds["generate"] for each in report.iterations] == [1800, 3600]
     assert all({"train", "evaluate"} < set(each.seconds) for each in report.iterations)
@@ -131,8 +131,8 @@ def test_durations(seconds, shown):
 def test_everything_that_a_result_depends_on_has_its_digest(play_run, render):
     run = play_run()
     report = collect(run.config, run.store)
-    prepared = {layout.prompts_file(t): f"{t}c" * 32 for t in (1, 2, 3)}
-    text = render(replace(report, tables={**prepared, layout.HELD_OUT_FILE: "ff" * 32}))
+    prepared = {keys.prompts_file(t): f"{t}c" * 32 for t in (1, 2, 3)}
+    text = render(replace(report, tables={**prepared, keys.HELD_OUT_FILE: "ff" * 32}))
     inputs = report.iterations[0].inputs
     for digest in (run.config.digest(), inputs["base"], inputs["judge"], inputs["held_out"], "1c" * 32, "2c" * 32):
         assert digest in text

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sppo.errors import RunFailedError
-from sppo.preference.judge import Judge
-from sppo.winrate import Contest, contest, disagreement
+from sppo.evaluation.winrate import Contest, contest, disagreement
+from sppo.judging.judge import Judge
 
 TEXTS = st.text("ab", max_size=6)
 

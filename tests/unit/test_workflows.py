@@ -17,7 +17,7 @@ from components.images import VERSION, image
 from pipelines.profile import SHIPPED, load_profile
 from pipelines.submission import package
 from sppo.cli import collect_values
-from sppo.limits import Limits
+from sppo.config.limits import Limits
 from tests.cluster.settings import read_settings
 
 from .real_commands import ROOT, check, commands

@@ -14,7 +14,7 @@ import yaml
 from pipelines.submission import credentials, resume
 from pipelines.submission.client import Client
 from pipelines.submission.keep_going import KEY, look_once
-from sppo.s3 import S3Store
+from sppo.store.s3 import S3Store
 
 from .argo import pod_name, stage_log, task
 from .conftest import TOKEN, snapshot

@@ -15,7 +15,7 @@ MISSING = "error: s3://runs/missing.jsonl: no such object; check the bucket and 
 AWAY = "error: s3://runs: no answer; try again later"
 TRACEBACK = [
     "Traceback (most recent call last):",
-    *[f'  File "/app/sppo/train.py", line {number}, in step' for number in range(40)],
+    *[f'  File "/app/sppo/training/train.py", line {number}, in step' for number in range(40)],
     "torch.cuda.OutOfMemoryError: CUDA out of memory.",
 ]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sppo.trainjob import client, follow, pods
+from sppo.training.workers.trainjob import client, follow, pods
 from tests.unit.trainjob.server import TOKEN, serve
 from tests.unit.trainjob.state import NAMESPACE, Api
 

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from sppo.trainjob.spec import Pods, job_name, train_job
+from sppo.training.workers.trainjob.spec import Pods, job_name, train_job
 from tests.unit.trainjob.state import NAMESPACE
 
 URI = "s3://bucket/runs/helpful"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sppo.trainjob import follow
-from sppo.trainjob.client import Cluster
+from sppo.training.workers.trainjob import follow
+from sppo.training.workers.trainjob.client import Cluster
 from tests.unit.trainjob.jobs import NAME, complete, until, wanted
 from tests.unit.trainjob.state import JOBS
 

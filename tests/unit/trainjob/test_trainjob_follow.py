@@ -6,9 +6,9 @@ import time
 import pytest
 
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
-from sppo.trainjob import client, follow
-from sppo.trainjob.client import Cluster
-from sppo.trainjob.spec import DIGEST
+from sppo.training.workers.trainjob import client, follow
+from sppo.training.workers.trainjob.client import Cluster
+from sppo.training.workers.trainjob.spec import DIGEST
 from tests.unit.trainjob.jobs import NAME, after, complete, once, wanted
 from tests.unit.trainjob.server import serve
 from tests.unit.trainjob.state import JOBS, PODS, terminated

@@ -12,11 +12,11 @@ from kfp import dsl
 
 from components.launch import launch
 from components.prepare import prepare
-from sppo import layout, tables
-from sppo.config import resolve
-from sppo.models import model_digest
-from sppo.store import open_store, run_once
-from sppo.trainjob.spec import job_name
+from sppo.config.run import resolve
+from sppo.models.fetch import model_digest
+from sppo.store import keys, tables
+from sppo.store.base import open_store, run_once
+from sppo.training.workers.trainjob.spec import job_name
 from tests.conftest import COUNTED, NO_OTHERS
 from tests.unit.trainjob.jobs import until
 from tests.unit.trainjob.state import JOBS, PODS, terminated
@@ -35,12 +35,12 @@ def run(s3, tiny_llama, tmp_path, monkeypatch):
     config = config.model_copy(update={"output_uri": store.uri})
 
     def prepared(folder: Path) -> dict:
-        (folder / layout.CONFIG_FILE).write_text(config.model_dump_json())
+        (folder / keys.CONFIG_FILE).write_text(config.model_dump_json())
         rows = [{"prompt_id": f"p{i}", "prompt": "?", "prompt_ids": [63]} for i in range(2 * SHARDS)]
-        tables.write(folder / layout.prompts_file(1), tables.PROMPTS, rows)
+        tables.write(folder / keys.prompts_file(1), tables.PROMPTS, rows)
         return {}
 
-    run_once(store, layout.PREPARED, {"config": config.digest()}, prepared)
+    run_once(store, keys.PREPARED, {"config": config.digest()}, prepared)
     pairs = []
     for shard in range(SHARDS):
         rows = [pair(2 * shard + i) for i in range(2)]
@@ -49,13 +49,13 @@ def run(s3, tiny_llama, tmp_path, monkeypatch):
         pairs.append(SimpleNamespace(path=str(path)))
 
         def ranked(folder: Path, rows=rows) -> dict:
-            tables.write(folder / layout.PAIRS_FILE, tables.PAIRS, rows)
+            tables.write(folder / keys.PAIRS_FILE, tables.PAIRS, rows)
             return dict.fromkeys(COUNTED, 1.0)
 
-        run_once(store, layout.preferences(1, shard, SHARDS), {"model": model_digest(tiny_llama)}, ranked)
-    folder = store.fetch(layout.PREPARED)
+        run_once(store, keys.preferences(1, shard, SHARDS), {"model": model_digest(tiny_llama)}, ranked)
+    folder = store.fetch(keys.PREPARED)
     inputs = {
-        "run_config": SimpleNamespace(path=str(folder / layout.CONFIG_FILE)),
+        "run_config": SimpleNamespace(path=str(folder / keys.CONFIG_FILE)),
         "prompt_tables": SimpleNamespace(path=str(folder)),
         "pairs": pairs,
         "model_uri": str(tiny_llama),
@@ -107,8 +107,8 @@ def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, ru
     monkeypatch.setenv("KFP_POD_UID", "5d1f")
     api.on_create = lambda job: play(api, job)
     uri, figures = step(run)
-    assert uri == f"{run.store.uri}/{layout.model(1)}"
-    manifest = run.store.manifest(layout.model(1))
+    assert uri == f"{run.store.uri}/{keys.model(1)}"
+    manifest = run.store.manifest(keys.model(1))
     assert manifest is not None and figures == manifest.figures
     assert "train/loss" in figures
     out = capsys.readouterr().out
@@ -127,12 +127,12 @@ def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, ru
 
 def test_an_error_of_the_pods_is_the_error_of_the_step(api, run, capsys):
     """The real torchrun, whose summary tells the exit code of what it ran."""
-    run.store.delete(layout.preferences(1, 1, SHARDS))
+    run.store.delete(keys.preferences(1, 1, SHARDS))
     api.on_create = lambda job: play(api, job)
     with pytest.raises(SystemExit) as ended:
         step(run)
     assert ended.value.code == 3, "the pairs of a shard are not in the store"
-    assert f"{layout.preferences(1, 1, SHARDS)}: nothing is committed there" in capsys.readouterr().err
+    assert f"{keys.preferences(1, 1, SHARDS)}: nothing is committed there" in capsys.readouterr().err
 
 
 def test_a_job_that_commits_nothing_is_not_taken_for_a_success(api, run, capsys):
@@ -140,7 +140,7 @@ def test_a_job_that_commits_nothing_is_not_taken_for_a_success(api, run, capsys)
     with pytest.raises(SystemExit) as ended:
         step(run)
     assert ended.value.code == 4
-    assert f"complete, but {run.store.uri}/{layout.model(1)} is not committed" in capsys.readouterr().err
+    assert f"complete, but {run.store.uri}/{keys.model(1)} is not committed" in capsys.readouterr().err
     assert run.name not in api.objects[JOBS], "so that a retry makes a new one"
 
 
@@ -157,7 +157,7 @@ def test_a_job_that_commits_nothing_and_is_gone_is_told_too(api, run, capsys):
     with pytest.raises(SystemExit) as ended:
         step(run)
     assert ended.value.code == 4
-    assert f"complete, but {run.store.uri}/{layout.model(1)} is not committed" in capsys.readouterr().err
+    assert f"complete, but {run.store.uri}/{keys.model(1)} is not committed" in capsys.readouterr().err
 
 
 def test_other_pairs_are_another_training(api, run, capsys):

@@ -3,8 +3,8 @@
 import pytest
 
 from sppo.errors import ConfigError, RunFailedError
-from sppo.trainjob import follow
-from sppo.trainjob.client import Cluster
+from sppo.training.workers.trainjob import follow
+from sppo.training.workers.trainjob.client import Cluster
 from tests.unit.trainjob.jobs import NAME, after, attempt, complete, once, until, wanted
 from tests.unit.trainjob.state import JOBS, PODS
 

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
-from sppo.trainjob import follow, pods
-from sppo.trainjob.client import Cluster
+from sppo.training.workers.trainjob import follow, pods
+from sppo.training.workers.trainjob.client import Cluster
 from tests.unit.trainjob.jobs import NAME, after, once, until, wanted
 from tests.unit.trainjob.state import JOBS, PODS, terminated
 

@@ -16,8 +16,8 @@ from cryptography.x509.oid import NameOID
 from kubernetes.config import incluster_config
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.trainjob import client, follow
-from sppo.trainjob.client import Cluster
+from sppo.training.workers.trainjob import client, follow
+from sppo.training.workers.trainjob.client import Cluster
 from tests.unit.trainjob.jobs import NAME, complete, once, wanted
 from tests.unit.trainjob.server import TOKEN
 from tests.unit.trainjob.state import JOBS, NAMESPACE, PODS

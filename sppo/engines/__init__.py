@@ -1,1 +1,0 @@
-"""Sampling engines: one interface over the libraries that turn prompts into responses."""

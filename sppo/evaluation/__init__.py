@@ -1,0 +1,1 @@
+"""How good a new policy is, and whether to go on."""

@@ -1,0 +1,65 @@
+"""The gate: after each iteration, go on, stop, or keep the previous model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sppo.config.run import RunConfig
+from sppo.config.sections import GateConfig
+
+Decision = Literal["continue", "stop", "keep-previous"]
+
+WIN_RATE = "eval/win_rate_vs_previous"
+SECOND_WIN_RATE = "eval/second_win_rate_vs_previous"
+INSTRUCTION_DROP = "eval/instructions_drop"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided, and one sentence on why."""
+
+    decision: Decision
+    reason: str
+
+
+def decide(config: RunConfig, iteration: int, figures: Mapping[str, float]) -> Verdict:
+    """Decide from an iteration's figures (`eval/...`, as tracked).
+
+    One rule against the new model keeps the previous one, whatever speaks for going on or stopping. The sentence tells
+    the win rate and then every rule that applied.
+    """
+    gate = config.evaluate.gate
+    against, ends = list(_against(gate, figures)), list(_ends(config, iteration, figures))
+    decision: Decision = "keep-previous" if against else "stop" if ends else "continue"
+    seen = f"the win rate over the previous model is {_interval(figures, WIN_RATE)}"
+    return Verdict(decision, "; ".join([seen, *against, *ends]))
+
+
+def _against(gate: GateConfig, figures: Mapping[str, float]) -> Iterator[str]:
+    """The rules by which the new model is worse than the previous one, or got its wins by other means than merit."""
+    if figures[f"{WIN_RATE}_high"] < gate.keep_previous_below:
+        yield f"all of it is below {gate.keep_previous_below}"
+    if figures.get(f"{SECOND_WIN_RATE}_high", 1.0) < gate.second_judge_below:
+        yield f"by the second judge it is {_interval(figures, SECOND_WIN_RATE)}, all below {gate.second_judge_below}"
+    # Answers of no tokens at all are no measure of growth.
+    growth = figures["eval/mean_length"] / max(figures["eval/mean_length_base"], 1.0)
+    if 0 < gate.max_length_growth < growth:
+        yield f"the answers are {growth:.2f} times as long as the base model's, above {gate.max_length_growth}"
+    # A few dozen prompts fall by much for no reason: what counts must be more than chance too.
+    if figures.get(INSTRUCTION_DROP, 0.0) > gate.max_instruction_drop and figures[f"{INSTRUCTION_DROP}_low"] > 0:
+        drop = _interval(figures, INSTRUCTION_DROP)
+        yield f"the share of instructions followed fell by {drop}, more than {gate.max_instruction_drop}"
+
+
+def _ends(config: RunConfig, iteration: int, figures: Mapping[str, float]) -> Iterator[str]:
+    """The rules by which no further iteration is played."""
+    if figures[WIN_RATE] < config.evaluate.gate.stop_below:
+        yield f"the win rate is below {config.evaluate.gate.stop_below}"
+    if iteration >= config.iterations:
+        yield f"all {config.iterations} iterations are played"
+
+
+def _interval(figures: Mapping[str, float], name: str) -> str:
+    return f"{figures[name]:.3f} [{figures[f'{name}_low']:.3f}, {figures[f'{name}_high']:.3f}]"

@@ -1,0 +1,188 @@
+"""Instruction following: the share of verifiable instructions that a policy follows when it answers greedily.
+
+The accuracies are IFEval's strict ones (Zhou et al., arXiv 2311.07911, section 2.2): over prompts, where all of a
+prompt's instructions must be followed, and over instructions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
+
+from sppo.config.run import RunConfig
+from sppo.errors import ConfigError
+from sppo.evaluation.statistics import bca_interval, mean_interval
+from sppo.judging.instruction_checks import checkers_for, follows
+from sppo.preparing import chat
+from sppo.preparing.prompts import read_jsonl
+from sppo.progress import heartbeat
+from sppo.sampling.engine import Sampling
+from sppo.sampling.load import LazyEngine
+from sppo.seeds import derive_seed
+from sppo.store import keys, tables
+from sppo.store.base import Store, fetch_file, run_once
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_WHERE = "evaluate.instructions.prompts"
+
+
+class _Row(BaseModel):
+    """A line of a file in IFEval's form; its `key`, and whatever else it holds, is not read."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+    prompt: str = Field(min_length=1)
+    instruction_id_list: list[str] = Field(min_length=1)
+    values: list[dict[str, Any]] = Field(validation_alias=AliasPath("kwargs"))
+
+
+def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Check the prompts of `evaluate.instructions` and write them, tokenised, as `tables.INSTRUCTIONS`.
+
+    Raises:
+        ConfigError: naming the row that is not in IFEval's form, has an unknown instruction, or is too long.
+    """
+    rows = []
+    for number, row in _read(config.evaluate.instructions.prompts)[: config.evaluate.instructions.count]:
+        where = f"{_WHERE}: {config.evaluate.instructions.prompts}: row {number}"
+        try:
+            checkers_for(row.prompt, row.instruction_id_list, row.values)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        token, ids = chat.special_token_in(tokenizer, row.prompt), chat.encode_prompt(tokenizer, row.prompt)
+        if token:
+            raise ConfigError(f"{where}: contains {token!r}, a special token of the model; remove it")
+        if len(ids) > config.prepare.max_prompt_tokens:
+            raise ConfigError(f"{where}: has {len(ids)} tokens; raise prepare.max_prompt_tokens, or leave it out")
+        rows.append(
+            {
+                "prompt_id": hashlib.sha256(row.prompt.encode()).hexdigest()[:16],
+                "prompt": row.prompt,
+                "prompt_ids": ids,
+                "instruction_ids": row.instruction_id_list,
+                "kwargs": [json.dumps(values, sort_keys=True) for values in row.values],
+            }
+        )
+    tables.write(path, tables.INSTRUCTIONS, rows)
+    print(f"{path.name}: {len(rows)} prompts", flush=True)
+
+
+def _read(uri: str) -> list[tuple[int, _Row]]:
+    if uri == "package:sppo":
+        with as_file(files("sppo") / "preparing" / "bundled" / "instructions.jsonl") as path:
+            return _rows(path, uri)
+    absent = f"{_WHERE}: {uri}: no such file; give a .jsonl file, s3://… or package:sppo"
+    return _rows(fetch_file(uri, absent), uri)
+
+
+def _rows(path: Path, uri: str) -> list[tuple[int, _Row]]:
+    rows: list[tuple[int, _Row]] = []
+    for number, row in enumerate(read_jsonl(path, _WHERE), start=1):
+        try:
+            rows.append((number, _Row.model_validate(row)))
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(
+                f"{_WHERE}: {uri}: row {number}: {name}: {first['msg'].lower()}; IFEval's form has a prompt, an "
+                "instruction_id_list and kwargs"
+            ) from None
+    if not rows:
+        raise ConfigError(f"{_WHERE}: {uri}: holds no prompt; give others, or set evaluate.instructions.count to 0")
+    return rows
+
+
+def answer_instructions(
+    config: RunConfig, store: Store, engine: LazyEngine, inputs: Mapping[str, str], table: Path
+) -> list[dict[str, Any]]:
+    """A model's answers and what each follows; each model answers once in a run, whichever iterations ask for it.
+
+    Args:
+        config: the run's resolved configuration.
+        store: the run's store.
+        engine: of the model.
+        inputs: what the answers depend on, the digest of the model as `model`.
+        table: the prompts, `tables.INSTRUCTIONS`.
+
+    Returns:
+        Rows of `tables.INSTRUCTION_ANSWERS`.
+    """
+    key = keys.instruction_answers(inputs["model"])
+    run_once(store, key, inputs, lambda output: _answer(config, engine, table, output))
+    return tables.read(store.fetch(key) / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
+
+
+def _answer(config: RunConfig, engine: LazyEngine, table: Path, output: Path) -> Mapping[str, float]:
+    prompts = tables.read(table, tables.INSTRUCTIONS)
+    greedy = Sampling(1, 0.0, 1.0, config.evaluate.instructions.max_tokens)
+    seeds = [derive_seed(config.seed, "instructions", row["prompt_id"]) for row in prompts]
+    loaded = engine.load()
+    with heartbeat(f"answering {len(prompts)} prompts with verifiable instructions"):
+        sampled = loaded.sample([row["prompt_ids"] for row in prompts], greedy, seeds)
+    rows = [
+        {
+            "prompt_id": row["prompt_id"],
+            "prompt": row["prompt"],
+            "text": response.text,
+            "tokens": len(response.token_ids),
+            "instruction_ids": row["instruction_ids"],
+            "followed": follows(
+                row["prompt"], response.text, row["instruction_ids"], [json.loads(text) for text in row["kwargs"]]
+            ),
+        }
+        for row, (response,) in zip(prompts, sampled, strict=True)
+    ]
+    tables.write(output / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS, rows)
+    return {}
+
+
+def instruction_figures(
+    config: RunConfig, new: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Both strict accuracies of the new policy with intervals over prompts, the base model's, and the fall from those.
+
+    Args:
+        config: the run's resolved configuration.
+        new: the new policy's answers, rows of `tables.INSTRUCTION_ANSWERS`.
+        base: the base model's.
+    """
+    followed, asked = _counts(new)
+    seed = derive_seed(config.seed, "bootstrap", "instructions")
+    by_prompt = mean_interval((followed == asked).astype(np.float64), config.evaluate.bootstrap, seed)
+    by_instruction = bca_interval(
+        lambda weights: (weights @ followed) / (weights @ asked), len(new), config.evaluate.bootstrap, seed
+    )
+    base_followed, _ = _counts(base)
+    drop = bca_interval(
+        lambda weights: (weights @ (base_followed - followed)) / (weights @ asked),
+        len(new),
+        config.evaluate.bootstrap,
+        seed,
+    )
+    print(
+        f"instructions followed: {by_instruction.value:.3f} [{by_instruction.low:.3f}, {by_instruction.high:.3f}] of "
+        f"{asked.sum():.0f}, by the base {base_followed.sum() / asked.sum():.3f}",
+        flush=True,
+    )
+    return {
+        **by_prompt.figures("eval/instructions_prompt_strict"),
+        **by_instruction.figures("eval/instructions_instruction_strict"),
+        **drop.figures("eval/instructions_drop"),
+        "eval/instructions_prompt_strict_base": float((base_followed == asked).mean()),
+        "eval/instructions_instruction_strict_base": float(base_followed.sum() / asked.sum()),
+        "eval/instructions_prompts": float(len(new)),
+    }
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Instructions followed and asked for in each prompt, each of shape (prompts,)."""
+    followed = np.array([sum(row["followed"]) for row in rows], dtype=np.float64)
+    return followed, np.array([len(row["followed"]) for row in rows], dtype=np.float64)

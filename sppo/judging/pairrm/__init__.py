@@ -1,0 +1,1 @@
+"""PairRM, the paper's preference model, in either of its published layouts."""

@@ -1,0 +1,1 @@
+"""The embedded preference model: a small pairwise encoder, and its training."""

@@ -1,0 +1,140 @@
+"""The pairwise encoder: PairRM's layout on a small BERT-type encoder, of which only adapter and head are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save
+
+from sppo.errors import ConfigError
+from sppo.judging.batching import batches
+from sppo.judging.pairwise.encoder_config import PairwiseEncoderConfig
+from sppo.judging.pairwise.layout import Layout, Sequences, load_layout
+from sppo.judging.pairwise.modules import PairwiseNetwork, load_encoder
+from sppo.judging.preference_model import Comparison
+from sppo.models.fetch import fetch_model, model_digest
+from sppo.models.policy import device_for
+
+ADAPTER = "adapter.safetensors"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class PairwiseEncoder:
+    """A trained pairwise encoder, ready to judge; implements `PreferenceModel`."""
+
+    def __init__(self, folder: Path, uri: str, *, batch_tokens: int = 8192, dtype: str = "float32") -> None:
+        """Load the folder's adapter onto its encoder.
+
+        Args:
+            folder: holds config.json and adapter.safetensors.
+            uri: where the folder comes from, for `name`.
+            batch_tokens: tokens of one forward pass, padding included.
+            dtype: arithmetic of the encoder, "float32" or "bfloat16"; the head is always float32.
+
+        Raises:
+            ConfigError: if the folder is incomplete, or its adapter belongs to another encoder.
+        """
+        config = read_config(folder)
+        encoder_folder = fetch_model(config.encoder)
+        if model_digest(encoder_folder) != config.encoder_sha256:
+            raise ConfigError(
+                f"{uri}: trained on another version of {config.encoder}; install the version its card names"
+            )
+        self.name = f"{uri} ({model_digest(folder)[:12]})"
+        self.batch_tokens = batch_tokens
+        self.layout, self.network = build(config, encoder_folder)
+        load_adapter(self.network, folder)
+        self.network.merge()
+        self.network.eval().requires_grad_(False)
+        self.device = device_for()
+        self.network.to(self.device)
+        self.network.encoder.to(DTYPES[dtype])
+
+    @torch.inference_mode()
+    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
+        """See `PreferenceModel.compare`."""
+        texts = sorted({text for comparison in comparisons for text in comparison})
+        tokens = dict(zip(texts, self.layout.tokenize(texts), strict=True))
+        triples = [(tokens[prompt], tokens[first], tokens[second]) for prompt, first, second in comparisons]
+        logits = np.zeros(len(triples), np.float32)
+        for rows in batches([self.layout.length(*map(len, triple)) for triple in triples], self.batch_tokens):
+            batch = self.layout.batch([triples[row] for row in rows])
+            logits[rows] = forward(self.network, batch, self.device).cpu().numpy()
+        return logits
+
+    def figures(self) -> dict[str, float]:
+        """See `PreferenceModel.figures`."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """See `PreferenceModel.save`."""
+
+
+def forward(network: PairwiseNetwork, sequences: Sequences, device: torch.device) -> torch.Tensor:
+    """Logits (B,) of a batch, float32."""
+    ids = torch.from_numpy(sequences.ids).to(device)
+    mask = None
+    if sequences.lengths.min() < ids.shape[1]:
+        mask = (torch.arange(ids.shape[1]) < torch.from_numpy(sequences.lengths)[:, None]).to(device, torch.long)
+    states = network.encode(ids, torch.from_numpy(sequences.positions).to(device), mask)
+    return network.judge(states.float(), torch.from_numpy(sequences.segments).to(device))
+
+
+def build(
+    config: PairwiseEncoderConfig, encoder_folder: Path, dtype: torch.dtype = torch.float32
+) -> tuple[Layout, PairwiseNetwork]:
+    """Layout and untrained network of a configuration; `dtype` is that of the frozen weights.
+
+    Raises:
+        ConfigError: if the encoder is not of BERT's type or has fewer positions than `max_length`.
+    """
+    layout = load_layout(encoder_folder, config.marker_ids, config.max_length)
+    encoder = load_encoder(encoder_folder, dtype)
+    if config.max_length > encoder.config.max_position_embeddings:
+        positions = encoder.config.max_position_embeddings
+        raise ConfigError(f"max_length: {config.max_length} is more than the {positions} positions of {config.encoder}")
+    return layout, PairwiseNetwork(config, encoder)
+
+
+def read_config(folder: Path) -> PairwiseEncoderConfig:
+    """config.json of a pairwise encoder's folder.
+
+    Raises:
+        ConfigError: naming the first wrong value.
+    """
+    try:
+        return PairwiseEncoderConfig.model_validate_json((folder / "config.json").read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ConfigError(f"{folder / 'config.json'}: {where}: {problem['msg']}") from None
+
+
+def save_adapter(network: PairwiseNetwork, folder: Path) -> None:
+    """Write config.json and the trained tensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ADAPTER).write_bytes(save(network.trained_state()))
+    (folder / "config.json").write_text(network.config.model_dump_json(indent=2) + "\n")
+
+
+def load_adapter(network: PairwiseNetwork, folder: Path) -> None:
+    """Load the trained tensors that `save_adapter` wrote.
+
+    Raises:
+        ConfigError: if the file is missing or does not fit the network.
+    """
+    path = folder / ADAPTER
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; a pairwise encoder's folder holds config.json and {ADAPTER}")
+    state, expected = load_file(path), network.trained_state()
+    wrong = [name for name in {*state, *expected} if name not in state or name not in expected]
+    wrong += [name for name in state if name in expected and state[name].shape != expected[name].shape]
+    if wrong:
+        raise ConfigError(
+            f"{path}: tensor {min(wrong)} does not fit config.json; the two files belong to different models"
+        )
+    network.load_state_dict(state, strict=False)

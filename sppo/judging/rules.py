@@ -1,0 +1,164 @@
+"""Preferences without a model: a function of the user's, or checks of what a prompt asks for in so many words."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sppo.errors import ConfigError
+from sppo.judging.preference_model import Comparison
+from sppo.judging.scores import Scored, differences
+from sppo.store.base import fetch_file, file_sha256
+
+FOLLOWED = 4.0
+"""Logits between a response that follows all instructions of its prompt and one that follows none: P = 0.98."""
+
+
+class Rules:
+    """A score of every prompt with its response, in logits; implements `PreferenceModel`."""
+
+    def __init__(self, name: str, score: Callable[[str, str], float]) -> None:
+        """Judge by a function.
+
+        Args:
+            name: identity for reports.
+            score: of a prompt and a response; where it is 4 higher, the response is preferred with P = sigmoid(4).
+        """
+        self.name, self.score = name, score
+        self._scored = 0
+
+    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
+        """See `PreferenceModel.compare`; each response is scored once."""
+        return differences(comparisons, self._scores)
+
+    def figures(self) -> dict[str, float]:
+        """See `PreferenceModel.figures`: responses scored."""
+        return {"scored": float(self._scored)}
+
+    def save(self, folder: Path) -> None:
+        """See `PreferenceModel.save`."""
+
+    def _scores(self, texts: Sequence[Scored]) -> list[float]:
+        self._scored += len(texts)
+        return [self.score(prompt, response) for prompt, response in texts]
+
+
+# A function of the user's
+
+
+def module_source(entry_point: str) -> Path:
+    """The file of the module that an entry point `module:function` names.
+
+    Raises:
+        ConfigError: if it is written in another way, or there is no such module.
+    """
+    module, _, function = entry_point.partition(":")
+    if not all(part.isidentifier() for part in module.split(".")) or not function.isidentifier():
+        raise ConfigError(f"rules:{entry_point}: write rules:MODULE:FUNCTION, such as rules:my_rules:score")
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError as error:  # of a package around the module
+        raise ConfigError(f"rules:{entry_point}: cannot be imported ({error})") from error
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise ConfigError(f"rules:{entry_point}: no module {module}; install it, or add its folder to PYTHONPATH")
+    return Path(spec.origin)
+
+
+def load_function(entry_point: str) -> Callable[[str, str], float]:
+    """The function that an entry point `module:function` names; its result is checked at every call.
+
+    Raises:
+        ConfigError: if it cannot be imported or is no function; when called, if it returns no finite number.
+    """
+    module_source(entry_point)
+    module, _, name = entry_point.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except (ImportError, SyntaxError) as error:
+        raise ConfigError(f"rules:{entry_point}: cannot be imported ({type(error).__name__}: {error})") from error
+    if not callable(function):
+        raise ConfigError(f"rules:{entry_point}: {module} has no function {name}")
+
+    def checked(prompt: str, response: str) -> float:
+        score = function(prompt, response)
+        if not isinstance(score, numbers.Real) or not math.isfinite(score):
+            raise ConfigError(
+                f"rules:{entry_point}: returned {score!r} for the prompt {prompt[:60]!r}; return a finite number"
+            )
+        return float(score)
+
+    return checked
+
+
+# Instructions that can be checked
+
+
+class Instructions(NamedTuple):
+    """What a prompt asks for, as the data of IFEval (arXiv 2311.07911) writes it."""
+
+    ids: Sequence[str]
+    kwargs: Sequence[Mapping[str, Any]]
+
+
+def instructions_file(uri: str) -> Path:
+    """The local file of `instructions:FILE`.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    absent = f"{uri}: no such file; give a .jsonl file with prompt, instruction_id_list and kwargs"
+    return fetch_file(uri.partition(":")[2], absent)
+
+
+def read_instructions(path: Path) -> dict[str, Instructions]:
+    """The instructions of every prompt of a file, by the prompt without spaces around it.
+
+    Raises:
+        ConfigError: naming the first line that is wrong.
+    """
+    found: dict[str, Instructions] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            # Data sets in columns fill up what an instruction does not take with nulls.
+            kwargs = [{key: value for key, value in each.items() if value is not None} for each in row["kwargs"]]
+            prompt, ids = str(row["prompt"]).strip(), [str(each) for each in row["instruction_id_list"]]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{path}: line {number}: not a JSON object with prompt, instruction_id_list and kwargs ({error})"
+            ) from None
+        if not ids or len(ids) != len(kwargs):
+            raise ConfigError(f"{path}: line {number}: instruction_id_list and kwargs must be equally long, not empty")
+        found[prompt] = Instructions(ids, kwargs)
+    return found
+
+
+def load_instructions(uri: str) -> Rules:
+    """The judge that prefers the response which follows more of its prompt's instructions.
+
+    Raises:
+        ConfigError: if the file is missing or wrong; when judging, for a prompt that is not in it.
+    """
+    from sppo.judging.instruction_checks import follows
+
+    path = instructions_file(uri)
+    known = read_instructions(path)
+
+    def score(prompt: str, response: str) -> float:
+        asked = known.get(prompt.strip())
+        if asked is None:
+            raise ConfigError(f"{uri}: has no instructions for the prompt {prompt[:60]!r}; add them, or leave it out")
+        followed = follows(prompt, response, asked.ids, asked.kwargs)
+        return FOLLOWED * sum(followed) / len(followed)
+
+    return Rules(f"{uri} ({file_sha256(path)[:12]})", score)

@@ -1,0 +1,1 @@
+"""Model folders: fetching, checking, loading and saving a policy."""

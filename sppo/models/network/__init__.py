@@ -1,0 +1,1 @@
+"""A policy's forward pass: log-probabilities of packed rows."""

@@ -1,0 +1,1 @@
+"""Prompts: reading, cleaning, the chat template, and their division over iterations."""

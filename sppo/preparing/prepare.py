@@ -1,0 +1,118 @@
+"""Prepare: resolve the configuration, clean the prompts and divide them, before any GPU is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sppo.config.run import RunConfig, read_config
+from sppo.errors import ConfigError
+from sppo.models.fetch import causal_lm_config, fetch_model
+from sppo.preparing import chat, prompts
+from sppo.preparing.chunks import chunk_count
+from sppo.store import keys, tables
+from sppo.store.base import Store, open_store, run_once
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    Add = Callable[[RunConfig, PreTrainedTokenizerBase, Path], None]
+
+
+def prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add) -> Path:
+    """Check prompts and model, and commit the run's configuration and prompt tables.
+
+    Args:
+        config: the run's configuration.
+        check: checks what later stages need; called first, if the run is not prepared yet.
+        add: writes what later stages need into the folder, with the model's tokenizer.
+
+    Returns:
+        A local folder with `config.json`, `iteration-<t>.parquet` for each iteration and `held-out.parquet`.
+
+    Raises:
+        ConfigError: for a wrong configuration, prompts or model, or an output_uri that holds another run.
+    """
+    store = open_store(config.output_uri)
+    config = config.model_copy(update={"output_uri": store.uri})
+    _refuse_another_run(store, config)
+    run_once(store, keys.PREPARED, {"config": config.digest()}, lambda folder: _prepare(config, check, add, folder))
+    return store.fetch(keys.PREPARED)
+
+
+def shard_list(config: RunConfig, prepared: Path) -> list[int]:
+    """The shards of an iteration: as many as asked for, but none without a chunk of prompts."""
+    rows = tables.read(prepared / keys.prompts_file(1), tables.PROMPTS)
+    return list(range(min(config.shards, chunk_count(len(rows), config.generate.chunk_size))))
+
+
+def _prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add, folder: Path) -> Mapping[str, float]:
+    check(config)
+    counts = prompts.Counts()
+    source = prompts.read_prompts(config.prompts, config.prepare.prompt_column, config.prepare.split)
+    cleaned = prompts.clean(source, counts)
+    if not cleaned:
+        raise ConfigError(f"prompts: {config.prompts}: no usable prompt among {counts.read} rows; {counts.line()}")
+    model = fetch_model(config.base_model, weights=False)
+    _check_context(config, model)
+    tokenizer = chat.load_tokenizer(model)
+    encoded = _encode(config, tokenizer, cleaned, counts)
+    print(counts.line(), flush=True)
+    fitting = [prompt for prompt in cleaned if prompt.prompt_id in encoded]
+    parts = prompts.divide(fitting, config.iterations, config.prepare.held_out, config.prepare.prompts_per_iteration)
+    for name, part in [
+        *((keys.prompts_file(t), part) for t, part in enumerate(parts.iterations, start=1)),
+        (keys.HELD_OUT_FILE, parts.held_out),
+    ]:
+        rows = ({"prompt_id": p.prompt_id, "prompt": p.text, "prompt_ids": encoded[p.prompt_id]} for p in part)
+        tables.write(folder / name, tables.PROMPTS, rows)
+        print(f"{name}: {len(part)} prompts", flush=True)
+    add(config, tokenizer, folder)
+    (folder / keys.CONFIG_FILE).write_text(config.model_dump_json(indent=1))
+    return {f"prepare/{name}": float(value) for name, value in vars(counts).items()}
+
+
+def _encode(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, cleaned: list[prompts.Prompt], counts: prompts.Counts
+) -> dict[str, list[int]]:
+    """Token ids of each prompt that fits; prompts with special tokens written out are refused."""
+    encoded: dict[str, list[int]] = {}
+    for prompt in cleaned:
+        token = chat.special_token_in(tokenizer, prompt.text)
+        if token:
+            raise ConfigError(
+                f"prompts: {config.prompts}: the prompt {prompt.text[:60]!r} contains {token!r}, a special token of "
+                "the model, which would be read as control; remove it"
+            )
+        ids = chat.encode_prompt(tokenizer, prompt.text)
+        if len(ids) > config.prepare.max_prompt_tokens:
+            counts.too_long += 1
+        else:
+            encoded[prompt.prompt_id] = ids
+    counts.kept = len(encoded)
+    return encoded
+
+
+def _check_context(config: RunConfig, folder: Path) -> None:
+    model = causal_lm_config(folder, config.base_model).get_text_config()
+    context = getattr(model, "max_position_embeddings", None)
+    longest = config.prepare.max_prompt_tokens + config.longest_response()
+    if context is not None and longest > context:
+        raise ConfigError(
+            f"prepare.max_prompt_tokens + max_tokens = {longest}, but {config.base_model} has a context of {context}; "
+            "lower one of them"
+        )
+
+
+def _refuse_another_run(store: Store, config: RunConfig) -> None:
+    """A second run in the same place must be the same run: name what differs instead of mixing two."""
+    if store.manifest(keys.PREPARED) is None:
+        return
+    before = read_config(store.fetch(keys.PREPARED) / keys.CONFIG_FILE)
+    if before.digest() != config.digest():
+        old, new = before.decisive(), config.decisive()
+        changed = sorted(key for key in old if old[key] != new[key])
+        raise ConfigError(
+            f"output_uri: {config.output_uri} holds a run with another {', '.join(changed)}; choose another output_uri"
+        )

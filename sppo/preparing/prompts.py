@@ -1,0 +1,184 @@
+"""Reading prompts, cleaning them, and dividing them into one part an iteration and a held-out part."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.store.base import fetch_file
+
+_FORMATS = "a .jsonl, .csv or .parquet file"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A cleaned prompt; its identity is its text."""
+
+    text: str
+    prompt_id: str
+
+
+@dataclass
+class Counts:
+    """What became of the rows that were read."""
+
+    read: int = 0
+    empty: int = 0
+    duplicate: int = 0
+    too_long: int = 0
+    kept: int = 0
+
+    def line(self) -> str:
+        """The counts as one line for people."""
+        dropped = f"{self.empty} empty, {self.duplicate} duplicate, {self.too_long} too long"
+        return f"{self.read} prompts read, {self.kept} kept, dropped: {dropped}"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Disjoint parts of the prompts: `iterations[t - 1]` is played in iteration t, `held_out` is never trained on."""
+
+    iterations: list[list[Prompt]] = field(default_factory=list)
+    held_out: list[Prompt] = field(default_factory=list)
+
+
+def read_prompts(uri: str, column: str, split: str) -> list[str]:
+    """All prompts of a source, in its order.
+
+    Args:
+        uri: a .jsonl, .csv or .parquet file, `s3://…` to one, `hf://org/dataset`, or `package:sppo`.
+        column: the column that holds the user's message.
+        split: which split of a Hugging Face dataset.
+
+    Raises:
+        ConfigError: naming the source, and the row where there is one.
+    """
+    if uri == "package:sppo":
+        with as_file(files("sppo") / "preparing" / "bundled" / "prompts.jsonl") as path:
+            return list(_texts(read_jsonl(path), uri, column))
+    if uri.startswith("hf://"):
+        return list(_texts(_read_hub(uri.removeprefix("hf://"), split), uri, column))
+    path = fetch_file(uri, f"prompts: {uri}: no such file; give {_FORMATS}, s3://…, hf://org/name or package:sppo")
+    readers = {".jsonl": read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise ConfigError(f"prompts: {uri}: unknown format {path.suffix or '(no suffix)'}; give {_FORMATS}")
+    return list(_texts(readers[path.suffix](path), uri, column))
+
+
+def clean(texts: list[str], counts: Counts) -> list[Prompt]:
+    """Trim, drop empty prompts and repeats, and identify each prompt by the digest of its text."""
+    kept: dict[str, Prompt] = {}
+    for text in texts:
+        counts.read += 1
+        text = text.strip()
+        prompt_id = hashlib.sha256(text.encode()).hexdigest()[:16]
+        if not text:
+            counts.empty += 1
+        elif prompt_id in kept:
+            counts.duplicate += 1
+        else:
+            kept[prompt_id] = Prompt(text, prompt_id)
+    return list(kept.values())
+
+
+def divide(prompts: list[Prompt], iterations: int, held_out: int, per_iteration: int) -> Parts:
+    """Divide prompts by content: the same prompt gets the same place whatever the order of the file or the seed.
+
+    Prompts are ordered by their digest. The first `held_out` are held out, the next ones fill the iterations' parts.
+
+    Raises:
+        ConfigError: if there are too few prompts.
+    """
+    each = per_iteration or (len(prompts) - held_out) // iterations
+    needed = held_out + iterations * max(each, 1)
+    if len(prompts) < needed:
+        raise ConfigError(
+            f"prompts: {len(prompts)} usable prompts, but {held_out} held out and {iterations} iterations of "
+            f"{max(each, 1)} need {needed}; give more prompts, or lower prepare.held_out, "
+            "prepare.prompts_per_iteration or iterations"
+        )
+    ordered = sorted(prompts, key=lambda p: p.prompt_id)
+    parts = [ordered[held_out + t * each : held_out + (t + 1) * each] for t in range(iterations)]
+    return Parts(iterations=parts, held_out=ordered[:held_out])
+
+
+def _texts(rows: Iterator[dict[str, Any]], uri: str, column: str) -> Iterator[str]:
+    for number, row in enumerate(rows, start=1):
+        if column not in row:
+            have = ", ".join(str(name) for name in row)
+            raise ConfigError(
+                f"prompts: {uri}: row {number} has no column {column!r} (it has {have}); set prepare.prompt_column"
+            )
+        if not isinstance(row[column], str):
+            raise ConfigError(f"prompts: {uri}: row {number}: column {column!r} is not text")
+        try:
+            row[column].encode()
+        except UnicodeEncodeError as error:  # JSON can write half of a surrogate pair
+            raise ConfigError(f"prompts: {uri}: row {number}: column {column!r} is not Unicode ({error})") from error
+        yield row[column]
+
+
+def read_jsonl(path: Path, what: str = "prompts") -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file, empty lines left out.
+
+    Args:
+        path: the file.
+        what: the setting that names it, for messages.
+
+    Raises:
+        ConfigError: naming the line that is not a JSON object.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line) if line.strip() else None
+            except ValueError as error:
+                raise ConfigError(f"{what}: {path}: line {number} is not JSON in UTF-8 ({error})") from error
+            if row is None:
+                continue
+            if not isinstance(row, dict):
+                raise ConfigError(f"{what}: {path}: line {number} is not a JSON object")
+            yield row
+
+
+def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
+    # utf-8-sig: spreadsheets begin a file with a byte order mark, which is not part of the first column's name.
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            yield from csv.DictReader(file)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"prompts: {path}: not CSV in UTF-8 ({error})") from error
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # from the file system, not from pyarrow
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"prompts: {path}: damaged, or not a Parquet file ({reason}); write it again") from error
+    yield from rows
+
+
+def _read_hub(name: str, split: str) -> Iterator[dict[str, Any]]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    repo, _, revision = name.partition("@")
+    try:
+        yield from load_dataset(repo, split=split, revision=revision or None)
+    except DatasetNotFoundError as error:
+        raise ConfigError(f"prompts: hf://{name}: {error}") from error
+    except ConnectionError as error:
+        raise InfrastructureError(f"prompts: hf://{name}: the hub cannot be reached ({error})") from error

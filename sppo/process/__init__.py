@@ -1,0 +1,1 @@
+"""What a stage's process begins and ends with: surroundings, errors, exit codes, and further tries."""

@@ -1,0 +1,37 @@
+"""The surroundings of a stage's process, put right where it starts: who may write its files, which MLflow it tells."""
+
+from __future__ import annotations
+
+import os
+
+from sppo.store.local_cache import OTHERS_WRITE
+
+MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+"""What MLflow reads; the package puts the same with `SPPO_` before it into pods."""
+
+
+def put_right() -> None:
+    """Make a process what a stage expects it to be.
+
+    Argo starts a container's command with the umask 0 (`workflow/executor/osspecific/umask_linux.go`), so that
+    everybody could write what a stage writes. A stricter umask than ours stays.
+    """
+    os.umask(os.umask(0) | OTHERS_WRITE)
+    name_mlflow()
+
+
+def name_mlflow() -> None:
+    """Let MLflow read what the package put into this pod: its server's address, user and password, as a set.
+
+    Where `MLFLOW_TRACKING_URI` is set already, it is another server's, such as the one of Kubeflow's own plugin
+    (`backend/src/v2/common/plugins/mlflow/handler.go`). That server must not get our password; nor must ours get its:
+    the plugin puts a user and a password into pods without an address (`apiserver/plugins/mlflow/handler.go`).
+    """
+    if os.environ.get(MLFLOW[0]) or not os.environ.get(f"SPPO_{MLFLOW[0]}"):
+        return
+    for name in MLFLOW:
+        value = os.environ.get(f"SPPO_{name}")
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)

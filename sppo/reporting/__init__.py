@@ -1,0 +1,1 @@
+"""What people see of a run: the published model, reports, comparisons, and MLflow."""

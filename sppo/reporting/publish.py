@@ -1,0 +1,96 @@
+"""Publish: the best model as a standard Hugging Face folder with a model card, and the report of the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sppo.config.run import RunConfig
+from sppo.errors import ConfigError
+from sppo.models.fetch import fetch_model, model_digest
+from sppo.reporting.report import RunReport, collect, model_card, render_html, render_markdown
+from sppo.store import keys
+from sppo.store.base import open_store, run_once
+
+SAMPLES_FILE = "samples.jsonl"
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a run hands out at its end."""
+
+    model_uri: str
+    report_path: Path
+    summary_path: Path
+    passed: bool
+    figures: dict[str, float]
+
+
+def publish(config: RunConfig) -> Published:
+    """Export the best model of the iterations played, and the report; where that is done already, nothing is done.
+
+    A gate that is not passed is no error here: the model and the report that explains why are wanted either way.
+
+    Args:
+        config: the run's resolved configuration.
+
+    Raises:
+        ConfigError: if no iteration is evaluated, or the model changed since it was.
+    """
+    store = open_store(config.output_uri)
+    report = collect(config, store)
+    figures = _figures(report)
+    inputs = {"config": config.digest(), "model": report.best_digest, "evaluations": _evaluations(report)}
+    run_once(store, keys.PUBLISHED_MODEL, inputs, lambda output: _export(report, output))
+    run_once(store, keys.PUBLISHED_REPORT, inputs, lambda output: _write_report(report, output))
+    folder = store.fetch(keys.PUBLISHED_REPORT)
+    return Published(
+        model_uri=f"{store.uri}/{keys.PUBLISHED_MODEL}",
+        report_path=folder / keys.REPORT_FILE,
+        summary_path=folder / keys.SUMMARY_FILE,
+        passed=report.passed,
+        figures=figures,
+    )
+
+
+def _figures(report: RunReport) -> dict[str, float]:
+    """The run in a few numbers, named apart from the iterations' own; iteration 0 is the base model."""
+    best = report.best
+    figures = {"publish/best_iteration": float(best.iteration if best else 0), "publish/passed": float(report.passed)}
+    if best is not None:
+        for end in ("", "_low", "_high"):
+            figures[f"publish/win_rate_vs_base{end}"] = best.figures[f"eval/win_rate_vs_base{end}"]
+    return figures
+
+
+def _evaluations(report: RunReport) -> str:
+    return hashlib.sha256(" ".join(each.digest for each in report.iterations).encode()).hexdigest()
+
+
+def _export(report: RunReport, output: Path) -> Mapping[str, float]:
+    """Save the best model in the type that is wanted, with its tokenizer and card."""
+    from sppo.models.policy import load_policy, save_policy
+
+    dtype = report.config.publish.dtype
+    source = fetch_model(report.best_uri)
+    if model_digest(source) != report.best_digest:
+        raise ConfigError(
+            f"{report.best_uri}: changed since it was evaluated; put the evaluated files back, or run anew"
+        )
+    print(f"publishing {report.best_uri} as {dtype}", flush=True)
+    save_policy(load_policy(source, dtype), source, output)
+    (output / "README.md").write_text(model_card(report), encoding="utf-8")
+    return _figures(report)
+
+
+def _write_report(report: RunReport, output: Path) -> Mapping[str, float]:
+    (output / keys.REPORT_FILE).write_text(render_html(report), encoding="utf-8")
+    (output / keys.SUMMARY_FILE).write_text(render_markdown(report), encoding="utf-8")
+    with (output / SAMPLES_FILE).open("w", encoding="utf-8") as file:
+        for each in report.iterations:
+            for sample in each.samples:
+                file.write(json.dumps({"iteration": each.iteration, **asdict(sample)}, ensure_ascii=False) + "\n")
+    return _figures(report)

@@ -1,0 +1,131 @@
+"""The model card of a published policy: README.md in the Hugging Face folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from markupsafe import Markup
+
+from sppo.config.run import RunConfig, resolve
+from sppo.reporting.report.collect import RunReport
+from sppo.reporting.report.escape import markdown_environment
+from sppo.reporting.report.figures import FIGURES, SUMMARY_COLUMNS, summary_rows
+from sppo.reporting.report.licences import UNKNOWN, Part, parts
+from sppo.reporting.report.provenance import digest_rows, versions
+from sppo.reporting.report.verdict import certainty_sentence, gate_sentence, headline, second_judge_sentence
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+NOT_RESULTS = ("output_uri", "experiment", "shards", "bench", "prices")
+"""Values of the configuration that change no result: the card leaves them out, and with them the author's paths."""
+
+
+_RESULTS = (
+    "eval/win_rate_vs_base",
+    "eval/lc_win_rate_vs_base",
+    "eval/instructions_prompt_strict",
+    "eval/instructions_instruction_strict",
+)
+"""Figures of the published model that its front matter lists."""
+
+
+def model_card(report: RunReport) -> str:
+    """A card with front matter that the Hugging Face hub understands.
+
+    The hub takes names of its own models and data sets only, so that a base model or prompts from elsewhere are named
+    in the text (https://huggingface.co/docs/hub/model-cards, "Specifying a base model").
+
+    Args:
+        report: the run that trained the model, with the published model as its best.
+    """
+    from huggingface_hub import ModelCardData
+
+    config, made_of = report.config, parts(report.config)
+    base_id, prompts_id = _hub_id(config.base_model), _hub_id(config.prompts)
+    name = _short_name(config.base_model)
+    data = ModelCardData(
+        base_model=base_id,
+        license=_hub_licence(made_of[0].licence),
+        datasets=[prompts_id] if prompts_id else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["sppo", "preference-optimization"],
+        model_name=f"{name}-sppo",
+        eval_results=_eval_results(report, prompts_id),
+    )
+    template = markdown_environment().get_template("model_card.md.j2")
+    return template.render(
+        front_matter=Markup(data.to_yaml()),
+        report=report,
+        name=name,
+        headline=headline(report),
+        certainty_sentence=certainty_sentence(report),
+        gate_sentence=gate_sentence(report),
+        second_judge_sentence=second_judge_sentence(report),
+        summary_columns=SUMMARY_COLUMNS,
+        summary_rows=summary_rows(report),
+        overrides=yaml.safe_dump(overrides(config), sort_keys=False, allow_unicode=True),
+        part_rows=[_part_row(part) for part in made_of],
+        digest_rows=digest_rows(report),
+        versions=versions(),
+    )
+
+
+def _hub_id(uri: str) -> str | None:
+    return uri.removeprefix("hf://").partition("@")[0] if uri.startswith("hf://") else None
+
+
+def _hub_licence(licence: str | None) -> str | None:
+    """The licence as the hub spells it, which is one identifier; an expression or a sentence is left to the text."""
+    return licence if licence and " " not in licence else None
+
+
+def _short_name(uri: str) -> str:
+    """The last part of a model's URI, without its revision."""
+    return (_hub_id(uri) or uri).rstrip("/").rpartition("/")[2].removeprefix("package:")
+
+
+def _part_row(part: Part) -> tuple[str, ...]:
+    return part.name, part.uri, part.revision or "–", part.licence or UNKNOWN
+
+
+def _eval_results(report: RunReport, prompts_id: str | None) -> list[EvalResult] | None:
+    """The published model's figures in the hub's form; None where it is the base model, which no figure is of."""
+    from huggingface_hub import EvalResult
+
+    if report.best is None:
+        return None
+    measured = [name for name in _RESULTS if name in report.best.figures]
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=prompts_id or "custom",
+            dataset_name="held-out prompts" if "win_rate" in name else "prompts with verifiable instructions",
+            metric_type=name.removeprefix("eval/"),
+            metric_name=FIGURES[name].label,
+            metric_value=round(report.best.figures[name], 4),
+        )
+        for name in measured
+    ]
+
+
+def overrides(config: RunConfig) -> dict[str, Any]:
+    """What a configuration changes in its preset; `resolve` makes from it a run with the same results."""
+    preset = resolve({"preset": config.preset}).model_dump(mode="json")
+    changed = _difference(config.model_dump(mode="json"), preset)
+    return {"preset": config.preset, **{name: value for name, value in changed.items() if name not in NOT_RESULTS}}
+
+
+def _difference(values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            inner = _difference(value, before[name])
+            if inner:
+                changed[name] = inner
+        elif value != before[name]:
+            changed[name] = value
+    return changed

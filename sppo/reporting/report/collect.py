@@ -1,0 +1,175 @@
+"""Everything a report says, gathered from what the stages committed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, takewhile
+from typing import Any
+
+from sppo.config.run import RunConfig
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.store import keys, tables
+from sppo.store.base import Manifest, Store, read_committed
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The first answers of three models to one held-out prompt, and the judge's view of the new model's."""
+
+    prompt_id: str
+    prompt: str
+    base: str
+    previous: str
+    new: str
+    win_rate_vs_base: float
+    """Share of the prompt's answer pairs, over all samples, that the new model wins."""
+    probability_vs_base: float
+    """Mean probability of winning, over the same pairs."""
+    probability_vs_previous: float
+    """The same against the previous model."""
+
+
+@dataclass(frozen=True)
+class IterationReport:
+    """One iteration: its figures, what the gate decided, how the training went, and answers to look at."""
+
+    iteration: int
+    figures: Mapping[str, float]
+    decision: str
+    reason: str
+    model_uri: str
+    best_uri: str
+    inputs: Mapping[str, str]
+    """Digests of what was compared: the models as `new`, `previous` and `base`, the held-out prompts, the config."""
+    pairs: str
+    """Digest of the pairs that the model was trained on."""
+    digest: str
+    """Digest of the committed evaluation."""
+    seconds: Mapping[str, float]
+    """Time of each stage's work, its tasks added up; without the stages for which a store holds none."""
+    training_log: Sequence[Mapping[str, float]]
+    distribution: Sequence[float]
+    """How many of the judge's probabilities lie in each of equal bins of [0, 1]."""
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A run as far as it was evaluated."""
+
+    config: RunConfig
+    prepare: Mapping[str, float]
+    tables: Mapping[str, str]
+    """SHA-256 of the tables of prompts, by file name."""
+    iterations: Sequence[IterationReport]
+    best_uri: str
+
+    @property
+    def best(self) -> IterationReport | None:
+        """The iteration that trained the best model, or None where that is the base model."""
+        return next((each for each in self.iterations if each.model_uri == self.best_uri), None)
+
+    @property
+    def best_digest(self) -> str:
+        """Digest of the best model's folder, as `sppo.models.fetch.model_digest` gives it."""
+        return self.iterations[-1].inputs["base"] if self.best is None else self.best.inputs["new"]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the best model's win rate over the base is above the required one, its 95 % interval included."""
+        if self.best is None:
+            return False
+        return self.best.figures["eval/win_rate_vs_base_low"] > self.config.evaluate.gate.required_vs_base
+
+
+def collect(config: RunConfig, store: Store, last: int | None = None) -> RunReport:
+    """Gather a run's report; it covers the iterations whose evaluation is committed, from the first to the `last`.
+
+    Raises:
+        ConfigError: if no iteration is evaluated, or the store holds a run of another configuration.
+        InfrastructureError: if something committed is missing or damaged.
+    """
+    prepared = store.manifest(keys.PREPARED)
+    iterations = tuple(_iterations(config, store, last or config.iterations))
+    if prepared is None or not iterations:
+        raise ConfigError(f"{store.uri}: no iteration is evaluated there yet; play one with `sppo run`")
+    if prepared.inputs["config"] != config.digest():
+        raise ConfigError(f"{store.uri}: holds a run of another configuration; report on it with its own")
+    digests = {file.path: file.sha256 for file in prepared.files if file.path != keys.CONFIG_FILE}
+    return RunReport(config, prepared.figures, digests, iterations, iterations[-1].best_uri)
+
+
+def _iterations(config: RunConfig, store: Store, last: int) -> Iterator[IterationReport]:
+    for iteration in range(1, last + 1):
+        evaluated = store.manifest(keys.evaluation(iteration))
+        if evaluated is None:
+            return
+        yield _iteration(config, store, iteration, evaluated)
+
+
+def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manifest) -> IterationReport:
+    folder = store.fetch(keys.evaluation(iteration))
+    verdict = json.loads((folder / keys.VERDICT_FILE).read_text(encoding="utf-8"))
+    trained = store.manifest(keys.model(iteration))
+    if trained is None:
+        raise InfrastructureError(f"{store.uri}/{keys.model(iteration)}: evaluated but no longer there; resume the run")
+    log = read_committed(store, keys.model(iteration), keys.TRAINING_LOG_FILE).decode()
+    distribution = json.loads(read_committed(store, keys.model(iteration), keys.DISTRIBUTION_FILE))
+    comparisons = tables.read(folder / keys.COMPARISONS_FILE, tables.COMPARISONS)
+    return IterationReport(
+        iteration=iteration,
+        figures={**trained.figures, **evaluated.figures},
+        decision=verdict["decision"],
+        reason=verdict["reason"],
+        model_uri=verdict["model_uri"],
+        best_uri=verdict["best_uri"],
+        inputs=evaluated.inputs,
+        pairs=trained.inputs["pairs"],
+        digest=evaluated.digest(),
+        seconds=_seconds(config, store, iteration, trained, evaluated),
+        training_log=tuple(json.loads(line) for line in log.splitlines()),
+        distribution=tuple(distribution),
+        samples=_samples(store, verdict["answers"], comparisons, config.evaluate.panel),
+    )
+
+
+def _seconds(
+    config: RunConfig, store: Store, iteration: int, trained: Manifest, evaluated: Manifest
+) -> dict[str, float]:
+    found = (store.manifest(keys.response_chunk(iteration, index)) for index in count())
+    chunks = [chunk for chunk in takewhile(lambda manifest: manifest is not None, found) if chunk]
+    shards = min(config.shards, len(chunks))
+    ranked = (store.manifest(keys.preferences(iteration, shard, shards)) for shard in range(shards))
+    stages = {"generate": chunks, "rank": ranked, "train": [trained], "evaluate": [evaluated]}
+    taken = {
+        stage: [each.seconds for each in manifests if each and each.seconds is not None]
+        for stage, manifests in stages.items()
+    }
+    return {stage: sum(seconds) for stage, seconds in taken.items() if seconds}
+
+
+def _samples(
+    store: Store, answers: Mapping[str, str], comparisons: Sequence[Mapping[str, Any]], panel: int
+) -> tuple[Sample, ...]:
+    """The first `panel` held-out prompts, which are the same in every iteration."""
+    first = {
+        role: [row for row in tables.read(store.fetch(key) / keys.ANSWERS_FILE, tables.ANSWERS) if row["sample"] == 0]
+        for role, key in answers.items()
+    }
+    text = {role: {row["prompt_id"]: row["text"] for row in rows} for role, rows in first.items()}
+    judged = {(row["opponent"], row["prompt_id"]): row for row in comparisons}
+    return tuple(
+        Sample(
+            prompt_id=(prompt := row["prompt_id"]),
+            prompt=row["prompt"],
+            base=text["base"][prompt],
+            previous=text["previous"][prompt],
+            new=row["text"],
+            win_rate_vs_base=judged["base", prompt]["win_rate"],
+            probability_vs_base=judged["base", prompt]["probability"],
+            probability_vs_previous=judged["previous", prompt]["probability"],
+        )
+        for row in first["new"][:panel]
+    )

@@ -1,0 +1,63 @@
+"""A report as a self-contained HTML page and as Markdown."""
+
+from __future__ import annotations
+
+import yaml
+
+from sppo.reporting.report.collect import RunReport
+from sppo.reporting.report.escape import html_environment, markdown_environment
+from sppo.reporting.report.figures import (
+    SUMMARY_COLUMNS,
+    curve_rows,
+    figure_rows,
+    prepare_rows,
+    share,
+    summary_rows,
+)
+from sppo.reporting.report.provenance import digest_rows, time_columns, time_rows, versions
+from sppo.reporting.report.verdict import (
+    certainty_sentence,
+    decision_sentence,
+    gate_sentence,
+    headline,
+    second_judge_sentence,
+)
+
+
+def render_html(report: RunReport) -> str:
+    """One HTML page without scripts or requests, light or dark as its reader's system is.
+
+    All text of models and prompts is escaped, and a content security policy forbids whatever could still be fetched.
+    """
+    from sppo.reporting.report.plots import drawings
+
+    template = html_environment().get_template("report.html.j2")
+    return template.render(drawings=drawings(report), **_content(report))
+
+
+def render_markdown(report: RunReport) -> str:
+    """The same for viewers of Markdown: curves in characters, and the answers of the best iteration only, clipped."""
+    template = markdown_environment().get_template("report.md.j2")
+    return template.render(curve_rows=curve_rows(report), **_content(report))
+
+
+def _content(report: RunReport) -> dict[str, object]:
+    return {
+        "report": report,
+        "latest": report.best or report.iterations[-1],
+        "headline": headline(report),
+        "certainty_sentence": certainty_sentence(report),
+        "gate_sentence": gate_sentence(report),
+        "decision_sentence": decision_sentence(report),
+        "second_judge_sentence": second_judge_sentence(report),
+        "summary_columns": SUMMARY_COLUMNS,
+        "summary_rows": summary_rows(report),
+        "figure_rows": figure_rows(report),
+        "prepare_rows": prepare_rows(report),
+        "time_columns": time_columns(report),
+        "time_rows": time_rows(report),
+        "digest_rows": digest_rows(report),
+        "share": share,
+        "config": yaml.safe_dump(report.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "versions": versions(),
+    }

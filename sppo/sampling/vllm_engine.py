@@ -1,0 +1,101 @@
+"""vLLM's offline engine, in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sppo.config.sections import GenerateConfig
+from sppo.sampling.engine import Response, Sampling
+from sppo.seeds import derive_seed
+
+# The engine runs in this process, so that seeding torch here seeds the sampler; vLLM reads these when it is imported.
+_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_CPU_KVCACHE_SPACE": "2",
+}
+
+
+def options_here(config: GenerateConfig) -> dict[str, Any]:
+    """What `vllm.LLM` must be told on this hardware; call it before anything imports vLLM."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import torch
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return {"gpu_memory_utilization": config.memory_fraction}
+    # Compiling costs more than it saves in the minutes that a CPU run lasts, and asks for a C++ compiler. vLLM compiles
+    # its sampler even if it is told to be eager.
+    torch.compiler.set_stance("force_eager")
+    return {"enforce_eager": True}
+
+
+class VllmEngine:
+    """A model loaded in vLLM (docs.vllm.ai, "Offline inference")."""
+
+    def __init__(self, folder: Path, config: GenerateConfig, context: int) -> None:
+        options = options_here(config)
+        from vllm import LLM
+        from vllm.platforms import current_platform
+
+        self.on_cpu = current_platform.is_cpu()
+        self.llm = LLM(
+            str(folder), dtype=config.dtype, max_model_len=context, seed=0, disable_log_stats=True, **options
+        )
+
+    def sample(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[Response]]:
+        """See `Engine.sample`.
+
+        On a GPU every prompt has a generator of its own, so that a response does not depend on its batch. vLLM's CPU
+        backend has no per-request generators ("CPU Generator does not use offset"), so there the whole call is
+        seeded: its result depends on which prompts are sampled together.
+        """
+        import torch
+        from vllm import SamplingParams
+
+        if self.on_cpu:
+            torch.manual_seed(derive_seed(0, *seeds))
+        parameters = [
+            SamplingParams(
+                n=sampling.responses,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+                logprobs=0,
+                seed=None if self.on_cpu or sampling.temperature == 0 else seed,
+            )
+            for seed in seeds
+        ]
+        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
+        return [[_response(completion) for completion in output.outputs] for output in outputs]
+
+    def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> np.ndarray:
+        """See `Engine.next_logprobs`."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(
+            max_tokens=1, temperature=0.0, logprobs=len(tokens), logprob_token_ids=list(tokens), detokenize=False
+        )
+        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
+        steps = [output.outputs[0].logprobs[0] for output in outputs]
+        return np.array([[step[token].logprob for token in tokens] for step in steps]).reshape(-1, len(tokens))
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        del self.llm
+        cleanup_dist_env_and_memory()
+
+
+def _response(completion: Any) -> Response:
+    ids = list(completion.token_ids)
+    logprobs = [float(step[token].logprob) for step, token in zip(completion.logprobs, ids, strict=True)]
+    return Response(completion.text, ids, logprobs, str(completion.finish_reason))

@@ -1,0 +1,261 @@
+"""The store in S3 or a server that speaks its protocol (`AWS_ENDPOINT_URL`), through boto3's transfer manager."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.store.base import (
+    MANIFEST,
+    Manifest,
+    Store,
+    StoredFile,
+    describe,
+    verify,
+)
+from sppo.store.local_cache import cached
+
+
+class S3Store(Store):
+    """A store under `s3://bucket/prefix`; credentials and endpoint come from the environment, as boto3 reads them."""
+
+    def __init__(self, uri: str) -> None:
+        parsed = urlparse(uri)
+        if not parsed.netloc:
+            raise ConfigError(f"{uri}: name a bucket, as in s3://bucket/prefix")
+        import boto3
+        from botocore.config import Config
+
+        self.bucket, self.prefix = parsed.netloc, parsed.path.strip("/")
+        self.uri = uri.rstrip("/")
+        self.client: Any = boto3.client("s3", config=Config(retries={"max_attempts": 8, "mode": "standard"}))
+
+    def _key(self, key: str) -> str:
+        return "/".join(part for part in (self.prefix, key.strip("/")) if part)
+
+    def manifest(self, key: str) -> Manifest | None:
+        """See `Store.manifest`."""
+        data = self.read(f"{key}/{MANIFEST}")
+        return None if data is None else Manifest.model_validate_json(data)
+
+    def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
+        """See `Store.upload`."""
+        files = describe(folder)
+        with _reported(f"{self.uri}/{key}"):
+            for entry in files:
+                name = self._key(f"{key}/{attempt}/{entry.path}")
+                self.client.upload_file(str(folder / entry.path), self.bucket, name)
+        return files
+
+    def seal(
+        self,
+        key: str,
+        attempt: str,
+        files: Iterable[StoredFile],
+        inputs: Mapping[str, str],
+        figures: Mapping[str, float],
+        seconds: float | None = None,
+    ) -> Manifest:
+        """See `Store.seal`."""
+        manifest = Manifest(
+            prefix=attempt, inputs=dict(inputs), figures=dict(figures), seconds=seconds, files=tuple(files)
+        )
+        with _reported(f"{self.uri}/{key}"):
+            won = self._put_if_absent(f"{key}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+        winner = manifest if won else self.manifest(key)
+        if winner is None:
+            raise InfrastructureError(f"{self.uri}/{key}: another attempt's manifest vanished while committing; resume")
+        # A request whose answer was lost is sent again, and then refused because of itself: the prefix tells who won.
+        if winner.prefix == attempt:
+            self._delete_others(key, attempt)
+        else:
+            self._delete_prefix(f"{key}/{attempt}")
+        return winner
+
+    def fetch(self, key: str) -> Path:
+        """See `Store.fetch`; downloads once into the cache, which is keyed by content."""
+        manifest = self.manifest(key)
+        if manifest is None:
+            raise InfrastructureError(f"{self.uri}/{key}: nothing is committed there; resume the run")
+        return download(
+            f"{self.uri}/{key}",
+            manifest,
+            lambda name, path: self.download_file(f"{key}/{manifest.prefix}/{name}", path),
+        )
+
+    def download_file(self, key: str, path: Path) -> None:
+        """Download one object, in parts where it is large."""
+        self.client.download_file(self.bucket, self._key(key), str(path))
+
+    def read(self, key: str) -> bytes | None:
+        """See `Store.read`."""
+        with _reported(f"{self.uri}/{key}"):
+            try:
+                body: bytes = self.client.get_object(Bucket=self.bucket, Key=self._key(key))["Body"].read()
+            except self.client.exceptions.NoSuchKey:
+                return None
+        return body
+
+    def write(self, key: str, data: bytes) -> None:
+        """See `Store.write`."""
+        with _reported(f"{self.uri}/{key}"):
+            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a small object where there is none yet.
+
+        Returns:
+            Whether the object is now the one of this call, whose bytes no other's may have: a request whose answer was
+            lost is sent again, and then refused because of itself.
+        """
+        with _reported(f"{self.uri}/{key}"):
+            return self._put_if_absent(key, data) or self.read(key) == data
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        self._delete(f"{key}/{MANIFEST}")
+        self._delete_prefix(key)
+
+    def entries(self, key: str) -> dict[str, str]:
+        """Every object under a key: its path from there, and its ETag."""
+        prefix = f"{self._key(key)}/".lstrip("/")
+        with _reported(f"{self.uri}/{key}"):
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            return {
+                entry["Key"].removeprefix(prefix): entry["ETag"] for page in pages for entry in page.get("Contents", [])
+            }
+
+    def _delete_prefix(self, key: str) -> None:
+        for name in self.entries(key):
+            self._delete(f"{key}/{name}")
+
+    def _delete(self, key: str) -> None:
+        with _reported(f"{self.uri}/{key}"):
+            self.client.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def _delete_others(self, key: str, winner: str) -> None:
+        """Remove what attempts left that were killed while they uploaded, parts of large files among it."""
+        for name in self.entries(key):
+            if name != MANIFEST and not name.startswith(f"{winner}/"):
+                self._delete(f"{key}/{name}")
+        with _reported(f"{self.uri}/{key}"):
+            for page in self.client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=f"{self._key(key)}/"
+            ):
+                for upload in page.get("Uploads", []):
+                    self.client.abort_multipart_upload(
+                        Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+
+    def _put_if_absent(self, key: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        try:
+            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
+                return False
+            raise
+        return True
+
+
+def download(uri: str, manifest: Manifest, get: Callable[[str, Path], None]) -> Path:
+    """Bring a committed folder into the cache, verified, and return it; a folder that is there already is reused.
+
+    Args:
+        uri: where it comes from, for messages.
+        manifest: what it must hold.
+        get: downloads one file, by its path in the manifest, to a local path.
+    """
+    target = cached("folders", manifest.digest())
+    if target.exists():
+        verify(target, manifest, str(target))
+        return target
+    _fill(target, [entry.path for entry in manifest.files], get, uri, lambda folder: verify(folder, manifest, uri))
+    return target
+
+
+def _fill(
+    target: Path,
+    names: Iterable[str],
+    get: Callable[[str, Path], None],
+    uri: str,
+    check: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    """Download files into a folder of the cache, which appears only when it is complete and checked.
+
+    Raises:
+        ConfigError: for a name that leads out of the folder.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
+        staging = Path(folder) / "folder"
+        with _reported(uri):
+            for name in names:
+                path = staging / name
+                if not path.resolve().is_relative_to(staging.resolve()):
+                    raise ConfigError(f"{uri}: the object name {name!r} leads out of the folder; rename that object")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                get(name, path)
+        check(staging)
+        try:
+            staging.rename(target)
+        except OSError:  # another process downloaded the same meanwhile
+            if not target.exists():
+                raise
+
+
+def s3_folder(uri: str) -> Path:
+    """Bring a plain S3 folder (uploaded by other tools, without a manifest) into the cache.
+
+    Raises:
+        ConfigError: if nothing lies under the prefix.
+    """
+    store = S3Store(uri)
+    committed = store.manifest("")
+    if committed is not None:
+        return store.fetch("")
+    # The console marks an empty folder by an object whose name ends in a slash.
+    names = {name: etag for name, etag in store.entries("").items() if name and not name.endswith("/")}
+    if not names:
+        raise ConfigError(f"{uri}: no object lies under that prefix; check the bucket and the path")
+    identity = hashlib.sha256(repr((uri, sorted(names.items()))).encode()).hexdigest()
+    target = cached("folders", identity)
+    if not target.exists():
+        _fill(target, names, store.download_file, uri)
+    return target
+
+
+def s3_file(uri: str) -> Path:
+    """Bring one S3 object into the cache and return its path.
+
+    Raises:
+        ConfigError: if there is no such object.
+    """
+    parent, _, name = uri.rpartition("/")
+    store = S3Store(parent)
+    data = store.read(name)
+    if data is None:
+        raise ConfigError(f"{uri}: no such object; check the bucket and the key")
+    target = cached("files", hashlib.sha256(data).hexdigest()) / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data)
+    return target
+
+
+@contextmanager
+def _reported(uri: str) -> Iterator[None]:
+    """Turn a failed request into one line that names the object."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError, Boto3Error) as error:
+        raise InfrastructureError(f"{uri}: {error}") from error

@@ -1,0 +1,1 @@
+"""The update from pi_t to pi_{t+1}."""
