@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sppo.config.sections import TrainConfig
+from sppo.config.sections.train import TrainConfig
 from sppo.models.fetch import fetch_model
 from sppo.models.network import attention, short_attention
 from sppo.models.network.lean import fuse, make_lean

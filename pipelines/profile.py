@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from sppo.config.run import parse_yaml
-from sppo.config.sections import Section
+from sppo.config.sections.section import Section
 from sppo.errors import ConfigError
 
 SHIPPED = Path(__file__).parent / "profiles"

@@ -13,9 +13,9 @@ import tyro
 import yaml
 
 from sppo import stages
-from sppo.config.bench import BENCHMARKS, Benchmark
 from sppo.config.limits import Limits
 from sppo.config.run import Form, RunConfig, parse_yaml, reference, resolve
+from sppo.config.sections.bench import BENCHMARKS, Benchmark
 from sppo.errors import ConfigError
 from sppo.preparing.recorded import config_path, recorded_config
 from sppo.store import keys

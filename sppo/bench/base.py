@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sppo.config.bench import JUDGED, Benchmark
 from sppo.config.run import RunConfig
+from sppo.config.sections.bench import JUDGED, Benchmark
 from sppo.errors import ConfigError
 from sppo.judging.llm.endpoint import Endpoint
 from sppo.preparing import chat

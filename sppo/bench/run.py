@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 from sppo.bench import alpaca_eval, leaderboard, mt_bench
 from sppo.bench.base import Result, Subject
-from sppo.config.bench import BENCHMARKS, Benchmark
 from sppo.config.run import RunConfig
+from sppo.config.sections.bench import BENCHMARKS, Benchmark
 from sppo.models.fetch import fetch_model, model_digest
 from sppo.sampling.load import LazyEngine
 from sppo.store.base import Store

@@ -14,18 +14,15 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from sppo.config.bench import BenchConfig
-from sppo.config.sections import (
-    EvaluateConfig,
-    GenerateConfig,
-    JudgeConfig,
-    PrepareConfig,
-    PricesConfig,
-    PublishConfig,
-    RankConfig,
-    Section,
-    TrainConfig,
-)
+from sppo.config.sections.bench import BenchConfig
+from sppo.config.sections.evaluate import EvaluateConfig
+from sppo.config.sections.generate import GenerateConfig
+from sppo.config.sections.judge import JudgeConfig
+from sppo.config.sections.prepare import PrepareConfig
+from sppo.config.sections.publish import PricesConfig, PublishConfig
+from sppo.config.sections.rank import RankConfig
+from sppo.config.sections.section import Section
+from sppo.config.sections.train import TrainConfig
 from sppo.errors import ConfigError
 
 PresetName = Literal["cpu", "paper", "official"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sppo.config.run import RunConfig
-from sppo.config.sections import GateConfig
+from sppo.config.sections.evaluate import GateConfig
 
 Decision = Literal["continue", "stop", "keep-previous"]
 

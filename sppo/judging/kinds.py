@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any, Protocol
 
-from sppo.config.sections import JudgeConfig, MixtureMember
+from sppo.config.sections.judge import JudgeConfig, MixtureMember
 from sppo.errors import ConfigError
 from sppo.judging.preference_model import PreferenceModel
 from sppo.models.fetch import causal_lm_config, fetch_model, model_digest

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from sppo.config.run import RunConfig
-from sppo.config.sections import JudgeConfig
+from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 
 if TYPE_CHECKING:

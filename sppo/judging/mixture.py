@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sppo.algorithm.probability import sigmoid
-from sppo.config.sections import MixtureMember
+from sppo.config.sections.judge import MixtureMember
 from sppo.judging.preference_model import Comparison, PreferenceModel
 
 

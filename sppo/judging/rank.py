@@ -13,7 +13,7 @@ import numpy as np
 from sppo.algorithm.probability import probabilities, win_probabilities, without_length
 from sppo.algorithm.selection import select
 from sppo.config.run import RunConfig
-from sppo.config.sections import RankConfig
+from sppo.config.sections.rank import RankConfig
 from sppo.errors import RunFailedError
 from sppo.judging import diagnostics
 from sppo.judging.load import judge_digest, load_judge

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from sppo.config.sections import GenerateConfig
+from sppo.config.sections.generate import GenerateConfig
 
 _BATCH = 8
 """Requests that transformers computes together."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sppo.config.run import RunConfig
-from sppo.config.sections import GenerateConfig
+from sppo.config.sections.generate import GenerateConfig
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Engine
 

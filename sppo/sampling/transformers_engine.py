@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sppo.config.sections import GenerateConfig
+from sppo.config.sections.generate import GenerateConfig
 from sppo.models.network import attention
 from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.network.packing import Group

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sppo.config.sections import GenerateConfig
+from sppo.config.sections.generate import GenerateConfig
 from sppo.sampling.engine import Response, Sampling
 from sppo.seeds import derive_seed
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sppo.config.sections import TrainConfig
+from sppo.config.sections.train import TrainConfig
 from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.network.packing import within_budget
 from sppo.training.update import Pair, group_of, reference_of

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed.checkpoint as dcp
 
-from sppo.config.sections import TrainConfig
+from sppo.config.sections.train import TrainConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.store.base import Store, changed_inputs, new_attempt, scratch
 from sppo.training.workers.parallel import Workers

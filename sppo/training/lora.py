@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
-from sppo.config.sections import LoraConfig
+from sppo.config.sections.train import LoraConfig
 from sppo.errors import ConfigError
 from sppo.models.policy import cast, load_policy, save_policy
 from sppo.store import keys

@@ -14,7 +14,7 @@ import torch
 from sppo.algorithm.objective import loss_at_start
 from sppo.algorithm.schedule import learning_rate
 from sppo.config.run import RunConfig
-from sppo.config.sections import TrainConfig
+from sppo.config.sections.train import TrainConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.models.fetch import fetch_model, model_digest
 from sppo.models.network import attention

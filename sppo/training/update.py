@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sppo.algorithm.objective import sppo_loss
-from sppo.config.sections import TrainConfig
+from sppo.config.sections.train import TrainConfig
 from sppo.errors import InfrastructureError, RunFailedError
 from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.network.packing import Group, pack, within_budget

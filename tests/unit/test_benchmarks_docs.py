@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from sppo.config.bench import BENCHMARKS
 from sppo.config.run import all_keys
+from sppo.config.sections.bench import BENCHMARKS
 
 from .real_commands import ROOT, check, commands
 

@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 
-from sppo.config.sections import GenerateConfig
+from sppo.config.sections.generate import GenerateConfig
 from sppo.models.network import attention
 from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.network.packing import Group

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.config.sections import JudgeConfig
+from sppo.config.sections.judge import JudgeConfig
 from sppo.judging.cache import JudgementCache
 from sppo.judging.judge import Judge
 from sppo.judging.load import load_judge

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from sppo.config.sections import JudgeConfig
+from sppo.config.sections.judge import JudgeConfig
 from sppo.judging.load import load_judge
 from sppo.store import tables
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from sppo.config.run import all_keys, resolve
-from sppo.config.sections import JudgeConfig
+from sppo.config.sections.judge import JudgeConfig
 from sppo.judging.kinds import SCHEMES
 from sppo.judging.load import load_judge
 from sppo.judging.rules import FOLLOWED, read_instructions

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sppo.algorithm.selection import best_and_worst, length_matched, select
 from sppo.config.run import resolve
-from sppo.config.sections import RankConfig
+from sppo.config.sections.rank import RankConfig
 from sppo.errors import ConfigError
 from sppo.judging.rank import build_pair
 from tests.conftest import NO_OTHERS

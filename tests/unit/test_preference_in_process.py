@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from sppo.config.sections import JudgeConfig, LlmJudgeConfig
+from sppo.config.sections.judge import JudgeConfig, LlmJudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.load import check_judge, judge_digest, load_judge
 from sppo.judging.preference_model import Comparison

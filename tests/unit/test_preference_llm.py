@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.config.sections import JudgeConfig, LlmJudgeConfig
+from sppo.config.sections.judge import JudgeConfig, LlmJudgeConfig
 from sppo.errors import ConfigError, InfrastructureError, SppoError
 from sppo.judging.llm.verdict import FLOOR, Reply, letter_of, read_letters
 from sppo.judging.load import check_judge, judge_digest, load_judge

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sppo.config.run import resolve
-from sppo.config.sections import JudgeConfig, MixtureMember
+from sppo.config.sections.judge import JudgeConfig, MixtureMember
 from sppo.errors import ConfigError
 from sppo.judging.load import check_judge, judge_digest, load_judge
 from sppo.judging.mixture import Mixture

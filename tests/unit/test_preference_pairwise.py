@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sppo.config.sections import JudgeConfig
+from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.agreement import agreement, logits_of_pairs
 from sppo.judging.labelled_pairs import read_pairs

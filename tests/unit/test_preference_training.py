@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from sppo.config.sections import JudgeConfig
+from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.agreement import agreement, calibrate, calibration_error, paired_test, reliability
 from sppo.judging.labelled_pairs import Pair, read_pairs, split

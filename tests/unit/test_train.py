@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sppo.algorithm.objective import loss_at_start
 from sppo.config.run import resolve
-from sppo.config.sections import TrainConfig
+from sppo.config.sections.train import TrainConfig
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
 from sppo.models.network import attention
 from sppo.models.network.logprobs import ResponseLogprobs

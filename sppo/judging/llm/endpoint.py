@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from sppo.config.sections import LlmJudgeConfig
+from sppo.config.sections.judge import LlmJudgeConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.judging.llm.verdict import Reply, read_letters
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from sppo.config.sections import GenerateConfig, JudgeConfig
+from sppo.config.sections.generate import GenerateConfig
+from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.llm.verdict import LETTERS, Reply, letter_of
 from sppo.models.fetch import causal_lm_config, fetch_model, model_digest

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sppo.config.sections import Section
+from sppo.config.sections.section import Section
 
 
 class PairwiseEncoderConfig(Section):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn.functional import logsigmoid
 
-from sppo.config.sections import JudgeConfig
+from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.agreement import agreement, calibrate, logits_of_pairs, paired_test, reliability
 from sppo.judging.batching import batches

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sppo.config.bench import BENCHMARKS
 from sppo.config.run import RunConfig
+from sppo.config.sections.bench import BENCHMARKS
 from sppo.reporting.tracking.record import Record
 from sppo.reporting.tracking.run import TrackedRun
 from sppo.store.base import LocalStore, Store

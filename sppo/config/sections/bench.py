@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
-from sppo.config.sections import Section
+from sppo.config.sections.section import Section
 
 Benchmark = Literal["alpaca_eval", "mt_bench", "leaderboard"]
 BENCHMARKS: tuple[Benchmark, ...] = get_args(Benchmark)

@@ -1,0 +1,21 @@
+"""The section `prepare`: which prompts are played."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sppo.config.sections.section import Section
+
+
+class PrepareConfig(Section):
+    """Which prompts are played, and how they are divided."""
+
+    prompt_column: str = Field("prompt", description="Column of the prompts file that holds the user's message.")
+    split: str = Field("train", description="Split to read when `prompts` is a Hugging Face dataset id.")
+    prompts_per_iteration: int = Field(
+        0, ge=0, description="Prompts in each iteration's part; 0 divides all prompts evenly over the iterations."
+    )
+    held_out: int = Field(64, ge=2, description="Prompts that are never trained on; evaluate answers them.")
+    max_prompt_tokens: int = Field(
+        512, ge=8, description="Longer prompts (chat template included) are dropped, and counted."
+    )

@@ -1,0 +1,41 @@
+"""The section `rank`: from logits to a training pair."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from sppo.config.sections.section import Section
+
+
+class RankConfig(Section):
+    """How preferences become probabilities and pairs."""
+
+    estimator: Literal["paper", "official"] = Field(
+        "paper",
+        description="`paper` keeps the pairwise probabilities, `official` first collapses them to a score a response.",
+    )
+    temperature: float = Field(1.0, gt=0, description="tau: larger values pull every probability towards 1/2.")
+    length_corrected: bool = Field(
+        False, description="Remove from the logits what the responses' difference in tokens explains, chunk by chunk."
+    )
+    soft_duplicates: bool = Field(False, description="Pull the probabilities of nearly equal responses towards 1/2.")
+    selection: Literal["best-worst", "best-worst-random", "length-matched", "all"] = Field(
+        "best-worst",
+        description="What a prompt trains on: the most and the least preferred response, these and a random third, the "
+        "two of most different preference among those of like length, or every different response.",
+    )
+    minimum_margin: float = Field(
+        0.0, ge=0, le=1, description="A prompt is left out if the two win probabilities of its pair differ by less."
+    )
+    length_tolerance: float = Field(
+        0.1, ge=0, le=1, description="With `length-matched`: largest difference in tokens, as a share of the longer."
+    )
+
+    @model_validator(mode="after")
+    def _nothing_is_set_in_vain(self) -> RankConfig:
+        default = type(self).model_fields["length_tolerance"].default
+        if self.selection != "length-matched" and self.length_tolerance != default:
+            raise ValueError("length_tolerance needs selection=length-matched: others do not look at the length")
+        return self
