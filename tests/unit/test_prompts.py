@@ -75,7 +75,7 @@ def test_the_built_in_prompts_are_distinct():
             b'{"prompt": "x"}\n{"text": "y", "z": 1}\n',
             "row 2 has no column 'prompt' (it has text, z); set prep",
         ),
-        ("a.jsonl", b'{"prompt": 3}\n', "row 1: column 'prompt' is not text"),
+        ("a.jsonl", b'{"prompt": 3}\n', "row 1: column 'prompt' is not text; prepare.format=text reads such as 'Why"),
         ("a.csv", b"prompt\nx\xff\n", "not CSV in UTF-8"),
         ("a.csv", b"text\nx\n", "row 1 has no column 'prompt'"),
         ("a.csv", b"n,prompt\n1\n", "row 1: column 'prompt' is not text"),
