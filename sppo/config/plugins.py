@@ -24,8 +24,8 @@ class Plugins:
 
     def names(self) -> list[str]:
         """What can be named, in alphabetical order."""
-        found = (module.name for module in iter_modules(import_module(self.package).__path__))
-        return sorted(name.replace("_", "-") for name in found if name != "base")
+        found = {module.name for module in iter_modules(import_module(self.package).__path__)}
+        return sorted(name.replace("_", "-") for name in found - {"base"})
 
     def load(self, name: str) -> Any:
         """The module of one of the names."""
