@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from sppo.reporting.report.catalogue import CHARTS
 from sppo.reporting.report.figures import FIGURES
-from sppo.reporting.report.plots import CHARTS
 
 ROOT = Path(__file__).parents[2]
 NOT_CHARTED = {
