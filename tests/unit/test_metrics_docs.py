@@ -29,7 +29,7 @@ def test_documentation_and_labels_name_the_same_figures() -> None:
 
 
 def test_every_figure_that_the_stages_write_is_labelled() -> None:
-    sources = [path.read_text() for path in (ROOT / "sppo").glob("*.py")]
+    sources = [path.read_text() for path in (ROOT / "sppo").rglob("*.py")]
     written = {
         name for text in sources for name in re.findall(r'"((?:generate|rank|judge|pairs|train|eval|gate)/\w+)"', text)
     }

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from sppo.preference import load_judge
-from sppo.report.figures import FIGURES
-from sppo.settings import JudgeConfig
-from sppo.tracking.system import sampled
+from sppo.config.sections.judge import JudgeConfig
+from sppo.judging.load import load_judge
+from sppo.reporting.report.figures import FIGURES
+from sppo.reporting.tracking.system import sampled
 from tests.judge_server import judge_server, write_mt_bench
 
 RULES = """

@@ -25,9 +25,9 @@ from pipelines.compiling import compile_pipeline
 from pipelines.placement import CREDENTIALS, SETTINGS, variables
 from pipelines.profile import Profile
 from sppo import errors
-from sppo.config import RunConfig
-from sppo.preference.config import TrainPreferenceConfig
-from sppo.settings import Section
+from sppo.config.run import RunConfig
+from sppo.config.sections.section import Section
+from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
 
 from .frozen import LISTS, check
 
