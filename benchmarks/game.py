@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize
 from scipy.special import logsumexp, softmax
 
-from sppo.algorithm.objective import sppo_loss
+from sppo.algorithm.objectives.sppo import sppo_loss
 from sppo.algorithm.probability import pairwise_probabilities
 
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "game.svg"

@@ -1,1 +1,1 @@
-"""The paper, a page each: plain arithmetic on values, without files, models or settings."""
+"""The paper, a page each: plain arithmetic on values, without files or models."""

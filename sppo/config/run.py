@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from sppo.config.plugins import Plugins
 from sppo.config.sections.bench import BenchConfig
 from sppo.config.sections.evaluate import EvaluateConfig
 from sppo.config.sections.generate import GenerateConfig
@@ -197,7 +198,8 @@ def _explain(problem: Any, keys: list[str], otherwise: str) -> str:
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
         message = problem["msg"].removeprefix("Value error, ")
-        got = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+        told = isinstance(problem["input"], dict) or problem["type"] == "value_error"
+        got = "" if told else f" (got {problem['input']!r})"
         return f"{path}: {message}{got}"
     near = difflib.get_close_matches(path, keys, n=1, cutoff=0.6)
     return f"{path}: unknown key; {f'did you mean {near[0]}?' if near else otherwise}"
@@ -224,5 +226,7 @@ def reference() -> str:
     for key, field in _fields(RunConfig):
         if key in presets[0]:  # a section is no value
             values = [str(preset[key]).replace("|", "\\|") for preset in presets]
-            lines.append(f"| `{key}` | {field.description} | {' | '.join(f'`{value}`' for value in values)} |")
+            names = [f"`{name}`" for each in field.metadata if isinstance(each, Plugins) for name in each.names()]
+            meaning = f"{field.description} Known: {', '.join(names)}." if names else field.description
+            lines.append(f"| `{key}` | {meaning} | {' | '.join(f'`{value}`' for value in values)} |")
     return "\n".join(lines)

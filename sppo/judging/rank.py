@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from sppo.algorithm.probability import probabilities, win_probabilities, without_length
-from sppo.algorithm.selection import select
+from sppo.algorithm.selections.base import Ranked, select
+from sppo.config.plugins import SELECTIONS
 from sppo.config.run import RunConfig
 from sppo.config.sections.rank import RankConfig
 from sppo.errors import RunFailedError
@@ -145,16 +146,8 @@ def build_pair(
     responses: Sequence[dict[str, Any]], win: np.ndarray, config: RankConfig, seed: int
 ) -> dict[str, Any] | None:
     """A row of `tables.PAIRS` from a prompt's rows of `tables.RESPONSES`, or None where it is left out."""
-    lengths = [len(response["token_ids"]) for response in responses]
-    selected = select(
-        win,
-        [response["text"] for response in responses],
-        lengths,
-        config.selection,
-        minimum_margin=config.minimum_margin,
-        length_tolerance=config.length_tolerance,
-        seed=seed,
-    )
+    texts, lengths = [each["text"] for each in responses], [len(each["token_ids"]) for each in responses]
+    selected = select(SELECTIONS.load(config.selection), Ranked(win, texts, lengths, seed), config)
     if selected is None:
         return None
     best, worst, others = selected

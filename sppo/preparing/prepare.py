@@ -50,7 +50,7 @@ def shard_list(config: RunConfig, prepared: Path) -> list[int]:
 def _prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add, folder: Path) -> Mapping[str, float]:
     check(config)
     counts = prompts.Counts()
-    source = prompts.read_prompts(config.prompts, config.prepare.prompt_column, config.prepare.split)
+    source = prompts.read_prompts(config.prompts, config.prepare)
     cleaned = prompts.clean(source, counts)
     if not cleaned:
         raise ConfigError(f"prompts: {config.prompts}: no usable prompt among {counts.read} rows; {counts.line()}")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from sppo.config.plugins import FORMATS
+from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.preparing.formats.base import Format
 from sppo.store.base import fetch_file
 
-_FORMATS = "a .jsonl, .csv or .parquet file"
+_FILES = "a .jsonl, .csv or .parquet file"
 
 
 @dataclass(frozen=True)
@@ -49,27 +52,26 @@ class Parts:
     held_out: list[Prompt] = field(default_factory=list)
 
 
-def read_prompts(uri: str, column: str, split: str) -> list[str]:
+def read_prompts(uri: str, config: PrepareConfig) -> list[str]:
     """All prompts of a source, in its order.
 
     Args:
         uri: a .jsonl, .csv or .parquet file, `s3://…` to one, `hf://org/dataset`, or `package:sppo`.
-        column: the column that holds the user's message.
-        split: which split of a Hugging Face dataset.
+        config: the column that holds the user's message, its format, and the split of a Hugging Face dataset.
 
     Raises:
         ConfigError: naming the source, and the row where there is one.
     """
     if uri == "package:sppo":
         with as_file(files("sppo") / "preparing" / "bundled" / "prompts.jsonl") as path:
-            return list(_texts(read_jsonl(path), uri, column))
+            return list(read_texts(read_jsonl(path), uri, config))
     if uri.startswith("hf://"):
-        return list(_texts(_read_hub(uri.removeprefix("hf://"), split), uri, column))
-    path = fetch_file(uri, f"prompts: {uri}: no such file; give {_FORMATS}, s3://…, hf://org/name or package:sppo")
+        return list(read_texts(_read_hub(uri.removeprefix("hf://"), config.split), uri, config))
+    path = fetch_file(uri, f"prompts: {uri}: no such file; give {_FILES}, s3://…, hf://org/name or package:sppo")
     readers = {".jsonl": read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
-        raise ConfigError(f"prompts: {uri}: unknown format {path.suffix or '(no suffix)'}; give {_FORMATS}")
-    return list(_texts(readers[path.suffix](path), uri, column))
+        raise ConfigError(f"prompts: {uri}: unknown format {path.suffix or '(no suffix)'}; give {_FILES}")
+    return list(read_texts(readers[path.suffix](path), uri, config))
 
 
 def clean(texts: list[str], counts: Counts) -> list[Prompt]:
@@ -109,20 +111,33 @@ def divide(prompts: list[Prompt], iterations: int, held_out: int, per_iteration:
     return Parts(iterations=parts, held_out=ordered[:held_out])
 
 
-def _texts(rows: Iterator[dict[str, Any]], uri: str, column: str) -> Iterator[str]:
+def read_texts(rows: Iterable[Mapping[str, Any]], uri: str, config: PrepareConfig) -> Iterator[str]:
+    """The texts of rows, which `prepare.format` tells from their column.
+
+    Args:
+        rows: of the source, counted from 1.
+        uri: the source, for messages.
+        config: the column and its format.
+
+    Raises:
+        ConfigError: naming the first row that has no such column, or not in this format.
+    """
+    form: Format = FORMATS.load(config.format)
+    column = config.prompt_column
     for number, row in enumerate(rows, start=1):
+        where = f"prompts: {uri}: row {number}"
         if column not in row:
             have = ", ".join(str(name) for name in row)
-            raise ConfigError(
-                f"prompts: {uri}: row {number} has no column {column!r} (it has {have}); set prepare.prompt_column"
-            )
-        if not isinstance(row[column], str):
-            raise ConfigError(f"prompts: {uri}: row {number}: column {column!r} is not text")
+            raise ConfigError(f"{where} has no column {column!r} (it has {have}); set prepare.prompt_column")
         try:
-            row[column].encode()
+            text = form.text(row, column)
+            text.encode()
         except UnicodeEncodeError as error:  # JSON can write half of a surrogate pair
-            raise ConfigError(f"prompts: {uri}: row {number}: column {column!r} is not Unicode ({error})") from error
-        yield row[column]
+            raise ConfigError(f"{where}: column {column!r} is not Unicode ({error})") from error
+        except ValueError as error:
+            needed = f"prepare.format={config.format} reads such as {form.EXAMPLE!r}"
+            raise ConfigError(f"{where}: column {column!r} {error}; {needed}") from None
+        yield text
 
 
 def read_jsonl(path: Path, what: str = "prompts") -> Iterator[dict[str, Any]]:

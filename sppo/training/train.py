@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
-from sppo.algorithm.objective import loss_at_start
+from sppo.algorithm.objectives.base import loss_at_start
 from sppo.algorithm.schedule import learning_rate
+from sppo.config.plugins import OBJECTIVES
 from sppo.config.run import RunConfig
 from sppo.config.sections.train import TrainConfig
 from sppo.errors import ConfigError, InfrastructureError
@@ -193,7 +194,7 @@ def _figures(log: Sequence[Mapping[str, float]], pairs: Sequence[Pair], config: 
     return {
         "train/loss": _mean(log, "loss"),
         "train/first_loss": log[0]["loss"],
-        "train/loss_at_start": loss_at_start(map(targets_of, pairs), config.eta),
+        "train/loss_at_start": loss_at_start(OBJECTIVES.load(config.objective), map(targets_of, pairs), config),
         "train/grad_norm": _mean(log, "grad_norm"),
         "train/mean_abs_log_ratio": _mean(last, "mean_abs_log_ratio"),
         # The responses are samples of pi_t, so the mean of -r estimates KL(pi_t || pi_theta).

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from sppo.algorithm.objective import sppo_loss
+from sppo.algorithm.objectives.base import Objective, Responses
+from sppo.config.plugins import OBJECTIVES
 from sppo.config.sections.train import TrainConfig
 from sppo.errors import InfrastructureError, RunFailedError
 from sppo.models.network.logprobs import ResponseLogprobs
@@ -69,6 +70,7 @@ class Updater:
 
     def __init__(self, scorer: ResponseLogprobs, optimizer: RMSProp, group: Workers, config: TrainConfig) -> None:
         self.scorer, self.optimizer, self.group, self.config = scorer, optimizer, group, config
+        self.objective: Objective = OBJECTIVES.load(config.objective)
         self.budget = config.micro_tokens
 
     def step(self, batch: Batch, rate: float) -> dict[str, float]:
@@ -116,7 +118,7 @@ class Updater:
         totals: list[torch.Tensor] = []
         finite: list[torch.Tensor] = []
         for pairs in passes:
-            losses, ratios = pair_losses(self.scorer, pairs or batch.pairs[:1], self.config.eta)
+            losses, ratios = pair_losses(self.scorer, pairs or batch.pairs[:1], self.objective, self.config)
             if pairs:
                 shown = torch.stack([torch.stack([r[0], r[1], r.mean(), r.abs().mean()]) for r in ratios])
                 totals.append(torch.column_stack([losses, shown]).detach().sum(dim=0))
@@ -153,7 +155,9 @@ class Updater:
         }
 
 
-def pair_losses(scorer: ResponseLogprobs, pairs: Sequence[Pair], eta: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def pair_losses(
+    scorer: ResponseLogprobs, pairs: Sequence[Pair], objective: Objective, config: TrainConfig
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Losses of shape (pairs,), and each pair's log-ratios of shape (its responses,), in nats.
 
     The reference log-probabilities are those that the sampler stored: no reference model is needed.
@@ -163,7 +167,7 @@ def pair_losses(scorer: ResponseLogprobs, pairs: Sequence[Pair], eta: float) -> 
     reference = [math.fsum(logprobs) for pair in pairs for logprobs in reference_of(pair)]
     targets = [targets_of(pair).to(policy.device) for pair in pairs]
     ratios = (policy - torch.tensor(reference, device=policy.device)).split([len(p) for p in targets])
-    losses = [sppo_loss(ratio, p, eta) for ratio, p in zip(ratios, targets, strict=True)]
+    losses = [objective.loss(Responses(ratio, p), config) for ratio, p in zip(ratios, targets, strict=True)]
     return torch.stack(losses), list(ratios)
 
 

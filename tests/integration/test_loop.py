@@ -8,7 +8,8 @@ import torch
 from mlflow import MlflowClient
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sppo.algorithm.objective import loss_at_start
+from sppo.algorithm.objectives import sppo
+from sppo.algorithm.objectives.base import loss_at_start
 from sppo.config.run import RunConfig
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
@@ -48,7 +49,7 @@ def test_prompt_parts_are_disjoint(whole_run: Path) -> None:
 def test_first_loss_is_its_closed_form(whole_run: Path, iteration: int) -> None:
     config = config_of(whole_run)
     first = plan(pairs_of(whole_run, iteration), config.train, derive_seed(config.seed, "train", iteration))[0]
-    expected = loss_at_start(map(targets_of, first.pairs), config.train.eta)
+    expected = loss_at_start(sppo, map(targets_of, first.pairs), config.train)
     row = training_log(whole_run, iteration)[0]
     # The log-ratios of the first step are the differences between sampler and trainer: the loss is a squared distance,
     # so its root moves by no more than their size.

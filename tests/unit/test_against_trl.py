@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sppo.algorithm.objective import sppo_loss
+from sppo.algorithm.objectives.sppo import sppo_loss
 
 PAIRS = [
     {"prompt": "Name a colour.", "chosen": " Blue, as the sky is.", "rejected": " No."},

@@ -12,7 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.algorithm.objective import loss_at_start, sppo_loss
+from sppo.algorithm.objectives import sppo
+from sppo.algorithm.objectives.base import loss_at_start
+from sppo.algorithm.objectives.sppo import sppo_loss
+from sppo.config.sections.train import TrainConfig
 
 # float32 can hold every number drawn, so that the reference starts from the very same ones.
 LOG_RATIOS = st.floats(-200, 200, width=32)
@@ -77,7 +80,7 @@ def test_away_from_the_target_a_millionth_is_kept(ratios, probabilities, pairs, 
 def test_the_loss_at_the_start_has_a_closed_form(pairs, eta):
     _, p = columns(pairs)
     expected = eta**2 / 2 * ((p - 0.5) ** 2).sum(axis=0).mean()
-    assert loss_at_start(torch.tensor(p).T, eta) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert loss_at_start(sppo, torch.tensor(p).T, TrainConfig(eta=eta)) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_the_loss_vanishes_at_the_targets():
@@ -104,4 +107,4 @@ def test_the_loss_of_many_responses_is_their_mean_in_any_order(responses, eta, d
 def test_the_loss_at_the_start_weighs_prompts_alike():
     """By hand: (0.2^2 + 0.2^2)/2 = 0.04 of a pair, (0.3^2 + 0 + 0.3^2)/3 = 0.06 of three responses, mean 0.05."""
     targets = [torch.tensor([0.7, 0.3]), torch.tensor([0.8, 0.5, 0.2])]
-    assert loss_at_start(targets, 10.0) == pytest.approx(100 * 0.05)
+    assert loss_at_start(sppo, targets, TrainConfig(eta=10.0)) == pytest.approx(100 * 0.05)

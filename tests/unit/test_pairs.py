@@ -3,7 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sppo.algorithm.selection import best_and_worst, length_matched, select
+from sppo.algorithm.selections.base import Ranked, select
+from sppo.algorithm.selections.best_worst import best_and_worst
+from sppo.algorithm.selections.length_matched import length_matched
+from sppo.config.plugins import SELECTIONS
 from sppo.config.run import resolve
 from sppo.config.sections.rank import RankConfig
 from sppo.errors import ConfigError
@@ -11,6 +14,10 @@ from sppo.judging.rank import build_pair
 from tests.conftest import NO_OTHERS
 
 WINS = st.lists(st.floats(0, 1), min_size=2, max_size=8).map(np.array)
+
+
+def selected_by(name, win, texts, lengths, seed=0, **settings):
+    return select(SELECTIONS.load(name), Ranked(win, texts, lengths, seed), RankConfig(selection=name, **settings))
 
 
 def responses(count: int) -> list[dict]:
@@ -40,7 +47,7 @@ def test_the_pair_is_the_first_best_and_the_first_worst(win):
 
 @pytest.mark.parametrize("count", [2, 5])
 def test_a_prompt_without_a_preference_gives_no_pair(count):
-    for selection in ("best-worst", "best-worst-random", "length-matched", "all"):
+    for selection in SELECTIONS.names():
         assert build_pair(responses(count), np.full(count, 0.5), RankConfig(selection=selection), 0) is None
 
 
@@ -90,7 +97,7 @@ def ranked(draw):
 @given(ranked(), st.sampled_from(["best-worst", "best-worst-random", "all"]), st.integers(0, 2**31 - 1))
 def test_every_selection_starts_with_the_best_and_the_worst(drawn, selection, seed):
     win, texts, lengths = drawn
-    selected = select(win, texts, lengths, selection, minimum_margin=0, length_tolerance=0, seed=seed)
+    selected = selected_by(selection, win, texts, lengths, seed)
     if selected is None:
         assert win.max() == win.min()
         return
@@ -100,15 +107,12 @@ def test_every_selection_starts_with_the_best_and_the_worst(drawn, selection, se
     wanted = {"best-worst": 0, "best-worst-random": min(1, len(left)), "all": len(left)}[selection]
     chosen = [texts[i] for i in others]
     assert len(chosen) == wanted == len(set(chosen)) and set(chosen) <= left
-    assert selected == select(win, texts, lengths, selection, minimum_margin=0, length_tolerance=0, seed=seed)
+    assert selected == selected_by(selection, win, texts, lengths, seed)
 
 
 def test_the_random_third_response_is_any_of_the_others():
     win, texts = np.array([0.9, 0.5, 0.6, 0.4, 0.1]), list("abcde")
-    drawn = [
-        select(win, texts, [1] * 5, "best-worst-random", minimum_margin=0, length_tolerance=0, seed=seed)
-        for seed in range(40)
-    ]
+    drawn = [selected_by("best-worst-random", win, texts, [1] * 5, seed) for seed in range(40)]
     assert {others[0] for _, _, others in drawn} == {1, 2, 3}
 
 
@@ -136,7 +140,7 @@ def test_a_length_matched_pair_differs_most_among_those_of_like_length(drawn, to
 @pytest.mark.parametrize(("margin", "kept"), [(0.0, True), (0.5, True), (0.501, False)])
 def test_a_small_margin_leaves_a_prompt_out(selection, margin, kept):
     wins, texts, lengths = np.array([0.75, 0.25]), ["a", "b"], [4, 4]
-    selected = select(wins, texts, lengths, selection, minimum_margin=margin, length_tolerance=0.1, seed=0)
+    selected = selected_by(selection, wins, texts, lengths, minimum_margin=margin)
     assert (selected is not None) is kept
 
 

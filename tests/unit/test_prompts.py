@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError
 from sppo.preparing.prompts import Counts, clean, divide, read_prompts
 
@@ -47,18 +48,18 @@ def parquet(old: bytes, new: bytes) -> bytes:
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_every_format_gives_the_same_prompts(tmp_path, suffix, scheme):
     path = write(tmp_path / f"prompts{suffix}", PROMPTS)
-    assert read_prompts(f"{scheme}{path}", "prompt", "train") == PROMPTS
+    assert read_prompts(f"{scheme}{path}", PrepareConfig()) == PROMPTS
 
 
 def test_the_byte_order_mark_of_a_spreadsheet_is_no_part_of_a_column(tmp_path):
     path = tmp_path / "prompts.csv"
     path.write_bytes("prompt\nhello\n".encode("utf-8-sig"))
-    assert read_prompts(str(path), "prompt", "train") == ["hello"]
+    assert read_prompts(str(path), PrepareConfig()) == ["hello"]
 
 
 def test_the_built_in_prompts_are_distinct():
     counts = Counts()
-    kept = clean(read_prompts("package:sppo", "prompt", "train"), counts)
+    kept = clean(read_prompts("package:sppo", PrepareConfig()), counts)
     assert len(kept) == counts.read >= 3 * 64 + 64
 
 
@@ -74,7 +75,7 @@ def test_the_built_in_prompts_are_distinct():
             b'{"prompt": "x"}\n{"text": "y", "z": 1}\n',
             "row 2 has no column 'prompt' (it has text, z); set prep",
         ),
-        ("a.jsonl", b'{"prompt": 3}\n', "row 1: column 'prompt' is not text"),
+        ("a.jsonl", b'{"prompt": 3}\n', "row 1: column 'prompt' is not text; prepare.format=text reads such as 'Why"),
         ("a.csv", b"prompt\nx\xff\n", "not CSV in UTF-8"),
         ("a.csv", b"text\nx\n", "row 1 has no column 'prompt'"),
         ("a.csv", b"n,prompt\n1\n", "row 1: column 'prompt' is not text"),
@@ -90,13 +91,13 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=re.escape(str(path))) as caught:
-        read_prompts(str(path), "prompt", "train")
+        read_prompts(str(path), PrepareConfig())
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match=re.escape("prompts: /none.jsonl: no such file; give a .jsonl, .csv or")):
-        read_prompts("/none.jsonl", "prompt", "train")
+        read_prompts("/none.jsonl", PrepareConfig())
 
 
 @given(TEXTS)

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.models.fetch import fetch_model, model_digest
 from sppo.preparing.prompts import read_prompts
@@ -155,6 +156,6 @@ def test_an_object_name_cannot_lead_out_of_the_cache(s3, store, tmp_path):
 
 def test_prompts_may_lie_in_s3(s3, store):
     store.write("prompts.jsonl", b'{"prompt": "Why?"}\n')
-    assert read_prompts(f"{s3.uri}/prompts.jsonl", "prompt", "train") == ["Why?"]
+    assert read_prompts(f"{s3.uri}/prompts.jsonl", PrepareConfig()) == ["Why?"]
     with pytest.raises(ConfigError, match="no such object"):
-        read_prompts(f"{s3.uri}/other.jsonl", "prompt", "train")
+        read_prompts(f"{s3.uri}/other.jsonl", PrepareConfig())

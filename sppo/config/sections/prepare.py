@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
+from sppo.config.plugins import FORMATS
 from sppo.config.sections.section import Section
 
 
@@ -11,6 +14,7 @@ class PrepareConfig(Section):
     """Which prompts are played, and how they are divided."""
 
     prompt_column: str = Field("prompt", description="Column of the prompts file that holds the user's message.")
+    format: Annotated[str, FORMATS] = Field("text", description="How that column holds it.")
     split: str = Field("train", description="Split to read when `prompts` is a Hugging Face dataset id.")
     prompts_per_iteration: int = Field(
         0, ge=0, description="Prompts in each iteration's part; 0 divides all prompts evenly over the iterations."

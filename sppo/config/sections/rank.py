@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from sppo.config.plugins import SELECTIONS
 from sppo.config.sections.section import Section
 
 
@@ -21,10 +22,8 @@ class RankConfig(Section):
         False, description="Remove from the logits what the responses' difference in tokens explains, chunk by chunk."
     )
     soft_duplicates: bool = Field(False, description="Pull the probabilities of nearly equal responses towards 1/2.")
-    selection: Literal["best-worst", "best-worst-random", "length-matched", "all"] = Field(
-        "best-worst",
-        description="What a prompt trains on: the most and the least preferred response, these and a random third, the "
-        "two of most different preference among those of like length, or every different response.",
+    selection: Annotated[str, SELECTIONS] = Field(
+        "best-worst", description="Which responses a prompt trains on; ranking.md tells what each selects."
     )
     minimum_margin: float = Field(
         0.0, ge=0, le=1, description="A prompt is left out if the two win probabilities of its pair differ by less."

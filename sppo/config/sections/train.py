@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from sppo.config.plugins import OBJECTIVES
 from sppo.config.sections.section import Section
 
 
@@ -34,9 +35,10 @@ class LoraConfig(Section):
 
 
 class TrainConfig(Section):
-    """The SPPO square loss and its optimisation (paper, section 5.1; official values in the `official` preset)."""
+    """The objective and its optimisation (paper, section 5.1; official values in the `official` preset)."""
 
-    eta: float = Field(1000.0, gt=0, description="eta of the square loss; the released code calls 1/eta beta.")
+    objective: Annotated[str, OBJECTIVES] = Field("sppo", description="The loss of a prompt.")
+    eta: float = Field(1000.0, gt=0, description="eta of the objective; the released code calls 1/eta beta.")
     learning_rate: float = Field(5e-7, gt=0, description="Peak learning rate of RMSProp.")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the schedule that warms up linearly.")
     epochs: int = Field(1, ge=1, description="Passes over the iteration's pairs.")

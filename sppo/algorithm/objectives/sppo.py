@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
+
+from sppo.algorithm.objectives.base import Responses, Settings
+
+
+def loss(responses: Responses, settings: Settings) -> torch.Tensor:
+    """See `Objective.loss` and `sppo_loss`."""
+    return sppo_loss(responses.log_ratios, responses.probabilities, settings.eta)
 
 
 def sppo_loss(log_ratios: torch.Tensor, probabilities: torch.Tensor, eta: float) -> torch.Tensor:
@@ -22,13 +27,3 @@ def sppo_loss(log_ratios: torch.Tensor, probabilities: torch.Tensor, eta: float)
         Shape (...).
     """
     return (log_ratios - eta * (probabilities - 0.5)).square().mean(dim=-1)
-
-
-def loss_at_start(probabilities: Iterable[torch.Tensor], eta: float) -> float:
-    """The mean loss while the policy still is the reference, in closed form: all log-ratios are 0.
-
-    Args:
-        probabilities: P of each prompt's responses, shape (n,); n may differ.
-        eta: as in `sppo_loss`.
-    """
-    return float(torch.stack([sppo_loss(torch.zeros_like(p), p, eta) for p in probabilities]).mean())
