@@ -153,7 +153,7 @@ def subject(request):
     try:
         return loaded(kind, *request.getfixturevalue(f"trial_{file_of(kind)}"))
     except pytest.FixtureLookupError:
-        pytest.fail(f"{file_of(kind)}: give the kind a trial_uri, or write a fixture trial_{file_of(kind)} here")
+        pytest.fail(f"{file_of(kind)}: give the kind a trial_uri, or write a fixture trial_{file_of(kind)} here", False)
 
 
 @pytest.mark.parametrize("keeps", PROPERTIES, ids=lambda keeps: keeps.__name__)
