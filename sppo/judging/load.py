@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 from sppo.config.run import RunConfig
 from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
-
-if TYPE_CHECKING:
-    from sppo.judging.judge import Judge
+from sppo.judging.cache import JudgementCache
+from sppo.judging.judge import Judge
+from sppo.judging.registry import kind_of
+from sppo.store.local_cache import cached
 
 
 def load_judge(uri: str, settings: JudgeConfig | None = None) -> Judge:
@@ -24,11 +24,6 @@ def load_judge(uri: str, settings: JudgeConfig | None = None) -> Judge:
         ConfigError: if the URI names nothing, or a model of another kind.
         InfrastructureError: if a hub, store or server cannot be reached.
     """
-    from sppo.judging.cache import JudgementCache
-    from sppo.judging.judge import Judge
-    from sppo.judging.kinds import kind_of
-    from sppo.store.local_cache import cached
-
     settings = settings or JudgeConfig()
     model = kind_of(uri).load(uri, settings)
     if not settings.cache:
@@ -45,8 +40,6 @@ def check_judge(uri: str, settings: JudgeConfig) -> None:
         ConfigError: if it names nothing, or a model of another kind.
         InfrastructureError: if a hub or store cannot be reached.
     """
-    from sppo.judging.kinds import kind_of
-
     kind_of(uri).check(uri, settings)
 
 
@@ -62,6 +55,4 @@ def check_judges(config: RunConfig) -> None:
 
 def judge_digest(uri: str, settings: JudgeConfig) -> str:
     """A digest of all that a judge's logits depend on, apart from `settings`; raises as `check_judge` does."""
-    from sppo.judging.kinds import kind_of
-
     return kind_of(uri).digest(uri, settings)

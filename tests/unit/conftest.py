@@ -16,6 +16,8 @@ from sppo.models.fetch import model_digest
 from sppo.store import keys, tables
 from sppo.store.base import LocalStore, run_once
 
+pytest.register_assert_rewrite(f"{__package__}.kind_properties")  # or its failures would not say what was found
+
 HELD_OUT = 3
 
 

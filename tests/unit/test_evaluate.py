@@ -8,7 +8,7 @@ import pytest
 from sppo.config.run import resolve
 from sppo.errors import ConfigError
 from sppo.evaluation.evaluate import evaluate
-from sppo.judging.kinds import SCHEMES
+from sppo.judging import registry
 from sppo.models.fetch import model_digest
 from sppo.stages import prepared as prepare
 from sppo.store import keys, tables
@@ -23,7 +23,7 @@ class Taste:
     example = "taste:…"
 
     def __init__(self, name, liking):
-        self.name, self.liking, self.asked = name, liking, []
+        self.name, self.liking, self.asked, self.schemes = name, liking, [], (name,)
 
     def check(self, uri, settings):
         pass
@@ -48,8 +48,7 @@ def judges(monkeypatch, tmp_path):
     monkeypatch.setenv("SPPO_CACHE", str(tmp_path / "cache"))  # what another test had judged would not be asked
     tastes = {"long": len, "fact": lambda text: 10 * text.count("fact") - text.count("very")}
     found = {name: Taste(name, liking) for name, liking in tastes.items()}
-    for name, judge in found.items():
-        monkeypatch.setitem(SCHEMES, name, judge)
+    monkeypatch.setattr(registry, "_KINDS", [*registry.kinds(), *found.values()])
     return found
 
 

@@ -7,8 +7,8 @@ import yaml
 
 from sppo.config.run import all_keys, resolve
 from sppo.config.sections.judge import JudgeConfig
-from sppo.judging.kinds import SCHEMES
 from sppo.judging.load import load_judge
+from sppo.judging.registry import Kind, kinds
 from sppo.judging.rules import FOLLOWED, read_instructions
 
 from .real_commands import ROOT, check, commands
@@ -25,9 +25,24 @@ def test_a_command_of_the_page_exists(words: list[str]) -> None:
     check(words)
 
 
-def test_every_kind_and_every_setting_is_on_the_page() -> None:
+FORMS = re.findall(r"^\| (.+?) \|.*\|$", PAGE.partition("|---|")[2].partition("\n\n")[0], re.MULTILINE)
+
+
+@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: type(kind).__name__)
+def test_every_kind_has_a_row(kind: Kind) -> None:
+    beginnings = kind.schemes or [re.split("[ ,]", kind.example)[0]]
+    missing = [word for word in beginnings if not any(re.search(f"`{re.escape(word)}[:`]", form) for form in FORMS)]
+    assert not missing, f"docs/judges.md: its table has no row with {missing} for {type(kind).__module__}; add one"
+
+
+def test_every_row_has_a_kind() -> None:
+    for form in FORMS:
+        named = re.findall(r"`(.+?)`", form)
+        assert any(name in kind.example for kind in kinds() for name in named), f"docs/judges.md: {form}: no such kind"
+
+
+def test_the_settings_on_the_page_are_those_there_are() -> None:
     assert len([words for words in COMMANDS if words[0] == "sppo"]) >= 5
-    assert not [scheme for scheme in SCHEMES if not re.search(rf"^\|.*`{scheme}[:`]", PAGE, re.MULTILINE)]
     named = set(re.findall(r"(?<!/)\b(judge\.[a-z_.]*[a-z])\b", PAGE))
     keys = {key for key in all_keys() if key.startswith("judge.")}
     # The page names the ones that are explained; none of them may be invented, and none of the limits forgotten.

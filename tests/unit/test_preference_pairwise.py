@@ -79,8 +79,9 @@ def test_embedded_judge_loads_without_network_from_any_folder(tmp_path, judge):
     assert (copy / "adapter.safetensors").stat().st_size <= 2 * 2**20
 
 
-def test_importing_the_package_loads_nothing_heavy():
-    code = "import sys, sppo.judging.load; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+def test_finding_the_kinds_loads_nothing_heavy():
+    code = "import sys, sppo.judging.load, sppo.judging.registry as registry; assert registry.kinds(); "
+    code += "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval', 'vllm')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

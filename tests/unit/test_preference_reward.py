@@ -4,12 +4,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.load import check_judge, load_judge
 from sppo.judging.preference_model import Comparison
+
+from .reward_models import write_reward_model
 
 SETTINGS = JudgeConfig(cache=False, batch_tokens=512)
 RESPONSES = ["Flour, water, yeast.", "", "No.", "é🙂 " * 20, "a longer answer " * 8, "No."]
@@ -17,24 +19,8 @@ RESPONSES = ["Flour, water, yeast.", "", "No.", "é🙂 " * 20, "a longer answer
 
 @pytest.fixture(scope="module")
 def make_model(tiny_llama, tmp_path_factory):
-    """Makes a folder with a random Llama that scores, with the tokenizer of the tiny chat model."""
-
-    def make(labels=1, **config):
-        folder = tmp_path_factory.mktemp("reward")
-        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-            if (tiny_llama / name).exists():
-                shutil.copy(tiny_llama / name, folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        torch.manual_seed(0)
-        sizes = {
-            "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "max_position_embeddings": 512, "initializer_range": 0.2,
-            "pad_token_id": tokenizer.pad_token_id, "num_labels": labels,
-        }  # fmt: skip
-        LlamaForSequenceClassification(LlamaConfig(**(sizes | config))).save_pretrained(folder)
-        return folder
-
-    return make
+    """Makes a folder with a random Llama that scores."""
+    return lambda **values: write_reward_model(tmp_path_factory.mktemp("reward") / "model", tiny_llama, **values)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""One file a kind of preference model; `sppo.judging.registry` imports them all."""
