@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store.base import fetch_file
+from sppo.store.opening import fetch_file
 
 _FORMATS = "a .jsonl, .csv or .parquet file"
 

@@ -14,7 +14,8 @@ from pipelines.cli import main
 from sppo.config.run import RunConfig, resolve
 from sppo.models.fetch import model_digest
 from sppo.store import keys, tables
-from sppo.store.base import LocalStore, run_once
+from sppo.store.local import LocalStore
+from sppo.store.once import run_once
 
 HELD_OUT = 3
 

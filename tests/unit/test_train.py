@@ -16,7 +16,7 @@ from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.network.packing import Group
 from sppo.models.policy import load_policy, save_policy
 from sppo.store import keys, tables
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 from sppo.training.audit import audit_reference
 from sppo.training.optimizer import RMSProp
 from sppo.training.train import plan, read_pairs, train
