@@ -18,7 +18,7 @@ import psutil
 
 from sppo.preparing.recorded import recorded_config
 from sppo.store import keys
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 
 INTERVAL = 2.0
 """Seconds between two looks at the memory."""

@@ -22,7 +22,7 @@ from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
 from sppo.preparing.recorded import recorded_config
 from sppo.reporting.compare.command import compare
 from sppo.store import keys
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 
 if TYPE_CHECKING:
     from sppo.reporting.report import RunReport

@@ -18,7 +18,7 @@ from sppo.config.run import RunConfig, resolve
 from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
 from sppo.reporting.tracking.ending import end
 from sppo.stages import prepared
-from sppo.store.base import only_user, open_store
+from sppo.store.opening import open_store
 
 _QUIET = {
     "PYTHONUNBUFFERED": "1",
@@ -55,7 +55,7 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
     with (
         tempfile.TemporaryDirectory(prefix="sppo-pipeline-") as folder,
         warnings.catch_warnings(),
-        only_user(open_store(config.output_uri)),
+        open_store(config.output_uri).only_user(),
         conditions_on_outputs(),
         contextlib.redirect_stdout(StageLines(sys.stdout)) as lines,
         exits_kept(lines) as exits,

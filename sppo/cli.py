@@ -19,7 +19,8 @@ from sppo.config.sections.bench import BENCHMARKS, Benchmark
 from sppo.errors import ConfigError
 from sppo.preparing.recorded import config_path, recorded_config
 from sppo.store import keys
-from sppo.store.base import Store, open_store
+from sppo.store.base import Store
+from sppo.store.opening import open_store
 
 Overrides = Annotated[
     tuple[str, ...],

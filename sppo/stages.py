@@ -14,7 +14,8 @@ from sppo.config.limits import Limits
 from sppo.config.run import Form, RunConfig, read_config, resolve
 from sppo.process.stage import playing, stage
 from sppo.store import keys, tables
-from sppo.store.base import Store, open_store
+from sppo.store.base import Store
+from sppo.store.opening import open_store
 from sppo.training.workers.trainjob.spec import Pods
 
 if TYPE_CHECKING:

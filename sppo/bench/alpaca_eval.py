@@ -26,7 +26,7 @@ from sppo.evaluation.length_control import length_controlled_win_rate
 from sppo.judging.llm.endpoint import Endpoint, text_of
 from sppo.sampling.engine import Sampling
 from sppo.seeds import derive_seed
-from sppo.store.base import fetch_file
+from sppo.store.opening import fetch_file
 
 ANNOTATOR = "weighted_alpaca_eval_gpt4_turbo"
 """The package's configuration of AlpacaEval 2's judge, all of which is kept but the model."""

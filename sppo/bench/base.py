@@ -20,8 +20,9 @@ from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
 from sppo.sampling.load import LazyEngine
 from sppo.store import keys
-from sppo.store.base import Store, read_committed, run_once
+from sppo.store.base import Store
 from sppo.store.local_cache import cached
+from sppo.store.once import run_once
 
 Message = dict[str, str]
 """A message of a chat: its role and its content."""
@@ -121,7 +122,7 @@ def answers_once(
         return {}
 
     run_once(subject.store, key, inputs, write)
-    return read_jsonl(read_committed(subject.store, key, keys.BENCHMARK_ANSWERS_FILE))
+    return read_jsonl(subject.store.read_committed(key, keys.BENCHMARK_ANSWERS_FILE))
 
 
 def result_once(
@@ -143,7 +144,7 @@ def result_once(
         return result.tracked()
 
     run_once(subject.store, key, inputs, write)
-    return Result.model_validate_json(read_committed(subject.store, key, keys.BENCHMARK_FILE))
+    return Result.model_validate_json(subject.store.read_committed(key, keys.BENCHMARK_FILE))
 
 
 def check(config: RunConfig) -> None:

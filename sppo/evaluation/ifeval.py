@@ -27,7 +27,9 @@ from sppo.sampling.engine import Sampling
 from sppo.sampling.load import LazyEngine
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
-from sppo.store.base import Store, fetch_file, run_once
+from sppo.store.base import Store
+from sppo.store.once import run_once
+from sppo.store.opening import fetch_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

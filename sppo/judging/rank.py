@@ -22,7 +22,9 @@ from sppo.preparing.chunks import chunks
 from sppo.progress import heartbeat
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
-from sppo.store.base import file_sha256, open_store, run_once
+from sppo.store.base import file_sha256
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 
 
 def rank(config: RunConfig, iteration: int, shard: int, shards: int, responses: Path) -> Path:

@@ -16,7 +16,8 @@ import numpy as np
 from sppo.errors import ConfigError
 from sppo.judging.preference_model import Comparison
 from sppo.judging.scores import Scored, differences
-from sppo.store.base import fetch_file, file_sha256
+from sppo.store.base import file_sha256
+from sppo.store.opening import fetch_file
 
 FOLLOWED = 4.0
 """Logits between a response that follows all instructions of its prompt and one that follows none: P = 0.98."""

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store.base import MANIFEST, Manifest, file_sha256, open_store
+from sppo.store.base import MANIFEST, Manifest, file_sha256
 from sppo.store.local_cache import cached
+from sppo.store.opening import open_store
+from sppo.store.s3 import s3_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -39,8 +41,6 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
     if uri.startswith("hf://"):
         folder = _from_hub(uri.removeprefix("hf://"), _SETTINGS + _WEIGHTS * weights)
     elif uri.startswith("s3://"):
-        from sppo.store.s3 import s3_folder
-
         folder = s3_folder(uri)
     elif uri.startswith("package:"):
         folder = _from_package(uri.removeprefix("package:"))

@@ -12,7 +12,9 @@ from sppo.models.fetch import causal_lm_config, fetch_model
 from sppo.preparing import chat, prompts
 from sppo.preparing.chunks import chunk_count
 from sppo.store import keys, tables
-from sppo.store.base import Store, open_store, run_once
+from sppo.store.base import Store
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,7 +15,7 @@ from sppo.config.plugins import FORMATS
 from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.preparing.formats.base import Format
-from sppo.store.base import fetch_file
+from sppo.store.opening import fetch_file
 
 _FILES = "a .jsonl, .csv or .parquet file"
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from sppo.config.run import RunConfig, read_config
 from sppo.errors import ConfigError
 from sppo.store import keys
-from sppo.store.base import Store, open_store
+from sppo.store.base import Store
+from sppo.store.opening import open_store
 
 
 def recorded_config(output_uri: str) -> RunConfig:

@@ -14,7 +14,8 @@ from sppo.errors import SppoError, storage_errors
 from sppo.process.supervisor import supervised
 from sppo.process.surroundings import put_right
 from sppo.reporting.tracking import last_error
-from sppo.store.base import Store, open_store
+from sppo.store.base import Store
+from sppo.store.opening import open_store
 
 P = ParamSpec("P")
 R = TypeVar("R")

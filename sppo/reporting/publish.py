@@ -13,7 +13,8 @@ from sppo.errors import ConfigError
 from sppo.models.fetch import fetch_model, model_digest
 from sppo.reporting.report import RunReport, collect, model_card, render_html, render_markdown
 from sppo.store import keys
-from sppo.store.base import open_store, run_once
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 
 SAMPLES_FILE = "samples.jsonl"
 

@@ -15,7 +15,9 @@ from sppo.sampling.engine import Sampling
 from sppo.sampling.load import LazyEngine
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
-from sppo.store.base import Manifest, file_sha256, open_store, run_once
+from sppo.store.base import Manifest, file_sha256
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 
 
 def generate(

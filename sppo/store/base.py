@@ -8,21 +8,17 @@ the manifest, written with `If-None-Match: *`, names the prefix that won.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import shutil
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from sppo.errors import ConfigError, InfrastructureError
+from sppo.errors import InfrastructureError
 
 MANIFEST = "MANIFEST.json"
 
@@ -56,15 +52,20 @@ class Manifest(BaseModel):
         lines = "".join(f"{f.sha256}  {f.path}\n" for f in sorted(self.files, key=lambda f: f.path))
         return hashlib.sha256(lines.encode()).hexdigest()
 
+    def changed_inputs(self, inputs: Mapping[str, str]) -> list[str]:
+        """Names of the inputs in which what is committed differs from what is asked for."""
+        return sorted(name for name in {*self.inputs, *inputs} if self.inputs.get(name) != inputs.get(name))
 
-class Store(Protocol):
+
+class Store(ABC):
     """A place for committed folders and small objects, named by relative keys."""
 
     uri: str
 
     def manifest(self, key: str) -> Manifest | None:
         """The manifest of a committed folder, or None where nothing is committed."""
-        ...
+        data = self.read(f"{key}/{MANIFEST}")
+        return None if data is None else Manifest.model_validate_json(data)
 
     def commit(
         self,
@@ -81,10 +82,6 @@ class Store(Protocol):
         attempt = new_attempt()
         return self.seal(key, attempt, self.upload(key, attempt, folder), inputs, figures, seconds)
 
-    def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
-        """Bring one worker's files of `key` to where `seal` commits them; several workers share an attempt."""
-        ...
-
     def seal(
         self,
         key: str,
@@ -95,43 +92,82 @@ class Store(Protocol):
         seconds: float | None = None,
     ) -> Manifest:
         """Commit the files that all workers of an attempt uploaded; see `commit`."""
-        ...
+        manifest = Manifest(
+            prefix=self._place(attempt), inputs=dict(inputs), figures=dict(figures), seconds=seconds, files=tuple(files)
+        )
+        won = self._publish(key, attempt, manifest.model_dump_json(indent=1).encode())
+        winner = manifest if won else self.manifest(key)
+        if winner is None:
+            raise InfrastructureError(f"{self.uri}/{key}: another attempt's manifest vanished while committing; resume")
+        return winner
 
     def fetch(self, key: str) -> Path:
         """A local, verified folder with the committed files of `key`; treat it as read-only."""
-        ...
+        manifest = self.manifest(key)
+        if manifest is None:
+            raise InfrastructureError(f"{self.uri}/{key}: nothing is committed there; resume the run")
+        return self._verified(key, manifest)
 
+    def read_committed(self, key: str, name: str) -> bytes:
+        """One file of a committed folder, verified, without fetching the weights that lie beside it.
+
+        Raises:
+            InfrastructureError: if nothing is committed as `key`, or the file is missing or differs from the manifest.
+        """
+        manifest = self.manifest(key)
+        entry = next((file for file in manifest.files if file.path == name), None) if manifest else None
+        data = self.read("/".join(part for part in (key, manifest.prefix, name) if part)) if manifest else None
+        if data is None or entry is None or hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise InfrastructureError(
+                f"{self.uri}/{key}/{name}: missing, or differs from the manifest; delete {key} and resume"
+            )
+        return data
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A temporary folder, on the store's own file system where it has one, so that a commit is a rename."""
+        with tempfile.TemporaryDirectory(prefix="sppo-") as folder:
+            yield Path(folder)
+
+    @contextmanager
+    def only_user(self) -> Iterator[None]:
+        """Hold a store in a folder for oneself, and clear away what interrupted attempts left in it.
+
+        Stages need no lock, as a commit cannot mix two attempts; but two runs at once in one folder would do all work
+        twice. A store in S3 is not locked.
+
+        Raises:
+            InfrastructureError: if another process holds it.
+        """
+        yield
+
+    @abstractmethod
+    def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
+        """Bring one worker's files of `key` to where `seal` commits them; several workers share an attempt."""
+
+    @abstractmethod
     def read(self, key: str) -> bytes | None:
         """A small object, or None."""
-        ...
 
+    @abstractmethod
     def write(self, key: str, data: bytes) -> None:
         """Write a small object atomically, replacing an older one."""
-        ...
 
+    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove a folder, its manifest first; nothing happens where there is none."""
-        ...
 
+    def _place(self, attempt: str) -> str:
+        """Where in a committed folder its attempt's files lie: the manifest's `prefix`."""
+        return ""
 
-def fetch_file(uri: str, otherwise: str) -> Path:
-    """The local copy of a file that a user names as `s3://…`, `file://…` or a path.
+    @abstractmethod
+    def _publish(self, key: str, attempt: str, manifest: bytes) -> bool:
+        """Whether an attempt's files with this manifest became the folder `key`; if another's did, they are gone."""
 
-    Args:
-        uri: what the user wrote.
-        otherwise: the message for a file that is not there.
-
-    Raises:
-        ConfigError: if there is no such file or object.
-    """
-    if uri.startswith("s3://"):
-        from sppo.store.s3 import s3_file
-
-        return s3_file(uri)
-    path = Path(uri.removeprefix("file://")).expanduser()
-    if not path.is_file():
-        raise ConfigError(otherwise)
-    return path
+    @abstractmethod
+    def _verified(self, key: str, manifest: Manifest) -> Path:
+        """A local folder with the files of `key`, which are those of its manifest."""
 
 
 def file_sha256(path: Path) -> str:
@@ -167,219 +203,3 @@ def verify(folder: Path, manifest: Manifest, uri: str) -> None:
             )
         if path.stat().st_size != entry.bytes or file_sha256(path) != entry.sha256:
             raise InfrastructureError(f"{uri}/{entry.path}: differs from the manifest; delete {uri} and resume")
-
-
-class LocalStore(Store):
-    """A store in a folder of the file system."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root.expanduser().absolute()
-        self.uri = str(self.root)
-
-    def manifest(self, key: str) -> Manifest | None:
-        """See `Store.manifest`."""
-        data = self.read(f"{key}/{MANIFEST}")
-        return None if data is None else Manifest.model_validate_json(data)
-
-    def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
-        """See `Store.upload`; the files are moved where `folder` is on the same file system, else copied."""
-        staging = self._staging(key, attempt)
-        files = describe(folder)
-        try:
-            for entry in files:
-                (staging / entry.path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(folder / entry.path, staging / entry.path)
-            _sync(staging)
-        except OSError:
-            shutil.rmtree(staging, ignore_errors=True)  # on a full disk, what is left would stand in the next one's way
-            raise
-        return files
-
-    def seal(
-        self,
-        key: str,
-        attempt: str,
-        files: Iterable[StoredFile],
-        inputs: Mapping[str, str],
-        figures: Mapping[str, float],
-        seconds: float | None = None,
-    ) -> Manifest:
-        """See `Store.seal`."""
-        target, staging = self.root / key, self._staging(key, attempt)
-        manifest = Manifest(inputs=dict(inputs), figures=dict(figures), seconds=seconds, files=tuple(files))
-        staging.mkdir(parents=True, exist_ok=True)  # nothing was uploaded into an empty folder
-        try:
-            (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1))
-            _sync(staging)
-        except OSError:
-            shutil.rmtree(staging)
-            raise
-        try:
-            staging.rename(target)
-        except OSError as error:
-            shutil.rmtree(staging)
-            winner = self.manifest(key)
-            if winner is None:
-                raise InfrastructureError(
-                    f"{target}: cannot be written; a folder without {MANIFEST} there is not this run's: move it away"
-                ) from error
-            return winner
-        return manifest
-
-    def _staging(self, key: str, attempt: str) -> Path:
-        target = self.root / key
-        return target.parent / f".{target.name}.tmp-{attempt}"
-
-    def fetch(self, key: str) -> Path:
-        """See `Store.fetch`; the folder itself, not a copy."""
-        manifest = self.manifest(key)
-        if manifest is None:
-            raise InfrastructureError(f"{self.uri}/{key}: nothing is committed there; resume the run")
-        verify(self.root / key, manifest, f"{self.uri}/{key}")
-        return self.root / key
-
-    def read(self, key: str) -> bytes | None:
-        """See `Store.read`."""
-        path = self.root / key
-        return path.read_bytes() if path.is_file() else None
-
-    def write(self, key: str, data: bytes) -> None:
-        """See `Store.write`."""
-        path = self.root / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
-        try:
-            staging.write_bytes(data)
-            staging.replace(path)
-        finally:
-            staging.unlink(missing_ok=True)
-
-    def delete(self, key: str) -> None:
-        """See `Store.delete`."""
-        target = self.root / key
-        if target.exists():
-            # Moved away first, so that an interruption cannot leave half a folder in its place.
-            doomed = target.with_name(f".{target.name}.tmp-{uuid.uuid4().hex[:8]}")
-            target.rename(doomed)
-            shutil.rmtree(doomed)
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def open_store(uri: str) -> Store:
-    """The store behind a folder path, `file:` URI or `s3://bucket/prefix`.
-
-    Raises:
-        ConfigError: for another scheme.
-    """
-    if uri.startswith("s3://"):
-        from sppo.store.s3 import S3Store
-
-        return S3Store(uri)
-    if "://" in uri and not uri.startswith("file://"):
-        raise ConfigError(f"output_uri: {uri!r} is not supported; give a folder or s3://bucket/prefix")
-    return LocalStore(Path(uri.removeprefix("file://").removeprefix("file:")))
-
-
-def read_committed(store: Store, key: str, name: str) -> bytes:
-    """One file of a committed folder, verified, without fetching the weights that lie beside it.
-
-    Raises:
-        InfrastructureError: if nothing is committed as `key`, or the file is missing or differs from the manifest.
-    """
-    manifest = store.manifest(key)
-    entry = next((file for file in manifest.files if file.path == name), None) if manifest else None
-    data = store.read("/".join(part for part in (key, manifest.prefix, name) if part)) if manifest else None
-    if data is None or entry is None or hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise InfrastructureError(
-            f"{store.uri}/{key}/{name}: missing, or differs from the manifest; delete {key} and resume"
-        )
-    return data
-
-
-@contextmanager
-def scratch(store: Store) -> Iterator[Path]:
-    """A temporary folder, on the store's own file system where it has one, so that a commit is a rename.
-
-    A store's folder that was made for this is removed again if nothing was committed.
-    """
-    if not isinstance(store, LocalStore):
-        with tempfile.TemporaryDirectory(prefix="sppo-") as folder:
-            yield Path(folder)
-        return
-    made = [folder for folder in (store.root, *store.root.parents) if not folder.exists()]
-    store.root.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".work-", dir=store.root) as folder:
-            yield Path(folder)
-    finally:
-        for parent in made:
-            if not any(parent.iterdir()):
-                parent.rmdir()
-
-
-@contextmanager
-def only_user(store: Store) -> Iterator[None]:
-    """Hold a store in a folder for oneself, and clear away what interrupted attempts left in it.
-
-    Stages need no lock, as a commit cannot mix two attempts; but two runs at once in one folder would do all work
-    twice. A store in S3 is not locked.
-
-    Raises:
-        InfrastructureError: if another process holds it.
-    """
-    if not isinstance(store, LocalStore):
-        yield
-        return
-    with (store.root / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InfrastructureError(f"{store.uri}: another run is at work there; wait until it ends") from error
-        for leftover in [*store.root.glob(".work-*"), *store.root.rglob(".*.tmp-*")]:
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-        yield
-
-
-def run_once(
-    store: Store, key: str, inputs: Mapping[str, str], work: Callable[[Path], Mapping[str, float]]
-) -> Manifest:
-    """Do a stage's work and commit it as `key`, unless that is done already.
-
-    `work` fills the folder that it is given and returns its figures; how long that took goes into the manifest. A
-    retry that finds the work done leaves that time as it is.
-
-    Raises:
-        ConfigError: if `key` is committed but was made from other inputs.
-    """
-    done = store.manifest(key)
-    if done is not None:
-        _refuse_other_inputs(store, key, done, inputs)
-        print(f"{key}: already done, nothing to do", flush=True)
-        return done
-    with scratch(store) as folder:
-        output = folder / "output"
-        output.mkdir()
-        start = time.monotonic()
-        figures = work(output)
-        committed = store.commit(key, output, inputs, figures, time.monotonic() - start)
-    _refuse_other_inputs(store, key, committed, inputs)
-    return committed
-
-
-def changed_inputs(done: Manifest, inputs: Mapping[str, str]) -> list[str]:
-    """Names of the inputs in which what is committed differs from what is asked for."""
-    return sorted(name for name in {*done.inputs, *inputs} if done.inputs.get(name) != inputs.get(name))
-
-
-def _refuse_other_inputs(store: Store, key: str, done: Manifest, inputs: Mapping[str, str]) -> None:
-    changed = changed_inputs(done, inputs)
-    if changed:
-        raise ConfigError(
-            f"{store.uri}/{key}: already made from another {', '.join(changed)}; choose another output_uri"
-        )

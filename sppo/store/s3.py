@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store.base import (
-    MANIFEST,
-    Manifest,
-    Store,
-    StoredFile,
-    describe,
-    verify,
-)
+from sppo.store.base import MANIFEST, Manifest, Store, StoredFile, describe, verify
 from sppo.store.local_cache import cached
 
 
@@ -39,11 +32,6 @@ class S3Store(Store):
     def _key(self, key: str) -> str:
         return "/".join(part for part in (self.prefix, key.strip("/")) if part)
 
-    def manifest(self, key: str) -> Manifest | None:
-        """See `Store.manifest`."""
-        data = self.read(f"{key}/{MANIFEST}")
-        return None if data is None else Manifest.model_validate_json(data)
-
     def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
         """See `Store.upload`."""
         files = describe(folder)
@@ -53,45 +41,57 @@ class S3Store(Store):
                 self.client.upload_file(str(folder / entry.path), self.bucket, name)
         return files
 
-    def seal(
-        self,
-        key: str,
-        attempt: str,
-        files: Iterable[StoredFile],
-        inputs: Mapping[str, str],
-        figures: Mapping[str, float],
-        seconds: float | None = None,
-    ) -> Manifest:
-        """See `Store.seal`."""
-        manifest = Manifest(
-            prefix=attempt, inputs=dict(inputs), figures=dict(figures), seconds=seconds, files=tuple(files)
-        )
+    def _place(self, attempt: str) -> str:
+        return attempt
+
+    def _publish(self, key: str, attempt: str, manifest: bytes) -> bool:
+        name = f"{key}/{MANIFEST}"
         with _reported(f"{self.uri}/{key}"):
-            won = self._put_if_absent(f"{key}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
-        winner = manifest if won else self.manifest(key)
-        if winner is None:
-            raise InfrastructureError(f"{self.uri}/{key}: another attempt's manifest vanished while committing; resume")
-        # A request whose answer was lost is sent again, and then refused because of itself: the prefix tells who won.
-        if winner.prefix == attempt:
+            # A request whose answer was lost is sent again, and then refused because of itself.
+            won = self._put_if_absent(name, manifest) or self.read(name) == manifest
+        if won:
             self._delete_others(key, attempt)
         else:
             self._delete_prefix(f"{key}/{attempt}")
-        return winner
+        return won
 
-    def fetch(self, key: str) -> Path:
-        """See `Store.fetch`; downloads once into the cache, which is keyed by content."""
-        manifest = self.manifest(key)
-        if manifest is None:
-            raise InfrastructureError(f"{self.uri}/{key}: nothing is committed there; resume the run")
-        return download(
-            f"{self.uri}/{key}",
-            manifest,
-            lambda name, path: self.download_file(f"{key}/{manifest.prefix}/{name}", path),
-        )
+    def _verified(self, key: str, manifest: Manifest) -> Path:
+        """Downloaded once into the cache, which is keyed by content."""
+        target = cached("folders", manifest.digest())
+        if target.exists():
+            verify(target, manifest, str(target))
+        else:
+            names = [entry.path for entry in manifest.files]
+            self._download(f"{key}/{manifest.prefix}", names, target, f"{self.uri}/{key}", manifest)
+        return target
 
-    def download_file(self, key: str, path: Path) -> None:
-        """Download one object, in parts where it is large."""
-        self.client.download_file(self.bucket, self._key(key), str(path))
+    def _download(
+        self, key: str, names: Iterable[str], target: Path, uri: str, manifest: Manifest | None = None
+    ) -> None:
+        """Download objects under a key into a folder of the cache, which appears only when it is complete and checked.
+
+        Raises:
+            ConfigError: for a name that leads out of the folder.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
+            staging = Path(folder) / "folder"
+            with _reported(uri):
+                for name in names:
+                    path = staging / name
+                    if not path.resolve().is_relative_to(staging.resolve()):
+                        raise ConfigError(
+                            f"{uri}: the object name {name!r} leads out of the folder; rename that object"
+                        )
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self.client.download_file(self.bucket, self._key(f"{key}/{name}"), str(path))
+            if manifest is not None:
+                verify(staging, manifest, uri)
+            try:
+                staging.rename(target)
+            except OSError:  # another process downloaded the same meanwhile
+                if not target.exists():
+                    raise
 
     def read(self, key: str) -> bytes | None:
         """See `Store.read`."""
@@ -165,52 +165,6 @@ class S3Store(Store):
         return True
 
 
-def download(uri: str, manifest: Manifest, get: Callable[[str, Path], None]) -> Path:
-    """Bring a committed folder into the cache, verified, and return it; a folder that is there already is reused.
-
-    Args:
-        uri: where it comes from, for messages.
-        manifest: what it must hold.
-        get: downloads one file, by its path in the manifest, to a local path.
-    """
-    target = cached("folders", manifest.digest())
-    if target.exists():
-        verify(target, manifest, str(target))
-        return target
-    _fill(target, [entry.path for entry in manifest.files], get, uri, lambda folder: verify(folder, manifest, uri))
-    return target
-
-
-def _fill(
-    target: Path,
-    names: Iterable[str],
-    get: Callable[[str, Path], None],
-    uri: str,
-    check: Callable[[Path], None] = lambda folder: None,
-) -> None:
-    """Download files into a folder of the cache, which appears only when it is complete and checked.
-
-    Raises:
-        ConfigError: for a name that leads out of the folder.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
-        staging = Path(folder) / "folder"
-        with _reported(uri):
-            for name in names:
-                path = staging / name
-                if not path.resolve().is_relative_to(staging.resolve()):
-                    raise ConfigError(f"{uri}: the object name {name!r} leads out of the folder; rename that object")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                get(name, path)
-        check(staging)
-        try:
-            staging.rename(target)
-        except OSError:  # another process downloaded the same meanwhile
-            if not target.exists():
-                raise
-
-
 def s3_folder(uri: str) -> Path:
     """Bring a plain S3 folder (uploaded by other tools, without a manifest) into the cache.
 
@@ -218,8 +172,7 @@ def s3_folder(uri: str) -> Path:
         ConfigError: if nothing lies under the prefix.
     """
     store = S3Store(uri)
-    committed = store.manifest("")
-    if committed is not None:
+    if store.manifest("") is not None:
         return store.fetch("")
     # The console marks an empty folder by an object whose name ends in a slash.
     names = {name: etag for name, etag in store.entries("").items() if name and not name.endswith("/")}
@@ -228,7 +181,7 @@ def s3_folder(uri: str) -> Path:
     identity = hashlib.sha256(repr((uri, sorted(names.items()))).encode()).hexdigest()
     target = cached("folders", identity)
     if not target.exists():
-        _fill(target, names, store.download_file, uri)
+        store._download("", names, target, uri)
     return target
 
 

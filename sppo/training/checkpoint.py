@@ -16,7 +16,7 @@ import torch.distributed.checkpoint as dcp
 
 from sppo.config.sections.train import TrainConfig
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store.base import Store, changed_inputs, new_attempt, scratch
+from sppo.store.base import Store, new_attempt
 from sppo.training.workers.parallel import Workers
 
 _LATEST = "latest.json"
@@ -38,7 +38,7 @@ class Checkpoints:
         """Commit the state after `step` optimizer steps, then forget the one before."""
         before = self._latest()
         key = self._step_key(step)
-        with self._failure_told(key, before), scratch(self.store) as folder:
+        with self._failure_told(key, before), self.store.scratch() as folder:
             output = folder / "output"
             output.mkdir()
             writer = dcp.HuggingFaceStorageWriter(str(output), save_distributed=True)
@@ -72,7 +72,7 @@ class Checkpoints:
             folder = self.store.fetch(key)
         manifest = self.store.manifest(key)
         assert manifest is not None
-        changed = changed_inputs(manifest, self.inputs)
+        changed = manifest.changed_inputs(self.inputs)
         if changed:
             raise ConfigError(
                 f"{self.store.uri}/{key}: the checkpoint was made with another {', '.join(changed)}; "

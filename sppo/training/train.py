@@ -24,7 +24,9 @@ from sppo.models.network.logprobs import ResponseLogprobs, check_model
 from sppo.models.policy import empty_policy, load_policy, save_policy
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
-from sppo.store.base import Manifest, Store, open_store, run_once, scratch
+from sppo.store.base import Manifest, Store
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 from sppo.training import lora
 from sppo.training.audit import audit_reference
 from sppo.training.checkpoint import Checkpoints
@@ -86,7 +88,7 @@ def train(
 def _help(store: Store, key: str, work: Callable[[Path], object]) -> None:
     """Take part in the work of the worker that commits it."""
     if store.manifest(key) is None:
-        with scratch(store) as folder:
+        with store.scratch() as folder:
             work(folder)
 
 

@@ -7,7 +7,7 @@ import pytest
 from components.images import image
 from pipelines.profile import STAGES
 from sppo.store import keys
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 
 pytestmark = pytest.mark.timeout(3000)  # the first run downloads and installs gigabytes
 

@@ -17,7 +17,7 @@ from pipelines.placement import USER
 from sppo import stages
 from sppo.models.policy import load_policy
 from sppo.store import keys, tables
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 
 pytestmark = pytest.mark.timeout(3000)  # the first run downloads and installs gigabytes
 

@@ -20,7 +20,9 @@ import transformers.models.llama.modeling_llama  # noqa: F401 - as well
 from sppo.config.run import resolve
 from sppo.models.policy import load_policy
 from sppo.store import keys, tables
-from sppo.store.base import Store, open_store, run_once
+from sppo.store.base import Store
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 from tests.conftest import COUNTED, NO_OTHERS
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,8 @@ from sppo.algorithm.objectives.base import loss_at_start
 from sppo.config.run import RunConfig
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
-from sppo.store.base import Manifest, open_store
+from sppo.store.base import Manifest
+from sppo.store.opening import open_store
 from sppo.training.train import plan, read_pairs
 from sppo.training.update import targets_of
 from tests.integration.conftest import SETTINGS, Command

@@ -28,7 +28,7 @@ from mlflow import MlflowClient
 
 from sppo.config.run import resolve
 from sppo.reporting.tracking import Dataset, Model, Publication, Record, track
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 
 OVERLAY = Path(__file__).parents[2] / "manifests" / "overlays" / "local"
 README = OVERLAY.parents[1] / "README.md"

@@ -14,7 +14,8 @@ from pipelines.cli import main
 from sppo.config.run import RunConfig, resolve
 from sppo.models.fetch import model_digest
 from sppo.store import keys, tables
-from sppo.store.base import LocalStore, run_once
+from sppo.store.local import LocalStore
+from sppo.store.once import run_once
 
 pytest.register_assert_rewrite(f"{__package__}.kind_properties")  # or its failures would not say what was found
 

@@ -19,7 +19,7 @@ from sppo.bench.run import run_benchmarks
 from sppo.config.run import resolve
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.store import keys
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 from tests.judge_server import judge_server, prefers_the_first, write_mt_bench
 
 from .real_commands import ROOT

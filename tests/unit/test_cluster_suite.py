@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 
 from pipelines.profile import load_profile
 from sppo.errors import ConfigError
-from sppo.store.base import open_store, run_once
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 from tests.cluster import waiting
 from tests.cluster.kube import GPU, Kube
 from tests.cluster.mlflow_runs import Tracked

@@ -11,7 +11,7 @@ from sppo.reporting.compare.locate import locate
 from sppo.reporting.compare.pages import render_html, render_markdown
 from sppo.reporting.compare.side import read_side
 from sppo.reporting.tracking import Record, track
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 
 from .test_report import HOSTILE, Page
 

@@ -12,7 +12,9 @@ from sppo.judging import registry
 from sppo.models.fetch import model_digest
 from sppo.stages import prepared as prepare
 from sppo.store import keys, tables
-from sppo.store.base import LocalStore, file_sha256, run_once
+from sppo.store.base import file_sha256
+from sppo.store.local import LocalStore
+from sppo.store.once import run_once
 
 PROMPTS, SAMPLES = 24, 2
 

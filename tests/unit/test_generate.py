@@ -6,7 +6,7 @@ from sppo.preparing.chat import encode_prompt, load_tokenizer
 from sppo.sampling.generate import figures, generate
 from sppo.sampling.transformers_engine import TransformersEngine
 from sppo.store import keys, tables
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sppo.sampling.load import LazyEngine
 from sppo.sampling.transformers_engine import TransformersEngine
 from sppo.stages import prepared as prepare
 from sppo.store import keys, tables
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 
 ROW = {"prompt": "Say hello.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 

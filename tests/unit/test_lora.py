@@ -17,7 +17,7 @@ from sppo.models.network.packing import Group
 from sppo.models.policy import load_policy
 from sppo.reporting.publish import publish
 from sppo.store import keys, tables
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 from sppo.training import lora
 from sppo.training.optimizer import RMSProp
 from sppo.training.train import _load, train

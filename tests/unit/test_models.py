@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.models.fetch import causal_lm_config, check_safe, fetch_model, model_digest
-from sppo.store.base import open_store, run_once
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 
 
 @pytest.fixture

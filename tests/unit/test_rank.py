@@ -13,7 +13,7 @@ from sppo.judging import diagnostics
 from sppo.judging.load import load_judge
 from sppo.judging.rank import distribution, estimate, figures, group_by_prompt, rank
 from sppo.store import tables
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 from tests.conftest import COUNTED
 
 KINDS = ("preferences", "pairs")

@@ -27,7 +27,9 @@ from sppo.reporting.report.escape import code, escape_markdown, fenced
 from sppo.reporting.report.figures import FIGURES
 from sppo.reporting.report.plots import drawings
 from sppo.store import keys
-from sppo.store.base import MANIFEST, LocalStore, open_store
+from sppo.store.base import MANIFEST
+from sppo.store.local import LocalStore
+from sppo.store.opening import open_store
 
 HOSTILE = (
     "<script>alert(1)</script></style></textarea>|x| `tick` ``` {{ report }} {% raw %} ![i](http://evil/i.png) "

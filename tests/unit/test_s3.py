@@ -8,7 +8,8 @@ from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.models.fetch import fetch_model, model_digest
 from sppo.preparing.prompts import read_prompts
-from sppo.store.base import MANIFEST, run_once
+from sppo.store.base import MANIFEST
+from sppo.store.once import run_once
 from sppo.store.s3 import S3Store
 
 

@@ -10,21 +10,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store.base import (
-    MANIFEST,
-    LocalStore,
-    Manifest,
-    describe,
-    open_store,
-    run_once,
-)
+from sppo.store.base import MANIFEST, Manifest, describe
+from sppo.store.local import LocalStore
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 
 INPUTS = {"config": "c1", "model": "m1"}
 
 RACER = """
 import sys, time
 from pathlib import Path
-from sppo.store import open_store, run_once
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 
 uri, meeting, name, *inputs = sys.argv[1:]
 

@@ -14,7 +14,7 @@ from sppo.reporting.tracking import (
     track,
     tracking_uri,
 )
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 
 PROMPTS = Dataset(name="prompts-1", sha256="ab" * 32, source="/runs/x/prompts", rows=37, context="training")
 HELD_OUT = Dataset(

@@ -10,7 +10,7 @@ from sppo.process.stage import playing, stage
 from sppo.reporting.tracking import Record, last_error, track
 from sppo.reporting.tracking.ending import STARTED, begin, end
 from sppo.store import keys
-from sppo.store.base import open_store
+from sppo.store.opening import open_store
 
 PREPARED = Record(stage="prepare", iteration=0)
 TRAINED = Record(stage="train", iteration=1, figures={"train/loss": 1.0})

@@ -15,7 +15,9 @@ from sppo.reporting.tracking.stage_records import SHOWN_PAIRS, evaluated, prepar
 from sppo.reporting.tracking.system import sampled
 from sppo.stages import prepared as prepare
 from sppo.store import keys
-from sppo.store.base import file_sha256, open_store, run_once
+from sppo.store.base import file_sha256
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 
 ORIGIN = ("SPPO_REVISION", "KFP_RUN_ID", "SPPO_IMAGES", "SPPO_KFP_URL")
 

@@ -14,7 +14,8 @@ from sppo.preparing.recorded import recorded_config
 from sppo.reporting.compare.locate import locate
 from sppo.reporting.report import RunReport, collect
 from sppo.store import keys, tables
-from sppo.store.base import Store, open_store
+from sppo.store.base import Store
+from sppo.store.opening import open_store
 
 Values = NDArray[np.float64]
 EVEN = 0.5

@@ -11,7 +11,7 @@ from typing import Any
 from sppo.config.run import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.store import keys, tables
-from sppo.store.base import Manifest, Store, read_committed
+from sppo.store.base import Manifest, Store
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manif
     trained = store.manifest(keys.model(iteration))
     if trained is None:
         raise InfrastructureError(f"{store.uri}/{keys.model(iteration)}: evaluated but no longer there; resume the run")
-    log = read_committed(store, keys.model(iteration), keys.TRAINING_LOG_FILE).decode()
-    distribution = json.loads(read_committed(store, keys.model(iteration), keys.DISTRIBUTION_FILE))
+    log = store.read_committed(keys.model(iteration), keys.TRAINING_LOG_FILE).decode()
+    distribution = json.loads(store.read_committed(keys.model(iteration), keys.DISTRIBUTION_FILE))
     comparisons = tables.read(folder / keys.COMPARISONS_FILE, tables.COMPARISONS)
     return IterationReport(
         iteration=iteration,

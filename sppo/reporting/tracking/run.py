@@ -14,7 +14,8 @@ from sppo.config.run import RunConfig
 from sppo.reporting.tracking.datasets import log_datasets, measured_on
 from sppo.reporting.tracking.record import Dataset, Model, Record, Rows
 from sppo.reporting.tracking.registry import Registry
-from sppo.store.base import LocalStore, Store
+from sppo.store.base import Store
+from sppo.store.local import LocalStore
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

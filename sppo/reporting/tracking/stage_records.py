@@ -15,7 +15,7 @@ from sppo.config.run import RunConfig
 from sppo.reporting.tracking.origin import origin_tags
 from sppo.reporting.tracking.record import Dataset, Model, Publication, Record
 from sppo.store import keys
-from sppo.store.base import Store, read_committed
+from sppo.store.base import Store
 
 if TYPE_CHECKING:
     from sppo.evaluation.evaluate import Evaluation
@@ -57,7 +57,7 @@ def trained(
     """
     manifest = store.manifest(keys.model(iteration))
     assert manifest is not None
-    log = read_committed(store, keys.model(iteration), keys.TRAINING_LOG_FILE)
+    log = store.read_committed(keys.model(iteration), keys.TRAINING_LOG_FILE)
     dataset = Dataset(
         name=f"pairs-{iteration}",
         sha256=manifest.inputs["pairs"],
@@ -155,7 +155,7 @@ def _held_out(store: Store) -> list[Dataset]:
 
 def _table(store: Store, file: str, **fields: Any) -> Dataset:
     """A table of prepare as a dataset; `fields` are the rest of it."""
-    data = read_committed(store, keys.PREPARED, file)
+    data = store.read_committed(keys.PREPARED, file)
     return Dataset(
         sha256=hashlib.sha256(data).hexdigest(),
         source=f"{store.uri}/{keys.PREPARED}/{file}",

@@ -12,7 +12,8 @@ from sppo.config.run import RunConfig
 from sppo.config.sections.bench import BENCHMARKS
 from sppo.reporting.tracking.record import Record
 from sppo.reporting.tracking.run import TrackedRun
-from sppo.store.base import LocalStore, Store
+from sppo.store.base import Store
+from sppo.store.local import LocalStore
 
 
 def track(config: RunConfig, store: Store, record: Record) -> None:

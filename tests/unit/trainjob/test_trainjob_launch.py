@@ -15,7 +15,8 @@ from components.prepare import prepare
 from sppo.config.run import resolve
 from sppo.models.fetch import model_digest
 from sppo.store import keys, tables
-from sppo.store.base import open_store, run_once
+from sppo.store.once import run_once
+from sppo.store.opening import open_store
 from sppo.training.workers.trainjob.spec import job_name
 from tests.conftest import COUNTED, NO_OTHERS
 from tests.unit.trainjob.jobs import until

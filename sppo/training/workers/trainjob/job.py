@@ -12,7 +12,8 @@ from pathlib import Path
 from sppo.config.run import RunConfig
 from sppo.errors import RunFailedError
 from sppo.store import keys
-from sppo.store.base import file_sha256, open_store
+from sppo.store.base import file_sha256
+from sppo.store.opening import open_store
 from sppo.training.workers.trainjob.client import Cluster, Missing
 from sppo.training.workers.trainjob.follow import run
 from sppo.training.workers.trainjob.spec import Pods, owners, train_job

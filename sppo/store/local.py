@@ -1,0 +1,121 @@
+"""The store in a folder of the file system."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sppo.errors import InfrastructureError
+from sppo.store.base import MANIFEST, Manifest, Store, StoredFile, describe, new_attempt, verify
+
+
+class LocalStore(Store):
+    """A store in a folder of the file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.uri = str(self.root)
+
+    def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
+        """See `Store.upload`; the files are moved where `folder` is on the same file system, else copied."""
+        staging = self._staging(key, attempt)
+        files = describe(folder)
+        try:
+            for entry in files:
+                (staging / entry.path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(folder / entry.path, staging / entry.path)
+            _sync(staging)
+        except OSError:
+            shutil.rmtree(staging, ignore_errors=True)  # on a full disk, what is left would stand in the next one's way
+            raise
+        return files
+
+    def _publish(self, key: str, attempt: str, manifest: bytes) -> bool:
+        target, staging = self.root / key, self._staging(key, attempt)
+        staging.mkdir(parents=True, exist_ok=True)  # nothing was uploaded into an empty folder
+        try:
+            (staging / MANIFEST).write_bytes(manifest)
+            _sync(staging)
+        except OSError:
+            shutil.rmtree(staging)
+            raise
+        try:
+            staging.rename(target)
+        except OSError as error:
+            shutil.rmtree(staging)
+            if not (target / MANIFEST).is_file():
+                raise InfrastructureError(
+                    f"{target}: cannot be written; a folder without {MANIFEST} there is not this run's: move it away"
+                ) from error
+            return False
+        return True
+
+    def _staging(self, key: str, attempt: str) -> Path:
+        target = self.root / key
+        return target.parent / f".{target.name}.tmp-{attempt}"
+
+    def _verified(self, key: str, manifest: Manifest) -> Path:
+        """The folder itself, not a copy."""
+        verify(self.root / key, manifest, f"{self.uri}/{key}")
+        return self.root / key
+
+    def read(self, key: str) -> bytes | None:
+        """See `Store.read`."""
+        path = self.root / key
+        return path.read_bytes() if path.is_file() else None
+
+    def write(self, key: str, data: bytes) -> None:
+        """See `Store.write`."""
+        path, staging = self.root / key, self._staging(key, new_attempt())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            staging.write_bytes(data)
+            staging.replace(path)
+        finally:
+            staging.unlink(missing_ok=True)
+
+    def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        target = self.root / key
+        if target.exists():
+            # Moved away first, so that an interruption cannot leave half a folder in its place.
+            doomed = self._staging(key, new_attempt())
+            target.rename(doomed)
+            shutil.rmtree(doomed)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """See `Store.scratch`; the store's folder, if made for this, is removed where nothing was committed."""
+        made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            with tempfile.TemporaryDirectory(prefix=".work-", dir=self.root) as folder:
+                yield Path(folder)
+        finally:
+            for parent in made:
+                if not any(parent.iterdir()):
+                    parent.rmdir()
+
+    @contextmanager
+    def only_user(self) -> Iterator[None]:
+        """See `Store.only_user`."""
+        with (self.root / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InfrastructureError(f"{self.uri}: another run is at work there; wait until it ends") from error
+            for leftover in [*self.root.glob(".work-*"), *self.root.rglob(".*.tmp-*")]:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+            yield
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
