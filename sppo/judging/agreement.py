@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sppo.algorithm.probability import sigmoid
 from sppo.algorithm.sign_test import sign_test
 from sppo.judging.labelled_pairs import Pair
 from sppo.judging.preference_model import Comparison, PreferenceModel
@@ -55,7 +56,7 @@ def agreement(pairs: Sequence[Pair], logits: np.ndarray) -> dict[str, float]:
         "order_disagreement": float(np.mean(forth * back > 0)),
         "order_correlation": _correlation(forth, -back),
         "position_bias": float(np.mean((forth + back) / 2)),
-        "spread": float(np.sqrt(np.mean((1 / (1 + np.exp(-margin)) - 0.5) ** 2))),
+        "spread": float(np.sqrt(np.mean((sigmoid(margin) - 0.5) ** 2))),
         "nll": mean_nll(margin),
         "calibration_error": calibration_error(reliability(logits)),
     }
@@ -79,7 +80,7 @@ def reliability(logits: np.ndarray, bins: int = 10) -> list[Bin]:
     margin = (logits[:, 0] - logits[:, 1]) / 2
     order = np.argsort(np.abs(margin), kind="stable")
     parts = [margin[rows] for rows in np.array_split(order, min(bins, len(order)))]
-    return [Bin(len(part), float(np.mean(1 / (1 + np.exp(-np.abs(part))))), _wins(part)) for part in parts]
+    return [Bin(len(part), float(np.mean(sigmoid(np.abs(part)))), _wins(part)) for part in parts]
 
 
 def calibration_error(curve: Sequence[Bin]) -> float:
