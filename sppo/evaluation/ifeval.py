@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasPath, BaseModel, ConfigDict, Field
 
 from sppo.config.run import RunConfig
 from sppo.errors import ConfigError
 from sppo.evaluation.statistics import bca_interval, mean_interval
 from sppo.judging.instruction_checks import checkers_for, follows
 from sppo.preparing import chat
-from sppo.preparing.prompts import read_jsonl
+from sppo.preparing.jsonl import read_rows
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
 from sppo.sampling.load import LazyEngine
@@ -48,11 +48,10 @@ def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, pa
     """Check the prompts of `evaluate.instructions` and write them, tokenised, as `tables.INSTRUCTIONS`.
 
     Raises:
-        ConfigError: naming the row that is not in IFEval's form, has an unknown instruction, or is too long.
+        ConfigError: naming the line that is not in IFEval's form, has an unknown instruction, or is too long.
     """
     rows = []
-    for number, row in _read(config.evaluate.instructions.prompts)[: config.evaluate.instructions.count]:
-        where = f"{_WHERE}: {config.evaluate.instructions.prompts}: row {number}"
+    for where, row in _read(config.evaluate.instructions.prompts)[: config.evaluate.instructions.count]:
         try:
             checkers_for(row.prompt, row.instruction_id_list, row.values)
         except ConfigError as error:
@@ -75,7 +74,7 @@ def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, pa
     print(f"{path.name}: {len(rows)} prompts", flush=True)
 
 
-def _read(uri: str) -> list[tuple[int, _Row]]:
+def _read(uri: str) -> list[tuple[str, _Row]]:
     if uri == "package:sppo":
         with as_file(files("sppo") / "preparing" / "bundled" / "instructions.jsonl") as path:
             return _rows(path, uri)
@@ -83,18 +82,9 @@ def _read(uri: str) -> list[tuple[int, _Row]]:
     return _rows(fetch_file(uri, absent), uri)
 
 
-def _rows(path: Path, uri: str) -> list[tuple[int, _Row]]:
-    rows: list[tuple[int, _Row]] = []
-    for number, row in enumerate(read_jsonl(path, _WHERE), start=1):
-        try:
-            rows.append((number, _Row.model_validate(row)))
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(
-                f"{_WHERE}: {uri}: row {number}: {name}: {first['msg'].lower()}; IFEval's form has a prompt, an "
-                "instruction_id_list and kwargs"
-            ) from None
+def _rows(path: Path, uri: str) -> list[tuple[str, _Row]]:
+    form = "; IFEval's form has a prompt, an instruction_id_list and kwargs"
+    rows = list(read_rows(path, f"{_WHERE}: {uri}", _Row, form))
     if not rows:
         raise ConfigError(f"{_WHERE}: {uri}: holds no prompt; give others, or set evaluate.instructions.count to 0")
     return rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.preparing.jsonl import read_jsonl
 from sppo.store.base import fetch_file
 
 _FORMATS = "a .jsonl, .csv or .parquet file"
@@ -62,11 +62,11 @@ def read_prompts(uri: str, column: str, split: str) -> list[str]:
     """
     if uri == "package:sppo":
         with as_file(files("sppo") / "preparing" / "bundled" / "prompts.jsonl") as path:
-            return list(_texts(read_jsonl(path), uri, column))
+            return list(_texts(_read_jsonl(path), uri, column))
     if uri.startswith("hf://"):
         return list(_texts(_read_hub(uri.removeprefix("hf://"), split), uri, column))
     path = fetch_file(uri, f"prompts: {uri}: no such file; give {_FORMATS}, s3://…, hf://org/name or package:sppo")
-    readers = {".jsonl": read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise ConfigError(f"prompts: {uri}: unknown format {path.suffix or '(no suffix)'}; give {_FORMATS}")
     return list(_texts(readers[path.suffix](path), uri, column))
@@ -125,27 +125,8 @@ def _texts(rows: Iterator[dict[str, Any]], uri: str, column: str) -> Iterator[st
         yield row[column]
 
 
-def read_jsonl(path: Path, what: str = "prompts") -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file, empty lines left out.
-
-    Args:
-        path: the file.
-        what: the setting that names it, for messages.
-
-    Raises:
-        ConfigError: naming the line that is not a JSON object.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line) if line.strip() else None
-            except ValueError as error:
-                raise ConfigError(f"{what}: {path}: line {number} is not JSON in UTF-8 ({error})") from error
-            if row is None:
-                continue
-            if not isinstance(row, dict):
-                raise ConfigError(f"{what}: {path}: line {number} is not a JSON object")
-            yield row
+def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    return (row for _, row in read_jsonl(path, f"prompts: {path}"))
 
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
