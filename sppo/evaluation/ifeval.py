@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import AliasPath, BaseModel, ConfigDict, Field
 
 from sppo.config.run import RunConfig
 from sppo.errors import ConfigError
 from sppo.evaluation.statistics import bca_interval, mean_interval
-from sppo.judging.instruction_checks import checkers_for, follows
+from sppo.judging.instruction_checks import Instructions, checkers_for, follows, read_instructions
 from sppo.preparing import chat
-from sppo.preparing.jsonl import read_rows
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
 from sppo.sampling.load import LazyEngine
@@ -33,15 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _WHERE = "evaluate.instructions.prompts"
-
-
-class _Row(BaseModel):
-    """A line of a file in IFEval's form; its `key`, and whatever else it holds, is not read."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-    prompt: str = Field(min_length=1)
-    instruction_id_list: list[str] = Field(min_length=1)
-    values: list[dict[str, Any]] = Field(validation_alias=AliasPath("kwargs"))
 
 
 def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
@@ -74,17 +63,12 @@ def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, pa
     print(f"{path.name}: {len(rows)} prompts", flush=True)
 
 
-def _read(uri: str) -> list[tuple[str, _Row]]:
+def _read(uri: str) -> list[tuple[str, Instructions]]:
     if uri == "package:sppo":
         with as_file(files("sppo") / "preparing" / "bundled" / "instructions.jsonl") as path:
-            return _rows(path, uri)
+            return read_instructions(path, f"{_WHERE}: {uri}")
     absent = f"{_WHERE}: {uri}: no such file; give a .jsonl file, s3://… or package:sppo"
-    return _rows(fetch_file(uri, absent), uri)
-
-
-def _rows(path: Path, uri: str) -> list[tuple[str, _Row]]:
-    form = "; IFEval's form has a prompt, an instruction_id_list and kwargs"
-    rows = list(read_rows(path, f"{_WHERE}: {uri}", _Row, form))
+    rows = read_instructions(fetch_file(uri, absent), f"{_WHERE}: {uri}")
     if not rows:
         raise ConfigError(f"{_WHERE}: {uri}: holds no prompt; give others, or set evaluate.instructions.count to 0")
     return rows

@@ -187,9 +187,10 @@ class InstructionChecks:
 
     def check(self, uri: str, settings: JudgeConfig) -> None:
         """See `Kind.check`."""
-        from sppo.judging.rules import instructions_file, read_instructions
+        from sppo.judging.instruction_checks import read_instructions
+        from sppo.judging.rules import instructions_file
 
-        read_instructions(instructions_file(uri))
+        read_instructions(instructions_file(uri), uri)
 
     def digest(self, uri: str, settings: JudgeConfig) -> str:
         """See `Kind.digest`."""

@@ -75,7 +75,6 @@ def test_a_response_without_text_follows_nothing() -> None:
         (["punctuation:no_comma"], [{"num_words": 3}], "punctuation:no_comma does not take"),
         (["length_constraints:number_words"], [{"num_words": 3, "relation": "about"}], "number_words does not take"),
         (["length_constraints:number_words"], [{"num_words": "3"}], "number_words does not take"),
-        (["punctuation:no_comma"], [], "1 ids but 0 kwargs"),
     ],
 )
 def test_a_wrong_instruction_is_named(ids: list[str], values: list[dict[str, Any]], message: str) -> None:
