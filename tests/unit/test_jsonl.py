@@ -67,10 +67,12 @@ def test_a_wrong_field_is_named_with_the_form_that_is_wanted(tmp_path):
         list(read_rows(tmp_path / "a.jsonl", "a", Number, "; write n"))
 
 
-DATA = gzip.compress(b'{"n": 1}\n' * 1000)
+DATA = gzip.compress(b'{"n": 1}\n' * 1000, mtime=0)
 
 
-@pytest.mark.parametrize("data", [b"not gzip", DATA[:-20], DATA[:12] + b"\xff" * 20 + DATA[32:]])
+@pytest.mark.parametrize(
+    "data", [b"not gzip", DATA[:-20], DATA[:12] + b"\xff" * 20 + DATA[32:]], ids=["other", "short", "changed"]
+)
 def test_a_damaged_compressed_file_is_named(tmp_path, data):
     (tmp_path / "a.jsonl.gz").write_bytes(data)
     with pytest.raises(ConfigError, match=r"^a: not readable as gzip \("):
