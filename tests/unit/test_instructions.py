@@ -98,7 +98,7 @@ def test_sentences_are_split_without_a_download(tmp_path: Path) -> None:
 import socket
 def refuse(*_): raise AssertionError("the network was asked")
 socket.getaddrinfo = socket.socket.connect = refuse
-from sppo.instructions import follows
+from sppo.judging.instruction_checks import follows
 values = {"capital_frequency": 3, "capital_relation": "at least"}
 print(follows("", "ALL OF IT.", ["change_case:capital_word_frequency"], [values]))
 """
