@@ -66,6 +66,10 @@ golden: venv ## Write the golden packages of the tests anew
 			--output "tests/unit/golden/$$(basename "$$profile")"; \
 	done
 
+.PHONY: surface
+surface: venv ## Write the tests' lists of public names anew
+	SURFACE=write $(BIN)/pytest --quiet tests/unit/surface
+
 .PHONY: lock
 lock: ## Write requirements.txt anew from requirements.in, and the images' own from pyproject.toml
 	$(PYTHON) -m venv $(LOCK)

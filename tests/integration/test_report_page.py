@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from sppo.reporting.compare import pages
+from sppo.reporting.compare.comparison import compare
+from sppo.reporting.compare.side import read_side
 from sppo.reporting.report import collect, render_html
 from sppo.store import keys
 from tests.integration.browser import Page, executable, open_page
@@ -57,6 +60,17 @@ def test_a_report_full_of_hostile_text(page, play_run, tmp_path):  # noqa: F811
     assert page.value("document.querySelectorAll('script, img, iframe, link, form, a').length") == 0
     answers = page.value("[...document.querySelectorAll('.answers .text')].map(each => each.textContent)")
     assert len(answers) == 18 and all(answer.endswith(HOSTILE) for answer in answers)
+
+
+def test_a_comparison_full_of_hostile_text(page, play_run, tmp_path):  # noqa: F811
+    runs = [read_side(name, play_run(name=name, text=HOSTILE).store.uri) for name in "AB"]
+    comparison = tmp_path / "comparison.html"
+    comparison.write_text(pages.render_html(compare(*runs)), encoding="utf-8")
+    check(page, comparison)
+    assert page.value("document.querySelectorAll('script, img, iframe, link, form, a').length") == 0
+    assert page.value("document.querySelector('figure svg title').textContent") == pages.CHART_TITLE
+    answers = page.value("[...document.querySelectorAll('.answers .text')].map(each => each.textContent)")
+    assert answers and all(answer.endswith(HOSTILE) for answer in answers)
 
 
 def test_the_browser_tells_what_a_page_does_wrong(page, tmp_path):

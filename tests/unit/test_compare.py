@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from sppo.config.run import resolve
 from sppo.errors import ConfigError
 from sppo.judging.load import judge_digest
-from sppo.reporting.compare.chart import win_rate_chart
 from sppo.reporting.compare.comparison import FEWEST, Change, compare
 from sppo.reporting.compare.head_to_head import head_to_head
-from sppo.reporting.compare.pages import render_html, render_markdown
+from sppo.reporting.compare.pages import render_html, render_markdown, win_rate_chart
 from sppo.reporting.compare.side import Answered, Side
 from sppo.reporting.compare.words import (
     change_rows,
@@ -220,15 +219,15 @@ def test_the_chart_shows_both_runs_with_intervals():
     later = replace(b.report.iterations[0], iteration=2)
     longer = replace(b, report=replace(b.report, iterations=(*b.report.iterations, later)))
     svg = ElementTree.fromstring(win_rate_chart((a, longer), "Win <rates>"))
-    assert svg.get("aria-label") == "Win <rates>"
-    words = [text.text for text in svg.iter("text")]
-    assert {"A", "B", "1", "2", "iteration", "0.00", "0.60"} <= set(words)
-    marks = [[mark for mark in svg.iter("rect") if mark.get("fill") == f"var(--series-{run})"] for run in (1, 2)]
-    assert [len(each) for each in marks] == [2, 3], "one an iteration, and one in the legend"
-    high, low, also_low = (float(mark.get("y")) for mark in (marks[0][0], *marks[1][:2]))
-    assert high < low == also_low
-    whisker = [line for line in svg.iter("line") if line.get("x1") == line.get("x2")]
-    assert len(whisker) == 3 and all(float(each.get("y1")) > float(each.get("y2")) for each in whisker)
+    assert (svg.findtext("{*}title"), svg.findtext("{*}desc")) == ("Win <rates>", "win rate by iteration: A; B")
+    words = [text.text for text in svg.findall(".//{*}text")]
+    assert {"A", "B", "1", "2", "iteration", "win rate", "0.0", "1.0"} <= set(words)
+    uses = [(use.get("style"), float(use.get("x")), float(use.get("y"))) for use in svg.findall(".//{*}use")]
+    of_a, of_b = (sorted((x, y) for style, x, y in uses if f"--series-{run})" in style) for run in (1, 2))
+    assert (len(of_a), len(of_b)) == (6, 9), "a mark and its interval's ends an iteration, and in the legend"
+    first, beside, later = ([y for _, y in points] for points in (of_a[:3], of_b[:3], of_b[-3:]))
+    assert first == sorted(set(first)) and first[-1] < beside[0], "A won more, and upwards y falls"
+    assert beside == later and of_a[0] < of_b[0] < of_b[-1]
 
 
 @pytest.mark.parametrize("render", [render_html, render_markdown])

@@ -45,7 +45,7 @@ class ChatServer:
     """An endpoint for chat completions with failures on demand; `answer` makes a completion of the user's message."""
 
     def __init__(self):
-        self.bodies, self.keys, self.times, self.faults = [], [], [], []
+        self.bodies, self.keys, self.headers, self.times, self.faults = [], [], [], [], []
         self.answer, self.busy, self.most = by_text, 0, 0
         self.lock = threading.Lock()
 
@@ -55,6 +55,7 @@ class ChatServer:
             self.times.append(time.monotonic())
             self.bodies.append(body)
             self.keys.append(handler.headers.get("Authorization"))
+            self.headers.append(dict(handler.headers))
             self.busy += 1
             self.most = max(self.most, self.busy)
             status, headers, text = self.faults.pop(0) if self.faults else (200, {}, None)
@@ -230,6 +231,17 @@ def test_what_cannot_help_to_repeat_is_a_configuration_error(
 def test_without_a_key_none_is_sent(server, ask):
     ask(ONE)
     assert server.keys == [None]
+
+
+def test_what_is_set_for_other_clients_goes_nowhere(server, ask, monkeypatch):
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
+        monkeypatch.setenv(f"OPENAI_{name}", SECRET)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Secret: {SECRET}")
+    ask(ONE)
+    (sent,) = server.headers
+    assert sent.keys() == {"Host", "Accept-Encoding", "Content-Type", "Content-Length", "User-Agent"}
+    assert SECRET not in str(sent)
 
 
 def test_a_key_that_cannot_be_one_is_not_shown(server, monkeypatch):

@@ -22,9 +22,10 @@ from sppo.reporting.report import (
     summary_rows,
 )
 from sppo.reporting.report.card import overrides
+from sppo.reporting.report.catalogue import CHARTS
 from sppo.reporting.report.escape import code, escape_markdown, fenced
 from sppo.reporting.report.figures import FIGURES
-from sppo.reporting.report.plots import CHARTS, drawings
+from sppo.reporting.report.plots import drawings
 from sppo.store import keys
 from sppo.store.base import MANIFEST, LocalStore, open_store
 
@@ -251,7 +252,8 @@ def test_charts_are_wellformed_and_take_the_page_colours(play_run):
     assert len(drawn) == len(CHARTS) + 2 + 2, "charts over iterations, over steps, and a distribution an iteration"
     for drawing in drawn:
         root = ElementTree.fromstring(drawing.svg)
-        assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("aria-label") == drawing.title
+        assert root.tag == "{http://www.w3.org/2000/svg}svg" and root.get("role") == "img"
+        assert root.findtext("{*}title") == drawing.title and " by " in root.findtext("{*}desc")
         words = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
         assert any("iteration" in word for word in words)
         assert "currentColor" in drawing.svg and "var(--series-1)" in drawing.svg

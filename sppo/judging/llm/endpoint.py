@@ -1,6 +1,10 @@
 """A language model behind an endpoint for chat completions as OpenAI defined it, and as vLLM and many others serve it.
 
 https://platform.openai.com/docs/api-reference/chat: `logprobs` and `top_logprobs` give the most likely first tokens.
+
+The client is urllib3 and not the package `openai`, which sends headers that `OPENAI_ORG_ID`, `OPENAI_PROJECT_ID` and
+`OPENAI_CUSTOM_HEADERS` name to whatever endpoint it is given, and takes a second of CPU to import. It also gives up
+where a server asks for more than two minutes, and a failure does not tell how many requests it took.
 """
 
 from __future__ import annotations

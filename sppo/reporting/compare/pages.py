@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sppo import __version__
-from sppo.reporting.compare.chart import win_rate_chart
+from sppo.reporting.charts import LARGE_PRINT, Series, over_iterations
 from sppo.reporting.compare.comparison import Comparison
+from sppo.reporting.compare.side import EVEN, Side
 from sppo.reporting.compare.words import (
     BEST_COLUMNS,
     ROW_COLUMNS,
+    WIN_RATE,
     best_rows,
     change_rows,
     headline,
@@ -35,6 +38,12 @@ def render_html(comparison: Comparison) -> str:
     chart = win_rate_chart((comparison.a, comparison.b), CHART_TITLE)
     template = html_environment().get_template("compare.html.j2")
     return template.render(chart=chart, chart_title=CHART_TITLE, **_content(comparison, HTML_PROMPTS))
+
+
+def win_rate_chart(sides: Sequence[Side], title: str) -> Markup:
+    """The runs' win rates over the base with their 95 % intervals, over the iterations, as inline SVG."""
+    series = [Series(s.name, WIN_RATE, {each.iteration: each.figures for each in s.report.iterations}) for s in sides]
+    return over_iterations("win-rate", title, "win rate", series, EVEN, LARGE_PRINT)
 
 
 def render_markdown(comparison: Comparison) -> str:
