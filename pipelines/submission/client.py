@@ -7,7 +7,6 @@ client, `kfp_server_api`, is not used: where an answer is cut off it returns an 
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +16,7 @@ import requests
 
 from pipelines.submission.credentials import Credentials
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.training.workers.trainjob.backoff import seconds_to_wait
 
 VERSION = "v2beta1"
 """The version of the API that has nearly everything."""
@@ -26,10 +26,6 @@ ATTEMPTS = 6
 """How often a request is tried."""
 TEXT_ATTEMPTS = 2
 """The same of a text, such as a log: what has none answers with a failure of the server's."""
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-"""Seconds between tries: up to the first, doubling up to the longest; each is drawn at random below its limit."""
-LONGEST_RETRY_AFTER = 120.0
-"""Seconds that a server's Retry-After is followed for."""
 EQUALS, GREATER_THAN, GREATER_THAN_EQUALS = 1, 3, 5
 """Operations of a filter (backend/api/v2beta1/filter.proto)."""
 PAGE = "100"
@@ -41,9 +37,9 @@ Json = dict[str, Any]
 class Fault(Exception):
     """A request that may succeed when it is sent again, and whose effect is unknown."""
 
-    def __init__(self, message: str, wait: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: str = "") -> None:
         super().__init__(message)
-        self.wait = wait
+        self.retry_after = retry_after
 
 
 class Client:
@@ -168,14 +164,13 @@ class Client:
             query["page_token"] = page["next_page_token"]
 
     def _persist(self, send: Callable[[], Any], attempts: int) -> Any:
-        for attempt in range(attempts):
+        for tries in range(1, attempts + 1):
             try:
                 return send()
             except Fault as fault:
-                if attempt == attempts - 1:
+                if tries == attempts:
                     raise InfrastructureError(f"{fault} ({attempts} tries); try again later") from None
-                longest = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt)
-                time.sleep(fault.wait if fault.wait is not None else random.uniform(0, longest))
+                time.sleep(seconds_to_wait(tries, fault.retry_after))
         raise AssertionError("no attempt")
 
     def once(self, method: str, path: str, version: str = VERSION, **content: Any) -> Json:
@@ -236,7 +231,7 @@ class Client:
         if status == 404:
             raise ConfigError(f"{told}; correct the name, or --host (often it ends in /pipeline)")
         if status in {408, 409, 425, 429} or status >= 500:
-            raise Fault(told, _seconds(answer.headers.get("Retry-After", "")))
+            raise Fault(told, answer.headers.get("Retry-After", ""))
         raise ConfigError(told)
 
     def _message(self, answer: requests.Response) -> str:
@@ -268,8 +263,3 @@ def _cause(error: BaseException) -> str:
             return str(told)
         below = below.__cause__ or below.__context__
     return "the answer was cut off" if isinstance(error, requests.exceptions.ChunkedEncodingError) else "no connection"
-
-
-def _seconds(retry_after: str) -> float | None:
-    """A Retry-After in seconds; its other form, a date, is not followed."""
-    return min(float(retry_after), LONGEST_RETRY_AFTER) if retry_after.isdigit() else None

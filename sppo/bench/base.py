@@ -16,6 +16,7 @@ from sppo.config.sections.bench import JUDGED, Benchmark
 from sppo.errors import ConfigError
 from sppo.judging.llm.endpoint import Endpoint
 from sppo.preparing import chat
+from sppo.preparing.jsonl import read_jsonl
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
 from sppo.sampling.load import LazyEngine
@@ -99,11 +100,6 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def read_jsonl(data: bytes) -> list[Any]:
-    """The objects of JSON Lines that `write_jsonl` wrote."""
-    return [json.loads(line) for line in data.splitlines()]
-
-
 def answers_once(
     subject: Subject, benchmark: Benchmark, inputs: Mapping[str, str], work: Callable[[], list[dict[str, Any]]]
 ) -> list[Any]:
@@ -122,7 +118,8 @@ def answers_once(
         return {}
 
     run_once(subject.store, key, inputs, write)
-    return read_jsonl(subject.store.read_committed(key, keys.BENCHMARK_ANSWERS_FILE))
+    answers = subject.store.read_committed(key, keys.BENCHMARK_ANSWERS_FILE)
+    return [row for _, row in read_jsonl(answers, keys.BENCHMARK_ANSWERS_FILE)]
 
 
 def result_once(

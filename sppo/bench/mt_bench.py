@@ -12,10 +12,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from sppo.bench.base import (
     Message,
@@ -24,14 +24,13 @@ from sppo.bench.base import (
     answers_once,
     digest_of,
     load_judge,
-    read_jsonl,
     reply_cache,
     result_once,
     write_jsonl,
 )
 from sppo.errors import ConfigError
 from sppo.judging.llm.endpoint import Endpoint, text_of
-from sppo.preparing.prompts import read_jsonl as read_file
+from sppo.preparing.jsonl import Row, read_jsonl, read_rows
 from sppo.sampling.engine import Sampling
 from sppo.seeds import derive_seed
 
@@ -55,9 +54,6 @@ JUDGMENTS_FILE = "judgments.jsonl"
 _GRADES = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 _FILES = "judge_prompts.jsonl, mt_bench/question.jsonl and mt_bench/reference_answer/gpt-4.jsonl"
 _KEY = "bench.mt_bench.source"
-
-
-Row = TypeVar("Row", bound=BaseModel)
 
 
 class _Question(BaseModel):
@@ -189,15 +185,7 @@ def _folder(source: str) -> Path:
 def _read(path: Path, kind: type[Row]) -> list[Row]:
     if not path.is_file():
         raise ConfigError(f"{_KEY}: {path}: no such file; a folder like FastChat's holds {_FILES}")
-    rows = []
-    for number, row in enumerate(read_file(path, _KEY), start=1):
-        try:
-            rows.append(kind.model_validate(row))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"{_KEY}: {path}: row {number}: {where}: {first['msg'].lower()}") from None
-    return rows
+    return [row for _, row in read_rows(path, f"{_KEY}: {path}", kind)]
 
 
 def _answer(subject: Subject, questions: Sequence[_Question]) -> list[dict[str, Any]]:
@@ -254,7 +242,7 @@ def _grade(judge: Endpoint, requests: Sequence[dict[str, Any]], cache: Path | No
     known: dict[str, str] = {}
     if path is not None and path.is_file():
         whole = path.read_bytes().rpartition(b"\n")[0]  # a kill may have cut the last line off
-        known = {row["request"]: row["text"] for row in read_jsonl(whole)}
+        known = {row["request"]: row["text"] for _, row in read_jsonl(whole, str(path))}
     missing = [row for row, key in enumerate(keys) if key not in known]
     replies = judge.complete([requests[row] for row in missing], lambda answer: text_of(answer, judge.place.url))
     for number, text in replies:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sppo.algorithm.sign_test import sign_test
 from sppo.config.run import RunConfig
 from sppo.evaluation.length_control import length_controlled_win_rate, length_matched
-from sppo.evaluation.statistics import Interval, bca_interval, mean_interval, sign_test
+from sppo.evaluation.statistics import Interval, bca_interval, mean_interval
 from sppo.evaluation.winrate import Contest, Values, contest, disagreement
 from sppo.judging.load import load_judge
 from sppo.progress import heartbeat
@@ -82,7 +83,7 @@ def _contests(
 
 
 def _against(config: RunConfig, opponent: str, held: Contest) -> dict[str, float]:
-    interval, signs = _win_rate(config, opponent, held), sign_test(held.win_rates)
+    interval, signs = _win_rate(config, opponent, held), sign_test(held.win_rates - 0.5)
     print(
         f"win rate over {opponent}: {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]; "
         f"{signs.wins} prompts won, {signs.losses} lost, {signs.ties} tied, p = {signs.p_value:.2g}",

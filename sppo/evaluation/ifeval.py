@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, ValidationError
 
 from sppo.config.run import RunConfig
 from sppo.errors import ConfigError
 from sppo.evaluation.statistics import bca_interval, mean_interval
-from sppo.judging.instruction_checks import checkers_for, follows
+from sppo.judging.instruction_checks import Instructions, checkers_for, follows, read_instructions
 from sppo.preparing import chat
-from sppo.preparing.prompts import read_jsonl
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
 from sppo.sampling.load import LazyEngine
@@ -37,24 +35,14 @@ if TYPE_CHECKING:
 _WHERE = "evaluate.instructions.prompts"
 
 
-class _Row(BaseModel):
-    """A line of a file in IFEval's form; its `key`, and whatever else it holds, is not read."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-    prompt: str = Field(min_length=1)
-    instruction_id_list: list[str] = Field(min_length=1)
-    values: list[dict[str, Any]] = Field(validation_alias=AliasPath("kwargs"))
-
-
 def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     """Check the prompts of `evaluate.instructions` and write them, tokenised, as `tables.INSTRUCTIONS`.
 
     Raises:
-        ConfigError: naming the row that is not in IFEval's form, has an unknown instruction, or is too long.
+        ConfigError: naming the line that is not in IFEval's form, has an unknown instruction, or is too long.
     """
     rows = []
-    for number, row in _read(config.evaluate.instructions.prompts)[: config.evaluate.instructions.count]:
-        where = f"{_WHERE}: {config.evaluate.instructions.prompts}: row {number}"
+    for where, row in _read(config.evaluate.instructions.prompts)[: config.evaluate.instructions.count]:
         try:
             checkers_for(row.prompt, row.instruction_id_list, row.values)
         except ConfigError as error:
@@ -77,26 +65,12 @@ def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, pa
     print(f"{path.name}: {len(rows)} prompts", flush=True)
 
 
-def _read(uri: str) -> list[tuple[int, _Row]]:
+def _read(uri: str) -> list[tuple[str, Instructions]]:
     if uri == "package:sppo":
         with as_file(files("sppo") / "preparing" / "bundled" / "instructions.jsonl") as path:
-            return _rows(path, uri)
+            return read_instructions(path, f"{_WHERE}: {uri}")
     absent = f"{_WHERE}: {uri}: no such file; give a .jsonl file, s3://… or package:sppo"
-    return _rows(fetch_file(uri, absent), uri)
-
-
-def _rows(path: Path, uri: str) -> list[tuple[int, _Row]]:
-    rows: list[tuple[int, _Row]] = []
-    for number, row in enumerate(read_jsonl(path, _WHERE), start=1):
-        try:
-            rows.append((number, _Row.model_validate(row)))
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise ConfigError(
-                f"{_WHERE}: {uri}: row {number}: {name}: {first['msg'].lower()}; IFEval's form has a prompt, an "
-                "instruction_id_list and kwargs"
-            ) from None
+    rows = read_instructions(fetch_file(uri, absent), f"{_WHERE}: {uri}")
     if not rows:
         raise ConfigError(f"{_WHERE}: {uri}: holds no prompt; give others, or set evaluate.instructions.count to 0")
     return rows

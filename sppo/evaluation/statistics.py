@@ -1,4 +1,4 @@
-"""How sure a figure over prompts is: bootstrap intervals and a sign test.
+"""How sure a figure over prompts is: bootstrap intervals.
 
 Prompts are resampled and counted, not answers: answers to one prompt are not independent.
 """
@@ -25,16 +25,6 @@ class Interval:
     def figures(self, name: str) -> dict[str, float]:
         """As tracked: the estimate under its name, and the ends beside it."""
         return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
-
-
-@dataclass(frozen=True)
-class SignTest:
-    """How many prompts one model wins, loses and ties, and how likely a split so uneven is between equals."""
-
-    wins: int
-    losses: int
-    ties: int
-    p_value: float
 
 
 def mean_interval(values: Values, resamples: int, seed: int) -> Interval:
@@ -73,16 +63,3 @@ def bca_interval(statistic: Callable[[Values], Values], count: int, resamples: i
     shifted = bias + ndtri([0.025, 0.975])
     low, high = np.quantile(resampled, ndtr(bias + shifted / (1 - acceleration * shifted)))
     return Interval(value, float(low), float(high))
-
-
-def sign_test(win_rates: Values) -> SignTest:
-    """The exact two-sided sign test over prompts; a prompt with a win rate of exactly 1/2 is a tie and left out.
-
-    Args:
-        win_rates: share of a prompt's answer pairs that one model wins, a tied pair as 1/2, shape (N,).
-    """
-    from scipy.stats import binomtest
-
-    wins, losses = int((win_rates > 0.5).sum()), int((win_rates < 0.5).sum())
-    p_value = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    return SignTest(wins, losses, len(win_rates) - wins - losses, p_value)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
 from typing import NamedTuple
 
 import numpy as np
 
+from sppo.algorithm.probability import sigmoid
+from sppo.algorithm.sign_test import sign_test
 from sppo.judging.labelled_pairs import Pair
 from sppo.judging.preference_model import Comparison, PreferenceModel
 
@@ -55,7 +56,7 @@ def agreement(pairs: Sequence[Pair], logits: np.ndarray) -> dict[str, float]:
         "order_disagreement": float(np.mean(forth * back > 0)),
         "order_correlation": _correlation(forth, -back),
         "position_bias": float(np.mean((forth + back) / 2)),
-        "spread": float(np.sqrt(np.mean((1 / (1 + np.exp(-margin)) - 0.5) ** 2))),
+        "spread": float(np.sqrt(np.mean((sigmoid(margin) - 0.5) ** 2))),
         "nll": mean_nll(margin),
         "calibration_error": calibration_error(reliability(logits)),
     }
@@ -79,7 +80,7 @@ def reliability(logits: np.ndarray, bins: int = 10) -> list[Bin]:
     margin = (logits[:, 0] - logits[:, 1]) / 2
     order = np.argsort(np.abs(margin), kind="stable")
     parts = [margin[rows] for rows in np.array_split(order, min(bins, len(order)))]
-    return [Bin(len(part), float(np.mean(1 / (1 + np.exp(-np.abs(part))))), _wins(part)) for part in parts]
+    return [Bin(len(part), float(np.mean(sigmoid(np.abs(part)))), _wins(part)) for part in parts]
 
 
 def calibration_error(curve: Sequence[Bin]) -> float:
@@ -100,16 +101,9 @@ def paired_test(old: np.ndarray, new: np.ndarray) -> dict[str, float]:
         only_new: pairs that only the new model gets right.
         p_value: of so uneven a division, either way, if both were right equally often (two-sided sign test).
     """
-    old_right, new_right = (logits[:, 0] > logits[:, 1] for logits in (old, new))
-    only_old, only_new = int(np.sum(old_right & ~new_right)), int(np.sum(new_right & ~old_right))
-    differing = only_old + only_new
-    tail = sum(comb(differing, k) for k in range(min(only_old, only_new) + 1))
-    return {
-        "pairs": len(old_right),
-        "only_old": only_old,
-        "only_new": only_new,
-        "p_value": min(1.0, 2 * tail / 2**differing),
-    }
+    old_right, new_right = ((logits[:, 0] > logits[:, 1]).astype(np.float64) for logits in (old, new))
+    test = sign_test(new_right - old_right)
+    return {"pairs": len(old), "only_old": test.losses, "only_new": test.wins, "p_value": test.p_value}
 
 
 def mean_nll(margin: np.ndarray) -> float:

@@ -16,12 +16,43 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import AliasPath, BaseModel, ConfigDict, Field
+
 from sppo.errors import ConfigError
+from sppo.preparing.jsonl import read_rows
 from sppo.seeds import derive_seed
 from sppo.store.local_cache import cache_folder, make_private
 
 VERSION = "1"
 """Part of the digest of a judge that checks instructions: raise it when a verdict can change."""
+
+
+class Instructions(BaseModel):
+    """A line of a file in IFEval's form; its `key`, and whatever else it holds, is not read."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+    prompt: str = Field(min_length=1)
+    instruction_id_list: list[str] = Field(min_length=1)
+    values: list[dict[str, Any]] = Field(validation_alias=AliasPath("kwargs"))
+
+
+def read_instructions(path: Path, name: str) -> list[tuple[str, Instructions]]:
+    """The prompts of a file in IFEval's form, each after the name and its line, for messages.
+
+    Args:
+        path: the file.
+        name: what messages call it.
+
+    Raises:
+        ConfigError: naming the first line that is wrong; an instruction's name and values are checked when it is used.
+    """
+    form = "; IFEval's form has a prompt, an instruction_id_list and kwargs"
+    rows = list(read_rows(path, name, Instructions, form))
+    for where, row in rows:
+        ids, kwargs = len(row.instruction_id_list), len(row.values)
+        if ids != kwargs:
+            raise ConfigError(f"{where}: {ids} ids but {kwargs} kwargs; give one an id")
+    return rows
 
 
 def follows(
@@ -47,8 +78,6 @@ def follows(
 
 def checkers_for(prompt: str, instruction_id_list: Sequence[str], kwargs: Sequence[Mapping[str, Any]]) -> list[Any]:
     """lm-eval's checker of each instruction; see `follows`."""
-    if len(instruction_id_list) != len(kwargs):
-        raise ConfigError(f"instructions: {len(instruction_id_list)} ids but {len(kwargs)} kwargs; give one an id")
     return [_checker(prompt, name, values) for name, values in zip(instruction_id_list, kwargs, strict=True)]
 
 
@@ -59,6 +88,7 @@ def _checker(prompt: str, name: str, values: Mapping[str, Any]) -> Any:
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(registry))}"
         raise ConfigError(f"instructions: unknown instruction {name!r}; {hint}")
     checker = registry[name](name)
+    # Data sets in columns fill up what an instruction does not take with nulls.
     given = {key: value for key, value in values.items() if value is not None}
     try:
         with _seeded(derive_seed(0, "instructions", prompt, name)):

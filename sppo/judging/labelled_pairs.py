@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from sppo.errors import ConfigError
+from sppo.preparing.jsonl import read_jsonl
 from sppo.seeds import derive_seed
 
 COLUMNS = ("prompt", "chosen", "rejected")
@@ -32,41 +31,32 @@ def read_pairs(path: str) -> list[Pair]:
     Raises:
         ConfigError: naming the file, the line and the column.
     """
-    return [_parse(row, where) for row, where in json_lines(path, "preference pairs")]
+    return [_parse(*each) for each in read_file(path, "preference pairs")]
 
 
-def json_lines(path: str, what: str) -> Iterator[tuple[Any, str]]:
-    """Each line of a .jsonl or .jsonl.gz file as JSON, with the file and line for messages.
+def read_file(path: str, what: str) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a .jsonl or .jsonl.gz file, each after the file and line for messages.
 
     Args:
         path: the file.
         what: what it holds, in the plural, for messages.
 
     Raises:
-        ConfigError: naming the file, and the line where there is one; also for a file without lines.
+        ConfigError: as `read_jsonl`; also where there is no such file, or nothing in it.
     """
     if not Path(path).is_file():
         raise ConfigError(f"{path}: no such file of {what}")
     if not path.endswith((".jsonl", ".jsonl.gz")):
         raise ConfigError(f"{path}: {what} are read from .jsonl or .jsonl.gz")
-    number = 0
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                where = f"{path}, line {number}"
-                try:
-                    yield json.loads(line), where
-                except json.JSONDecodeError as error:
-                    raise ConfigError(f"{where}: not JSON ({error.msg})") from None
-    except (gzip.BadGzipFile, UnicodeDecodeError, EOFError) as error:
-        raise ConfigError(f"{path}: not readable as UTF-8 JSON lines ({error})") from None
-    if number == 0:
+    rows = list(read_jsonl(Path(path), path))
+    if not rows:
         raise ConfigError(f"{path}: holds no {what}")
+    return rows
 
 
-def _parse(row: Any, where: str) -> Pair:
+def _parse(where: str, row: dict[str, Any]) -> Pair:
     for column in COLUMNS:
-        if not isinstance(row, dict) or not is_text(row.get(column)):
+        if not is_text(row.get(column)):
             raise ConfigError(f"{where}: column {column!r} is missing or not a string of Unicode characters")
     return Pair(row["prompt"], row["chosen"], row["rejected"], str(row.get("group", row["prompt"])))
 

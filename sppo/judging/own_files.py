@@ -15,7 +15,7 @@ from sppo.config.run import RunConfig
 from sppo.errors import ConfigError, RunFailedError
 from sppo.judging import diagnostics
 from sppo.judging.agreement import agreement, logits_of_pairs
-from sppo.judging.labelled_pairs import is_text, json_lines, read_pairs
+from sppo.judging.labelled_pairs import is_text, read_file, read_pairs
 from sppo.judging.load import load_judge
 from sppo.progress import heartbeat
 from sppo.store import tables
@@ -42,7 +42,7 @@ def read_questions(path: str) -> list[Question]:
     Raises:
         ConfigError: naming the file, the line and the column.
     """
-    return [_question(row, where) for row, where in json_lines(path, "prompts with responses")]
+    return [_question(*each) for each in read_file(path, "prompts with responses")]
 
 
 def score(config: RunConfig, questions: Sequence[Question]) -> tuple[list[dict[str, Any]], dict[str, float]]:
@@ -97,7 +97,7 @@ def benchmark(config: RunConfig, path: str) -> dict[str, float]:
     with heartbeat(f"judging {len(pairs)} pairs with {judge.name}"):
         logits = logits_of_pairs(judge, pairs)
     for number, row in enumerate(logits, start=1):
-        _finite(row, f"{path}, line {number}")
+        _finite(row, f"{path}: pair {number}")
     return agreement(pairs, logits) | judge.tracked()
 
 
@@ -134,9 +134,7 @@ def write(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
         Path(path).write_text("".join(lines), encoding="utf-8")
 
 
-def _question(row: Any, where: str) -> Question:
-    if not isinstance(row, dict):
-        raise ConfigError(f"{where}: not a JSON object")
+def _question(where: str, row: dict[str, Any]) -> Question:
     prompt, responses = row.get("prompt"), row.get("responses")
     if not is_text(prompt):
         raise ConfigError(f"{where}: column 'prompt' is missing or not a string of Unicode characters")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from sppo.errors import ConfigError
+from sppo.judging.instruction_checks import follows, read_instructions
 from sppo.judging.preference_model import Comparison
 from sppo.judging.scores import Scored, differences
 from sppo.store.base import file_sha256
@@ -102,13 +101,6 @@ def load_function(entry_point: str) -> Callable[[str, str], float]:
 # Instructions that can be checked
 
 
-class Instructions(NamedTuple):
-    """What a prompt asks for, as the data of IFEval (arXiv 2311.07911) writes it."""
-
-    ids: Sequence[str]
-    kwargs: Sequence[Mapping[str, Any]]
-
-
 def instructions_file(uri: str) -> Path:
     """The local file of `instructions:FILE`.
 
@@ -119,47 +111,20 @@ def instructions_file(uri: str) -> Path:
     return fetch_file(uri.partition(":")[2], absent)
 
 
-def read_instructions(path: Path) -> dict[str, Instructions]:
-    """The instructions of every prompt of a file, by the prompt without spaces around it.
-
-    Raises:
-        ConfigError: naming the first line that is wrong.
-    """
-    found: dict[str, Instructions] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            # Data sets in columns fill up what an instruction does not take with nulls.
-            kwargs = [{key: value for key, value in each.items() if value is not None} for each in row["kwargs"]]
-            prompt, ids = str(row["prompt"]).strip(), [str(each) for each in row["instruction_id_list"]]
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"{path}: line {number}: not a JSON object with prompt, instruction_id_list and kwargs ({error})"
-            ) from None
-        if not ids or len(ids) != len(kwargs):
-            raise ConfigError(f"{path}: line {number}: instruction_id_list and kwargs must be equally long, not empty")
-        found[prompt] = Instructions(ids, kwargs)
-    return found
-
-
 def load_instructions(uri: str) -> Rules:
     """The judge that prefers the response which follows more of its prompt's instructions.
 
     Raises:
         ConfigError: if the file is missing or wrong; when judging, for a prompt that is not in it.
     """
-    from sppo.judging.instruction_checks import follows
-
     path = instructions_file(uri)
-    known = read_instructions(path)
+    known = {row.prompt.strip(): row for _, row in read_instructions(path, uri)}
 
     def score(prompt: str, response: str) -> float:
         asked = known.get(prompt.strip())
         if asked is None:
             raise ConfigError(f"{uri}: has no instructions for the prompt {prompt[:60]!r}; add them, or leave it out")
-        followed = follows(prompt, response, asked.ids, asked.kwargs)
+        followed = follows(prompt, response, asked.instruction_id_list, asked.values)
         return FOLLOWED * sum(followed) / len(followed)
 
     return Rules(f"{uri} ({file_sha256(path)[:12]})", score)

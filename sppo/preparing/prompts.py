@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
@@ -15,6 +14,7 @@ from sppo.config.plugins import FORMATS
 from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.preparing.formats.base import Format
+from sppo.preparing.jsonl import read_jsonl
 from sppo.store.opening import fetch_file
 
 _FILES = "a .jsonl, .csv or .parquet file"
@@ -64,11 +64,11 @@ def read_prompts(uri: str, config: PrepareConfig) -> list[str]:
     """
     if uri == "package:sppo":
         with as_file(files("sppo") / "preparing" / "bundled" / "prompts.jsonl") as path:
-            return list(read_texts(read_jsonl(path), uri, config))
+            return list(read_texts(_read_jsonl(path), uri, config))
     if uri.startswith("hf://"):
         return list(read_texts(_read_hub(uri.removeprefix("hf://"), config.split), uri, config))
     path = fetch_file(uri, f"prompts: {uri}: no such file; give {_FILES}, s3://…, hf://org/name or package:sppo")
-    readers = {".jsonl": read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise ConfigError(f"prompts: {uri}: unknown format {path.suffix or '(no suffix)'}; give {_FILES}")
     return list(read_texts(readers[path.suffix](path), uri, config))
@@ -140,27 +140,8 @@ def read_texts(rows: Iterable[Mapping[str, Any]], uri: str, config: PrepareConfi
         yield text
 
 
-def read_jsonl(path: Path, what: str = "prompts") -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file, empty lines left out.
-
-    Args:
-        path: the file.
-        what: the setting that names it, for messages.
-
-    Raises:
-        ConfigError: naming the line that is not a JSON object.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line) if line.strip() else None
-            except ValueError as error:
-                raise ConfigError(f"{what}: {path}: line {number} is not JSON in UTF-8 ({error})") from error
-            if row is None:
-                continue
-            if not isinstance(row, dict):
-                raise ConfigError(f"{what}: {path}: line {number} is not a JSON object")
-            yield row
+def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    return (row for _, row in read_jsonl(path, f"prompts: {path}"))
 
 
 def _read_csv(path: Path) -> Iterator[dict[str, Any]]:

@@ -244,7 +244,7 @@ def test_the_package_holds_the_published_questions():
         (lambda folder: (folder / "judge_prompts.jsonl").write_text(""), r"has no single-v1, single-v1-multi-turn"),
         (
             lambda folder: (folder / "mt_bench/question.jsonl").write_text('{"question_id": 1, "category": "math"}'),
-            r"question\.jsonl: row 1: turns: field required",
+            r"question\.jsonl: line 1: turns: field required",
         ),
         (
             lambda folder: (folder / "mt_bench/reference_answer/gpt-4.jsonl").write_text(""),

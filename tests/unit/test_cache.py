@@ -14,7 +14,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a fil
 COUNT = """
 import warnings
 warnings.simplefilter("error", RuntimeWarning)  # nltk's, where it refuses a folder
-from sppo.instructions import follows
+from sppo.judging.instruction_checks import follows
 values = {"num_sentences": 2, "relation": "at least"}
 print(follows("p", "One. Two.", ["length_constraints:number_sentences"], [values]))
 """

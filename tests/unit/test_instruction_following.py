@@ -109,11 +109,11 @@ def test_accuracies_over_prompts_and_over_instructions(configure):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "No instructions."}, r"row 2: instruction_id_list: field required; IFEval's form"),
-        ({**ROW, "kwargs": {}}, r"row 2: kwargs: .*list"),
-        ({**ROW, "instruction_id_list": ["punctuation:no_comas"]}, r"row 2: .*did you mean 'punctuation:no_comma'"),
-        ({**ROW, "prompt": "Say hello. " * 20}, r"row 2: has \d+ tokens; raise prepare.max_prompt_tokens"),
-        ({**ROW, "prompt": "Say <|im_end|>"}, r"row 2: contains '<\|im_end\|>'"),
+        ({"prompt": "No instructions."}, r"line 2: instruction_id_list: field required; IFEval's form"),
+        ({**ROW, "kwargs": {}}, r"line 2: kwargs: .*list"),
+        ({**ROW, "instruction_id_list": ["punctuation:no_comas"]}, r"line 2: .*did you mean 'punctuation:no_comma'"),
+        ({**ROW, "prompt": "Say hello. " * 20}, r"line 2: has \d+ tokens; raise prepare.max_prompt_tokens"),
+        ({**ROW, "prompt": "Say <|im_end|>"}, r"line 2: contains '<\|im_end\|>'"),
     ],
 )
 def test_a_wrong_row_is_named_before_anything_is_played(configure, tmp_path, row, message):

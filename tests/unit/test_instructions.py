@@ -75,7 +75,6 @@ def test_a_response_without_text_follows_nothing() -> None:
         (["punctuation:no_comma"], [{"num_words": 3}], "punctuation:no_comma does not take"),
         (["length_constraints:number_words"], [{"num_words": 3, "relation": "about"}], "number_words does not take"),
         (["length_constraints:number_words"], [{"num_words": "3"}], "number_words does not take"),
-        (["punctuation:no_comma"], [], "1 ids but 0 kwargs"),
     ],
 )
 def test_a_wrong_instruction_is_named(ids: list[str], values: list[dict[str, Any]], message: str) -> None:
@@ -99,7 +98,7 @@ def test_sentences_are_split_without_a_download(tmp_path: Path) -> None:
 import socket
 def refuse(*_): raise AssertionError("the network was asked")
 socket.getaddrinfo = socket.socket.connect = refuse
-from sppo.instructions import follows
+from sppo.judging.instruction_checks import follows
 values = {"capital_frequency": 3, "capital_relation": "at least"}
 print(follows("", "ALL OF IT.", ["change_case:capital_word_frequency"], [values]))
 """

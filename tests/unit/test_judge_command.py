@@ -97,8 +97,8 @@ def test_a_judge_is_measured_on_pairs(run_sppo, tmp_path, suffix):
     ("rows", "message"),
     [
         ([], "holds no prompts with responses"),
-        ([ROWS[0], "{not json"], "answers.jsonl, line 2: not JSON (Expecting property name"),
-        ([ROWS[0], '["a", "b"]'], "answers.jsonl, line 2: not a JSON object"),
+        ([ROWS[0], "{not json"], "answers.jsonl: line 2: not JSON in UTF-8 (Expecting property name"),
+        ([ROWS[0], '["a", "b"]'], "answers.jsonl: line 2: not a JSON object"),
         ([{"responses": ["a", "b"]}], "line 1: column 'prompt' is missing or not a string of Unicode characters"),
         ([{"prompt": "?", "responses": "ab"}], "line 1: column 'responses' is missing or not a list of at least two"),
         ([{"prompt": "?", "responses": ["a"]}], "line 1: column 'responses' is missing or not a list of at least two"),
@@ -115,10 +115,10 @@ def test_a_wrong_row_is_named(run_sppo, tmp_path, rows, message):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([PAIRS[0], {"prompt": "?", "chosen": "a"}], "pairs.jsonl, line 2: column 'rejected' is missing"),
+        ([PAIRS[0], {"prompt": "?", "chosen": "a"}], "pairs.jsonl: line 2: column 'rejected' is missing"),
         (
             ['{"prompt": "\\udfff", "chosen": "a", "rejected": "b"}'],
-            "pairs.jsonl, line 1: column 'prompt' is missing",
+            "pairs.jsonl: line 1: column 'prompt' is missing",
         ),
     ],
 )

@@ -7,9 +7,10 @@ import yaml
 
 from sppo.config.run import all_keys, resolve
 from sppo.config.sections.judge import JudgeConfig
+from sppo.judging.instruction_checks import read_instructions
 from sppo.judging.load import load_judge
 from sppo.judging.registry import Kind, kinds
-from sppo.judging.rules import FOLLOWED, read_instructions
+from sppo.judging.rules import FOLLOWED
 
 from .real_commands import ROOT, check, commands
 
@@ -64,4 +65,4 @@ def test_the_example_of_a_rule_judges(tmp_path, monkeypatch) -> None:
 
 def test_the_example_of_instructions_is_one(tmp_path) -> None:
     (tmp_path / "file.jsonl").write_text(FENCED["json"])
-    assert len(read_instructions(tmp_path / "file.jsonl")) == 1
+    assert len(read_instructions(tmp_path / "file.jsonl", "the page")) == 1

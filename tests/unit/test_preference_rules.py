@@ -9,7 +9,6 @@ from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.load import check_judge, judge_digest, load_judge
 from sppo.judging.preference_model import Comparison
-from sppo.judging.rules import read_instructions
 from sppo.judging.scores import differences
 
 SETTINGS = JudgeConfig(cache=False)
@@ -91,23 +90,33 @@ def test_the_digest_follows_the_source(module):
 ROW = {"prompt": " Say it without commas. ", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"x": None}]}
 
 
-def test_instructions_are_found_by_their_prompt(tmp_path):
+def test_instructions_are_found_by_their_prompt_and_take_no_nulls(tmp_path):
     path = tmp_path / "instructions.jsonl"
     path.write_text(json.dumps(ROW) + "\n\n" + json.dumps({**ROW, "prompt": "a\u2028b"}, ensure_ascii=False) + "\n")
-    found = read_instructions(path)
-    assert list(found) == ["Say it without commas.", "a\u2028b"]
-    assert found["a\u2028b"] == (["punctuation:no_comma"], [{}])
+    judge = load_judge(f"instructions:{path}", SETTINGS)
+    for matrix in judge.logits(["Say it without commas.", "a\u2028b "], [["It", "It,"]] * 2):
+        np.testing.assert_allclose(matrix, [[0, 4], [-4, 0]])
 
 
 @pytest.mark.parametrize(
-    "line",
-    ["{", "[]", json.dumps({"prompt": "p"}), json.dumps({**ROW, "kwargs": []}), json.dumps({**ROW, "kwargs": [3]})],
+    ("line", "message"),
+    [
+        ("{", "not JSON in UTF-8"),
+        ("[]", "not a JSON object"),
+        (json.dumps({"prompt": "p"}), "instruction_id_list: field required; IFEval's form has"),
+        (json.dumps({**ROW, "kwargs": []}), "1 ids but 0 kwargs; give one an id"),
+        (json.dumps({**ROW, "kwargs": [3]}), r"kwargs\.0: input should be a valid dictionary"),
+        (
+            json.dumps({**ROW, "instruction_id_list": [], "kwargs": []}),
+            "instruction_id_list: list should have at least 1",
+        ),
+    ],
 )
-def test_a_wrong_line_of_instructions_is_named(tmp_path, line):
+def test_a_wrong_line_of_instructions_is_named(tmp_path, line, message):
     path = tmp_path / "instructions.jsonl"
     path.write_text(json.dumps(ROW) + "\n" + line + "\n")
-    with pytest.raises(ConfigError, match="line 2"):
-        read_instructions(path)
+    with pytest.raises(ConfigError, match=rf"instructions:.*instructions\.jsonl: line 2: {message}"):
+        check_judge(f"instructions:{path}", SETTINGS)
 
 
 def test_the_response_that_follows_more_instructions_wins(tmp_path):

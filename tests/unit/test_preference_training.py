@@ -68,7 +68,7 @@ def test_training_is_reproducible_and_learns(tmp_path, capsys):
         ),
         ('{"prompt": 1, "chosen": "c", "rejected": "r"}\n', "line 1: column 'prompt'"),
         ("{\n", "line 1: not JSON"),
-        ("[]\n", "line 1: column 'prompt'"),
+        ("[]\n", "line 1: not a JSON object"),
         ("", "holds no preference pairs"),
     ],
 )

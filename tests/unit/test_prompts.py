@@ -66,9 +66,9 @@ def test_the_built_in_prompts_are_distinct():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"prompt": "x"}\n{oops}\n', "line 2 is not JSON"),
-        ("a.jsonl", b'{"prompt": "x"}\n["y"]\n', "line 2 is not a JSON object"),
-        ("a.jsonl", b'{"prompt": "\xff"}\n', "line 1 is not JSON in UTF-8"),
+        ("a.jsonl", b'{"prompt": "x"}\n{oops}\n', "line 2: not JSON in UTF-8 (Expecting"),
+        ("a.jsonl", b'{"prompt": "x"}\n["y"]\n', "line 2: not a JSON object"),
+        ("a.jsonl", b'{"prompt": "\xff"}\n', "line 1: not JSON in UTF-8"),
         ("a.jsonl", b'{"prompt": "\\ud800"}\n', "row 1: column 'prompt' is not Unicode"),
         (
             "a.jsonl",

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from sppo.evaluation.statistics import bca_interval, mean_interval, sign_test
+from sppo.evaluation.statistics import bca_interval, mean_interval
 
 SHARES = st.lists(st.integers(0, 9).map(lambda wins: wins / 9), min_size=2, max_size=40)
 
@@ -60,22 +60,3 @@ def test_any_statistic_of_weighted_prompts_has_an_interval():
     assert interval.value == pytest.approx((values**2).mean() ** 0.5)
     assert interval.low < interval.value < interval.high
     assert interval.figures("x") == {"x": interval.value, "x_low": interval.low, "x_high": interval.high}
-
-
-def test_the_sign_test_counts_prompts_and_leaves_ties_out():
-    result = sign_test(np.array([1.0, 0.6, 1.0, 5 / 9, 1.0, 0.5, 0.5]))
-    assert (result.wins, result.losses, result.ties) == (5, 0, 2)
-    assert result.p_value == pytest.approx(2 * 0.5**5)
-    one_lost = sign_test(np.array([1.0, 1.0, 1.0, 1.0, 0.4]))
-    assert one_lost.p_value == pytest.approx(2 * (1 + 5) / 2**5)
-
-
-def test_nothing_but_ties_is_no_evidence():
-    assert sign_test(np.full(4, 0.5)).p_value == 1.0
-
-
-@given(SHARES)
-def test_the_sign_test_does_not_care_which_side_is_ours(values):
-    won, lost = sign_test(np.array(values)), sign_test(1 - np.array(values))
-    assert (won.wins, won.ties, won.p_value) == (lost.losses, lost.ties, pytest.approx(lost.p_value))
-    assert won.wins + won.losses + won.ties == len(values) and 0 < won.p_value <= 1

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sppo.config.sections.judge import JudgeConfig
-from sppo.judging.instruction_checks import VERSION
+from sppo.judging.instruction_checks import VERSION, read_instructions
 from sppo.judging.preference_model import PreferenceModel
 from sppo.judging.registry import Kind, register, text_sha256
-from sppo.judging.rules import FOLLOWED, instructions_file, load_instructions, read_instructions
+from sppo.judging.rules import FOLLOWED, instructions_file, load_instructions
 from sppo.store.base import file_sha256
 
 
@@ -19,7 +19,7 @@ class InstructionChecks(Kind):
 
     def check(self, uri: str, settings: JudgeConfig) -> None:
         """See `Kind.check`."""
-        read_instructions(instructions_file(uri))
+        read_instructions(instructions_file(uri), uri)
 
     def digest(self, uri: str, settings: JudgeConfig) -> str:
         """See `Kind.digest`."""

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sppo.algorithm.sign_test import SignTest, sign_test
 from sppo.config.run import flatten
 from sppo.evaluation.length_control import length_controlled_win_rate
-from sppo.evaluation.statistics import Interval, SignTest, bca_interval, mean_interval, sign_test
+from sppo.evaluation.statistics import Interval, bca_interval, mean_interval
 from sppo.reporting.compare.side import EVEN, Side, Values
 from sppo.reporting.report import IterationReport
 from sppo.seeds import derive_seed
@@ -136,7 +137,7 @@ def even_contest(a: Side, b: Side, win_rates: Values) -> Evidence:
 
 def _evidence(a: Side, b: Side, values: Values, even: float) -> Evidence:
     interval = mean_interval(values, *_resampling(a, b))
-    return Evidence(interval, sign_test((1 + np.sign(values - even)) / 2), even)
+    return Evidence(interval, sign_test(values - even), even)
 
 
 def _length_controlled(a: Side, b: Side) -> Interval:

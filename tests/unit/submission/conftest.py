@@ -21,6 +21,7 @@ import yaml
 from pipelines.submission import client, run
 from pipelines.submission import package as packages
 from pipelines.submission.progress import ENDED
+from sppo.training.workers.trainjob import backoff
 
 from . import argo, kubernetes_api
 
@@ -329,7 +330,7 @@ def kubeflow(monkeypatch):
     thread.start()
     held.address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(client, "TIMEOUT", (1, SLOW / 2))
-    monkeypatch.setattr(client, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(backoff, "FIRST_WAIT", 0.001)
     monkeypatch.setattr(packages, "compile_package", compile_once)
     monkeypatch.setattr(run, "INTERVAL", 0.001)
     monkeypatch.setattr(run, "PATIENCE", 4)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sppo.training.workers.trainjob import client, follow, pods
+from sppo.training.workers.trainjob import backoff, client, follow, pods
 from tests.unit.trainjob.server import TOKEN, serve
 from tests.unit.trainjob.state import NAMESPACE, Api
 
@@ -30,8 +30,8 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     for module, name, value in [
-        (client, "FIRST_WAIT", 0.01),
-        (client, "LONGEST_WAIT", 0.05),
+        (backoff, "FIRST_WAIT", 0.01),
+        (backoff, "LONGEST_WAIT", 0.05),
         (client, "PATIENCE", 5.0),
         (client, "WATCH", 1),
         (follow, "FIRST_PAUSE", 0.01),

@@ -18,8 +18,8 @@ from tests.unit.trainjob.state import JOBS
 
 ROOT = Path(__file__).parents[3]
 STEP = textwrap.dedent("""
-    from sppo.trainjob.client import Cluster
-    from sppo.trainjob.follow import run
+    from sppo.training.workers.trainjob.client import Cluster
+    from sppo.training.workers.trainjob.follow import run
     from tests.unit.trainjob.jobs import wanted
     run(Cluster(), wanted(number=2))
 """)
@@ -59,8 +59,8 @@ def test_a_step_that_is_cancelled_deletes_its_job(api, number, code, when):
 
 LOST = textwrap.dedent("""
     import time
-    from sppo.trainjob import follow
-    from sppo.trainjob.client import Cluster
+    from sppo.training.workers.trainjob import follow
+    from sppo.training.workers.trainjob.client import Cluster
     from tests.unit.trainjob.jobs import wanted
 
     class Closing:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
-from sppo.training.workers.trainjob import client, follow
+from sppo.training.workers.trainjob import backoff, client, follow
 from sppo.training.workers.trainjob.client import Cluster
 from sppo.training.workers.trainjob.spec import DIGEST
 from tests.unit.trainjob.jobs import NAME, after, complete, once, wanted
@@ -109,7 +109,7 @@ def test_a_request_that_fails_is_repeated(api, where, code):
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
 def test_retry_after_is_followed_within_limits(api, monkeypatch, method):
-    monkeypatch.setattr(client, "LONGEST_RETRY_AFTER", 0.4)
+    monkeypatch.setattr(backoff, "LONGEST_RETRY_AFTER", 0.4)
     api.on_create = complete(api)
     if method == "GET":
         api.put(JOBS, wanted())

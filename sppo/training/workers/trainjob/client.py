@@ -9,22 +9,19 @@ from __future__ import annotations
 import base64
 import json
 import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.training.workers.trainjob.backoff import seconds_to_wait
 from sppo.training.workers.trainjob.spec import GROUP, PLURAL, VERSION, Json
 
 PATIENCE = 600.0
 """Seconds that a request is repeated for, before the server counts as gone."""
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-"""Seconds between tries: up to the first, doubling up to the longest; each is drawn at random below its limit."""
-LONGEST_RETRY_AFTER = 120.0
-"""Seconds that a server's Retry-After is followed for."""
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and to wait for more of an answer."""
 WATCH = 300
@@ -202,19 +199,17 @@ class Cluster:
             InfrastructureError: if the server refuses, or does not answer in time.
             ConfigError: if the object is wrong.
         """
-        end, longest = time.monotonic() + (patience or PATIENCE), FIRST_WAIT
-        while True:
+        end = time.monotonic() + (patience or PATIENCE)
+        for tries in count(1):
             left = max(1.0, end - time.monotonic())  # the last try has a second
             try:
                 return function(*place, **chosen, _request_timeout=tuple(min(limit, left) for limit in TIMEOUT))
             except self._faults() as error:
                 self._refuse(error, verb, resource)
-                told = _retry_after(error)
-                wait = random.uniform(0, longest) if told is None else told
+                wait = seconds_to_wait(tries, (getattr(error, "headers", None) or {}).get("Retry-After", ""))
                 if not _may_pass(error) or time.monotonic() + wait > end:
                     raise InfrastructureError(f"{self._where()}: {verb} {resource}: {_told(error)}") from None
             time.sleep(wait)
-            longest = min(LONGEST_WAIT, 2 * longest)
 
     def _refuse(self, error: Exception, verb: str, resource: str) -> None:
         """Raise what repeating cannot mend.
@@ -276,12 +271,6 @@ def _told(error: Exception) -> str:
     text = text or getattr(error, "reason", None) or type(error).__name__
     line = "".join(filter(str.isprintable, " ".join(str(text).split())))
     return f"{status} {line}"[:400] if status else line[:400]
-
-
-def _retry_after(error: Exception) -> float | None:
-    """Seconds that the server asks to wait for."""
-    told = (getattr(error, "headers", None) or {}).get("Retry-After", "")
-    return min(float(told), LONGEST_RETRY_AFTER) if told.isdigit() else None
 
 
 def _service_account(authorization: str) -> str:
