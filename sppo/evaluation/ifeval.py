@@ -103,19 +103,21 @@ def _answer(config: RunConfig, engine: LazyEngine, table: Path, output: Path) ->
     loaded = engine.load()
     with heartbeat(f"answering {len(prompts)} prompts with verifiable instructions"):
         sampled = loaded.sample([row["prompt_ids"] for row in prompts], greedy, seeds)
-    rows = [
-        {
-            "prompt_id": row["prompt_id"],
-            "prompt": row["prompt"],
-            "text": response.text,
-            "tokens": len(response.token_ids),
-            "instruction_ids": row["instruction_ids"],
-            "followed": follows(
-                row["prompt"], response.text, row["instruction_ids"], [json.loads(text) for text in row["kwargs"]]
-            ),
-        }
-        for row, (response,) in zip(prompts, sampled, strict=True)
-    ]
+    rows = []
+    for row, (response,) in zip(prompts, sampled, strict=True):
+        kwargs = [json.loads(text) for text in row["kwargs"]]
+        verdicts = follows(row["prompt"], response.text, row["instruction_ids"], kwargs)
+        rows.append(
+            {
+                "prompt_id": row["prompt_id"],
+                "prompt": row["prompt"],
+                "text": response.text,
+                "tokens": len(response.token_ids),
+                "instruction_ids": row["instruction_ids"],
+                "followed": [bool(verdict) for verdict in verdicts],
+                "unchecked": verdicts.count(None),
+            }
+        )
     tables.write(output / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS, rows)
     return {}
 
@@ -155,6 +157,7 @@ def instruction_figures(
         "eval/instructions_prompt_strict_base": float((base_followed == asked).mean()),
         "eval/instructions_instruction_strict_base": float(base_followed.sum() / asked.sum()),
         "eval/instructions_prompts": float(len(new)),
+        "eval/instructions_unchecked": float(sum(row["unchecked"] for row in new)),
     }
 
 

@@ -57,7 +57,7 @@ def read_instructions(path: Path, name: str) -> list[tuple[str, Instructions]]:
 
 def follows(
     prompt: str, response: str, instruction_id_list: Sequence[str], kwargs: Sequence[Mapping[str, Any]]
-) -> list[bool]:
+) -> list[bool | None]:
     """Which of its prompt's instructions a response follows. A response without text follows none.
 
     Args:
@@ -67,13 +67,25 @@ def follows(
         kwargs: each instruction's values, such as `{"num_words": 30, "relation": "at least"}`; None is no value.
 
     Returns:
-        One verdict an instruction.
+        One verdict an instruction; None where its checker failed on the response, which then counts as not followed.
 
     Raises:
         ConfigError: for an instruction that is unknown, or values that it does not take.
     """
     checkers = checkers_for(prompt, instruction_id_list, kwargs)
-    return [bool(response.strip()) and bool(checker.check_following(response)) for checker in checkers]
+    return [_verdict(checker, response) if response.strip() else False for checker in checkers]
+
+
+def _verdict(checker: Any, response: str) -> bool | None:
+    """A checker's verdict, or None where it fails.
+
+    Anything may come out of a policy, and lm-eval's checkers raise for some of it: the language of an answer without
+    letters, JSON of ten thousand brackets. The same greedy answer would come again after every resume.
+    """
+    try:
+        return bool(checker.check_following(response))
+    except Exception:  # whatever another library's code raises
+        return None
 
 
 def checkers_for(prompt: str, instruction_id_list: Sequence[str], kwargs: Sequence[Mapping[str, Any]]) -> list[Any]:

@@ -125,6 +125,6 @@ def load_instructions(uri: str) -> Rules:
         if asked is None:
             raise ConfigError(f"{uri}: has no instructions for the prompt {prompt[:60]!r}; add them, or leave it out")
         followed = follows(prompt, response, asked.instruction_id_list, asked.values)
-        return FOLLOWED * sum(followed) / len(followed)
+        return FOLLOWED * followed.count(True) / len(followed)
 
     return Rules(f"{uri} ({file_sha256(path)[:12]})", score)

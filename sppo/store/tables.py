@@ -97,8 +97,10 @@ INSTRUCTION_ANSWERS = _schema(
     tokens=pa.int32(),
     instruction_ids=_STRINGS,
     followed=pa.list_(pa.bool_()),
+    unchecked=pa.int32(),
 )
-"""One row a greedy answer of one model; `followed` has a verdict for each instruction."""
+"""One row a greedy answer of one model; `followed` has a verdict for each instruction, `unchecked` counts the
+checkers that failed on it."""
 
 COMPARISONS = _schema(prompt_id=pa.string(), opponent=pa.string(), win_rate=pa.float32(), probability=pa.float32())
 """One row a held-out prompt and opponent: share of answer pairs won, and the mean probability of winning."""

@@ -54,6 +54,82 @@ def test_a_checker_tells_a_response_that_follows_from_one_that_does_not(
     assert follows("Say something.", bad, [name], [values]) == [False]
 
 
+EVERY = {
+    **{name: values for name, values, _, _ in CASES},
+    "keywords:letter_frequency": {"letter": "a", "let_frequency": 2, "let_relation": "at least"},
+    "length_constraints:nth_paragraph_first_word": {"num_paragraphs": 2, "nth_paragraph": 1, "first_word": "tea"},
+    "detectable_content:number_placeholders": {"num_placeholders": 1},
+    "detectable_format:constrained_response": {},
+    "detectable_format:number_highlighted_sections": {"num_highlights": 1},
+    "detectable_format:multiple_sections": {"section_spliter": "Section", "num_sections": 2},
+    "combination:two_responses": {},
+    "combination:repeat_prompt": {"prompt_to_repeat": "Say something."},
+    "change_case:english_capital": {},
+}
+ODD = [
+    *(
+        "12345",
+        "!!! ??? ...",
+        "🙂🙂",
+        "\u200b",
+        "\ufeff",
+        "\x00",
+        "\ud800",
+        "\u202e",
+        "½⅓",
+        "、。",
+        "١٢٣",
+        "Ⅷ",
+        "\t\n\r",
+        "-",
+        "***",
+    ),
+    *(
+        "[" * 4_000,
+        "{" * 4_000,
+        '{"a":' * 4_000,
+        "```json\n" + "[" * 4_000,
+        "NaN",
+        "1" * 10_000,
+        "<<>>",
+        "<<",
+        '"',
+        "'",
+    ),
+    *(
+        "# " * 500,
+        "* \n" * 500,
+        "a" * 50_000,
+        "word " * 5_000,
+        ". " * 5_000,
+        "\n\n" * 500,
+        "P.S.",
+        "Section 1",
+        "******",
+        "[]",
+    ),
+    *("The answer is yes.", "ÀÉÎ", "ß", "ﬁ", "🏴" * 100),
+]
+
+
+def test_every_instruction_that_lm_eval_knows_is_tried():
+    from lm_eval.tasks.ifeval.instructions_registry import INSTRUCTION_DICT
+
+    assert set(EVERY) == set(INSTRUCTION_DICT) and (len(EVERY), len(ODD)) == (25, 40)
+
+
+@pytest.mark.parametrize(("name", "values"), EVERY.items(), ids=EVERY)
+def test_no_answer_ends_a_run(name: str, values: dict[str, Any]) -> None:
+    for answer in ODD:
+        (verdict,) = follows("Say something.", answer, [name], [values])
+        assert verdict in {True, False, None}
+
+
+def test_a_checker_that_fails_counts_as_not_followed_and_is_told() -> None:
+    assert follows("Say something.", "12345", ["language:response_language"], [{"language": "de"}]) == [None]
+    assert follows("Write JSON.", "[" * 4_000, ["detectable_format:json_format"], [{}]) == [None]
+
+
 def test_every_instruction_of_a_prompt_gets_its_verdict() -> None:
     ids = ["punctuation:no_comma", "startend:quotation", "detectable_format:title"]
     assert follows("Write.", '"<<A title>>, and more"', ids, [{}, {"unused": None}, {}]) == [False, True, True]

@@ -75,6 +75,9 @@ FIGURES: dict[str, Figure] = {
         "fall of instructions followed", "The base model's share less the new model's, on the same prompts."
     ),
     "eval/instructions_prompts": Figure("prompts with instructions", "How many prompts the two shares come from."),
+    "eval/instructions_unchecked": Figure(
+        "instructions not checked", "Instructions whose checker failed on the answer; they count as not followed."
+    ),
     "gate/continue": Figure("the gate says continue", "1 if the gate let the run go on."),
     "train/loss": Figure("training loss", "Mean SPPO square loss over the iteration's steps."),
     "train/first_loss": Figure("loss of the first step", "Before any weight moved."),
