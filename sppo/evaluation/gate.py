@@ -14,6 +14,8 @@ Decision = Literal["continue", "stop", "keep-previous"]
 WIN_RATE = "eval/win_rate_vs_previous"
 SECOND_WIN_RATE = "eval/second_win_rate_vs_previous"
 INSTRUCTION_DROP = "eval/instructions_drop"
+EVEN = 0.5
+"""Win rate of two models of which neither is better."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ def _against(gate: GateConfig, figures: Mapping[str, float]) -> Iterator[str]:
     """The rules by which the new model is worse than the previous one, or got its wins by other means than merit."""
     if figures[f"{WIN_RATE}_high"] < gate.keep_previous_below:
         yield f"all of it is below {gate.keep_previous_below}"
+    if figures[WIN_RATE] < min(gate.stop_below, EVEN):  # no further model would make good for publishing this one
+        yield f"it is below {gate.stop_below}, and the new model lost"
     if figures.get(f"{SECOND_WIN_RATE}_high", 1.0) < gate.second_judge_below:
         yield f"by the second judge it is {_interval(figures, SECOND_WIN_RATE)}, all below {gate.second_judge_below}"
     # Answers of no tokens at all are no measure of growth.

@@ -39,17 +39,20 @@ def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, pa
     """Check the prompts of `evaluate.instructions` and write them, tokenised, as `tables.INSTRUCTIONS`.
 
     Raises:
-        ConfigError: naming the line that is not in IFEval's form, has an unknown instruction, or is too long.
+        ConfigError: naming the line that is not in IFEval's form, has an unknown instruction, or is too long; where
+            all are left out.
     """
-    rows = []
+    rows, special = [], 0
     for where, row in _read(config.evaluate.instructions.prompts)[: config.evaluate.instructions.count]:
         try:
             checkers_for(row.prompt, row.instruction_id_list, row.values)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
-        token, ids = chat.special_token_in(tokenizer, row.prompt), chat.encode_prompt(tokenizer, row.prompt)
-        if token:
-            raise ConfigError(f"{where}: contains {token!r}, a special token of the model; remove it")
+        if token := chat.special_token_in(tokenizer, row.prompt):
+            print(f"warning: {where}: left out, as it contains {token!r}, a special token of the model", flush=True)
+            special += 1
+            continue
+        ids = chat.encode_prompt(tokenizer, row.prompt)
         if len(ids) > config.prepare.max_prompt_tokens:
             raise ConfigError(f"{where}: has {len(ids)} tokens; raise prepare.max_prompt_tokens, or leave it out")
         rows.append(
@@ -61,8 +64,10 @@ def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, pa
                 "kwargs": [json.dumps(values, sort_keys=True) for values in row.values],
             }
         )
+    if not rows:
+        raise ConfigError(f"{_WHERE}: all {special} prompts contain special tokens of the model; give others")
     tables.write(path, tables.INSTRUCTIONS, rows)
-    print(f"{path.name}: {len(rows)} prompts", flush=True)
+    print(f"{path.name}: {len(rows)} prompts, {special} left out", flush=True)
 
 
 def _read(uri: str) -> list[tuple[str, Instructions]]:

@@ -46,6 +46,22 @@ def empty_policy(folder: Path, dtype: str, attention: str = "sdpa") -> PreTraine
     return model
 
 
+def without_dropout(model: PreTrainedModel) -> None:
+    """Switch dropout off for good, in place; of adapters that are put on later it is not.
+
+    The log-ratio of a step would else be that of another, smaller network than the one that sampled. The authors'
+    trainer does so too (TRL's `disable_dropout`). Attention takes its rate from an attribute, other layers are modules.
+    """
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
 def cast(parameters: Iterable[torch.nn.Parameter], dtype: torch.dtype) -> None:
     """Store parameters in another type; a model's buffers keep theirs, such as the frequencies of rotary embeddings."""
     for parameter in parameters:

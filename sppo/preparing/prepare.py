@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from sppo.store.once import run_once
 from sppo.store.opening import open_store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     Add = Callable[[RunConfig, PreTrainedTokenizerBase, Path], None]
 
@@ -57,8 +58,10 @@ def _prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add, fo
     if not cleaned:
         raise ConfigError(f"prompts: {config.prompts}: no usable prompt among {counts.read} rows; {counts.line()}")
     model = fetch_model(config.base_model, weights=False)
-    _check_context(config, model)
+    settings = causal_lm_config(model, config.base_model)
+    _check_context(config, settings)
     tokenizer = chat.load_tokenizer(model)
+    _check_tokens(config, settings, tokenizer, model)
     encoded = _encode(config, tokenizer, cleaned, counts)
     print(counts.line(), flush=True)
     fitting = [prompt for prompt in cleaned if prompt.prompt_id in encoded]
@@ -78,27 +81,49 @@ def _prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add, fo
 def _encode(
     config: RunConfig, tokenizer: PreTrainedTokenizerBase, cleaned: list[prompts.Prompt], counts: prompts.Counts
 ) -> dict[str, list[int]]:
-    """Token ids of each prompt that fits; prompts with special tokens written out are refused."""
+    """Token ids of each prompt that fits and has no special token of the model written out."""
     encoded: dict[str, list[int]] = {}
+    special: dict[str, str] = {}
     for prompt in cleaned:
         token = chat.special_token_in(tokenizer, prompt.text)
         if token:
-            raise ConfigError(
-                f"prompts: {config.prompts}: the prompt {prompt.text[:60]!r} contains {token!r}, a special token of "
-                "the model, which would be read as control; remove it"
-            )
+            special.setdefault(token, prompt.text)
+            counts.special += 1
+            continue
         ids = chat.encode_prompt(tokenizer, prompt.text)
         if len(ids) > config.prepare.max_prompt_tokens:
             counts.too_long += 1
         else:
             encoded[prompt.prompt_id] = ids
+    for token, text in sorted(special.items()):
+        print(f"warning: prompts with {token!r}, a special token of the model, are left out: {text[:60]!r}", flush=True)
     counts.kept = len(encoded)
     return encoded
 
 
-def _check_context(config: RunConfig, folder: Path) -> None:
-    model = causal_lm_config(folder, config.base_model).get_text_config()
-    context = getattr(model, "max_position_embeddings", None)
+def _check_tokens(config: RunConfig, model: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Refuse a model whose prompts would hold tokens that it has no embedding of, or whose weights are quantised."""
+    if getattr(model, "quantization_config", None) is not None:
+        raise ConfigError(
+            f"{config.base_model}: config.json has a quantization_config; training needs the model's whole weights: "
+            "name the model that it was made from"
+        )
+    rows = model.get_text_config().vocab_size
+    absent = sorted({token for token in chat.encode_prompt(tokenizer, "Hello.") if token >= rows})
+    if absent:
+        names = ", ".join(repr(name) for name in tokenizer.convert_ids_to_tokens(absent))
+        raise ConfigError(
+            f"{config.base_model}: the chat template writes {names}, of which the model has no embedding (it has "
+            f"{rows}); use a model whose tokenizer is its own, or resize its embeddings"
+        )
+    ends = folder / "generation_config.json"
+    settings = json.loads(ends.read_bytes()) if ends.is_file() else {}
+    if tokenizer.eos_token_id is None and settings.get("eos_token_id", getattr(model, "eos_token_id", None)) is None:
+        print("warning: the model has no end token: every response counts as cut", flush=True)
+
+
+def _check_context(config: RunConfig, model: PreTrainedConfig) -> None:
+    context = getattr(model.get_text_config(), "max_position_embeddings", None)
     longest = config.prepare.max_prompt_tokens + config.longest_response()
     if context is not None and longest > context:
         raise ConfigError(

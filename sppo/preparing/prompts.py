@@ -35,12 +35,15 @@ class Counts:
     read: int = 0
     empty: int = 0
     duplicate: int = 0
+    special: int = 0
+    """Prompts in which a special token of the model is written out, which would be read as control."""
     too_long: int = 0
     kept: int = 0
 
     def line(self) -> str:
         """The counts as one line for people."""
-        dropped = f"{self.empty} empty, {self.duplicate} duplicate, {self.too_long} too long"
+        dropped = f"{self.empty} empty, {self.duplicate} duplicate, {self.special} with special tokens, "
+        dropped += f"{self.too_long} too long"
         return f"{self.read} prompts read, {self.kept} kept, dropped: {dropped}"
 
 

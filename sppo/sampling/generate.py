@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sppo.config.run import RunConfig
+from sppo.errors import RunFailedError
 from sppo.models.fetch import fetch_model, model_digest
 from sppo.preparing.chunks import chunks, shard_chunks
 from sppo.progress import heartbeat
@@ -84,6 +86,12 @@ def _generate_chunk(
     with heartbeat(f"sampling {sampling.responses} responses to each of {len(chunk)} prompts"):
         sampled = loaded.sample([row["prompt_ids"] for row in chunk], sampling, seeds)
     seconds = time.monotonic() - start
+    for row, responses in zip(chunk, sampled, strict=True):
+        if not all(math.isfinite(value) for response in responses for value in response.logprobs):
+            raise RunFailedError(
+                f"{engine.folder}: a log-probability of a response to prompt {row['prompt_id']} is not finite; the "
+                "model's weights are damaged, or too large for generate.dtype"
+            )
     rows = [
         {**row, "response_index": index, **vars(response)}
         for row, responses in zip(chunk, sampled, strict=True)

@@ -30,8 +30,12 @@ class TransformersEngine:
         self.tokenizer = load_tokenizer(folder)
         self.model = load_policy(folder, config.dtype).to(device_for()).eval()
         self.ends = _as_list(self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id)
+        self.pad = self.ends[0] if self.ends else 0  # masked out
         # Whatever else the model's own settings hold, such as a repetition penalty, would sample from another policy.
-        self.model.generation_config = GenerationConfig(eos_token_id=self.ends, pad_token_id=self.ends[0])
+        # Logits that are no numbers would end the sampling with a traceback; the log-probabilities tell of them.
+        self.model.generation_config = GenerationConfig(
+            eos_token_id=self.ends or None, pad_token_id=self.pad, remove_invalid_values=True
+        )
 
     def sample(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[Response]]:
         """See `Engine.sample`; the whole call is seeded, so its result depends on which prompts go together."""
@@ -64,8 +68,7 @@ class TransformersEngine:
         import torch
 
         width = max(len(ids) for ids in prompts)
-        pad = self.ends[0]
-        inputs = torch.tensor([[pad] * (width - len(ids)) + ids for ids in prompts], device=self.model.device)
+        inputs = torch.tensor([[self.pad] * (width - len(ids)) + ids for ids in prompts], device=self.model.device)
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts], device=self.model.device)
         how = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if sampling.temperature else {}
         with torch.inference_mode():
@@ -98,5 +101,7 @@ class TransformersEngine:
         return ids[: ends[0] + 1] if ends else ids
 
 
-def _as_list(token: int | list[int]) -> list[int]:
+def _as_list(token: int | list[int] | None) -> list[int]:
+    if token is None:
+        return []
     return [token] if isinstance(token, int) else list(token)

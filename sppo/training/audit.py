@@ -46,7 +46,8 @@ def audit_reference(
         "train/reference_audit_mean_abs": float(tokens.mean()),
         "train/reference_audit_max_abs": float(tokens.max()),
         "train/reference_audit_response_abs": float(torch.stack([d.sum().abs() for d in differences]).mean()),
-        "train/reference_recomputed": float(tokens.mean() > config.audit_tolerance),
+        # Also where the mean is not a number, which is larger than nothing.
+        "train/reference_recomputed": float(not tokens.mean() <= config.audit_tolerance),
     }
     group.say(
         f"reference audit: {count} of {len(pairs)} pairs, |difference| a token: mean "

@@ -21,7 +21,7 @@ from sppo.models.fetch import fetch_model, model_digest
 from sppo.models.network import attention
 from sppo.models.network.lean import fuse, make_lean
 from sppo.models.network.logprobs import ResponseLogprobs, check_model
-from sppo.models.policy import empty_policy, load_policy, save_policy
+from sppo.models.policy import empty_policy, load_policy, save_policy, without_dropout
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store
@@ -136,7 +136,7 @@ def _train(
     start, tokens = time.monotonic(), 0
     with finishing_steps() as told:
         for batch in batches[done:]:
-            # Dropout, where a model has it, is a function of the step, so that a resumed training draws the same.
+            # The dropout of adapters is a function of the step, so that a resumed training draws the same.
             torch.manual_seed(derive_seed(config.seed, "step", iteration, batch.step))
             rate = learning_rate(
                 batch.step, steps_an_epoch, settings.learning_rate, settings.warmup_ratio, settings.schedule_epochs
@@ -165,6 +165,7 @@ def _load(folder: Path, config: TrainConfig, group: Workers, seed: int) -> Respo
     """pi_t, ready to be trained: float32 weights, packed attention, on this worker's device or divided among all."""
     attention.register()
     model = (load_policy if group.first else empty_policy)(folder, "float32", attention.NAME)
+    without_dropout(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.lora.rank:

@@ -10,6 +10,7 @@ import yaml
 from sppo.config.run import RunConfig, resolve
 from sppo.errors import InfrastructureError, storage_errors
 from sppo.store import keys
+from sppo.store.opening import open_store
 
 SMALL = [
     "iterations=1",
@@ -87,13 +88,48 @@ def test_wrong_input_is_one_line_and_writes_nothing(command, small, tmp_path, ve
     ("prompts", "message"),
     [
         (["", "  "], "no usable prompt among 2 rows; 2 prompts read, 0 kept, dropped: 2 empty"),
-        ([*PROMPTS, "Ignore<|im_end|>that"], "the prompt 'Ignore<|im_end|>that' contains '<|im_end|>'"),
+        (["Ignore<|im_end|>that"], "0 usable prompts, but"),
     ],
 )
 def test_prompts_that_cannot_be_played_are_refused(command, small, write_prompts, tmp_path, prompts, message):
     write_prompts(prompts)
     assert_refused(command("prepare", *small), message)
     assert not (tmp_path / "run" / keys.PREPARED).exists()
+
+
+def test_prompts_with_special_tokens_are_left_out_and_counted(command, small, write_prompts, tmp_path):
+    write_prompts([*PROMPTS, "Ignore<|im_end|>that", "<|im_start|>system", "And<|im_end|>this"])
+    result = command("prepare", *small)
+    assert result.code == 0
+    assert "15 prompts read, 12 kept, dropped: 0 empty, 0 duplicate, 3 with special tokens, 0 too long" in result.out
+    for token, text in (("<|im_end|>", "Ignore<|im_end|>that"), ("<|im_start|>", "<|im_start|>system")):
+        assert f"warning: prompts with {token!r}, a special token of the model, are left out: {text!r}" in result.out
+    assert open_store(str(tmp_path / "run")).manifest(keys.PREPARED).figures["prepare/special"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("config.json", {"quantization_config": {"quant_method": "fp8"}}, "config.json has a quantization_config"),
+        ("config.json", {"vocab_size": 257}, "the chat template writes '<|im_start|>', of which the model has no"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_on_these_prompts_is_refused(
+    command, small, tiny_llama, tmp_path, name, values, message
+):
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | values))
+    assert_refused(command("prepare", *small, f"base_model={folder}"), message)
+
+
+def test_a_model_without_an_end_token_is_told_once(command, small, tiny_llama, tmp_path):
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**settings, **{key: None for key in settings if key.startswith("eos")}}))
+    result = command("prepare", *small, f"base_model={folder}")
+    assert result.code == 0
+    assert result.out.count("warning: the model has no end token: every response counts as cut") == 1
 
 
 def test_a_place_that_cannot_be_written_is_named(command, small, tmp_path):
@@ -115,7 +151,7 @@ def test_a_full_disk_is_an_infrastructure_error():
 def test_prompts_that_are_all_too_long_are_counted(command, small):
     result = command("prepare", *small, "prepare.max_prompt_tokens=8")
     assert_refused(result, "0 usable prompts")
-    assert "12 prompts read, 0 kept, dropped: 0 empty, 0 duplicate, 12 too long" in result.out
+    assert "12 prompts read, 0 kept, dropped: 0 empty, 0 duplicate, 0 with special tokens, 12 too long" in result.out
 
 
 def test_a_model_without_safetensors_is_refused(command, small, tiny_llama, tmp_path):

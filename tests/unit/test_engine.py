@@ -57,6 +57,17 @@ def test_log_probabilities_are_the_policys_own(engine, tiny_llama, prompts):
             assert response.logprobs == pytest.approx(own.tolist(), abs=1e-4)
 
 
+def test_a_model_without_an_end_token_is_sampled_to_the_limit(tiny_llama, tmp_path, prompts):
+    folder = folder_with(tiny_llama, tmp_path / "model", eos_token_id=None)
+    for name in ("config.json", "tokenizer_config.json"):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**settings, **{key: None for key in settings if key.startswith("eos")}}))
+    responses = [
+        each for group in load_engine(folder, CONFIG, 200).sample(prompts, SAMPLING, [1, 2, 3]) for each in group
+    ]
+    assert {(len(each.token_ids), each.finish_reason) for each in responses} == {(SAMPLING.max_tokens, "length")}
+
+
 def test_a_response_that_ends_keeps_its_end_token(tiny_llama, tmp_path, prompts):
     """With many end tokens a random model soon meets one."""
     ends = list(range(64))

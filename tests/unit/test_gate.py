@@ -50,6 +50,12 @@ def test_too_small_a_gain_stops(value, decision):
     assert verdict(value, 0.5, 0.55, stop_below=0.52).decision == decision
 
 
+@pytest.mark.parametrize(("value", "decision"), [(0.49, "keep-previous"), (0.5, "stop"), (0.55, "stop")])
+def test_a_run_that_ends_because_the_new_model_lost_keeps_the_previous_one(value, decision):
+    assert verdict(value, 0.4, 0.6, stop_below=0.56).decision == decision
+    assert verdict(value, 0.4, 0.6, stop_below=0.0).decision == "continue"
+
+
 def test_a_model_is_never_dropped_where_that_is_switched_off():
     assert verdict(0.0, 0.0, 0.0, keep_previous_below=0).decision == "continue"
 
@@ -91,6 +97,7 @@ def test_the_reason_names_the_figures_and_every_rule_that_applied():
     figures |= {"eval/mean_length": 100.0, "eval/mean_length_base": 50.0} | interval(FALLEN, 0.25, 0.1, 0.4)
     assert decided(figures, iteration=3, stop_below=0.6).reason == (
         "the win rate over the previous model is 0.450 [0.400, 0.490]; all of it is below 0.5; "
+        "it is below 0.6, and the new model lost; "
         "by the second judge it is 0.300 [0.200, 0.400], all below 0.5; "
         "the answers are 2.00 times as long as the base model's, above 1.5; "
         "the share of instructions followed fell by 0.250 [0.100, 0.400], more than 0.1; "

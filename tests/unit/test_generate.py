@@ -1,7 +1,10 @@
+import shutil
+
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sppo.config.run import resolve
-from sppo.errors import ConfigError
+from sppo.errors import ConfigError, RunFailedError
 from sppo.preparing.chat import encode_prompt, load_tokenizer
 from sppo.sampling.generate import figures, generate
 from sppo.sampling.transformers_engine import TransformersEngine
@@ -72,6 +75,17 @@ def test_responses_of_another_configuration_are_not_mixed_in(tmp_path, tiny_llam
     generate(configure(tmp_path / "run", tiny_llama), 1, 0, 1, str(tiny_llama), prompts)
     with pytest.raises(ConfigError, match="already made from another config"):
         generate(configure(tmp_path / "run", tiny_llama, seed=1), 1, 0, 1, str(tiny_llama), prompts)
+
+
+def test_a_log_probability_that_is_no_number_is_not_stored(tmp_path, tiny_llama, prompts):
+    broken = shutil.copytree(tiny_llama, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    config = configure(tmp_path / "run", broken)
+    with pytest.raises(RunFailedError, match=r"broken: a log-probability of a response to prompt p0 is not finite"):
+        generate(config, 1, 0, 1, str(broken), prompts)
+    assert open_store(config.output_uri).manifest(keys.response_chunk(1, 0)) is None
 
 
 def test_figures_sum_over_chunks(tmp_path, tiny_llama, prompts):

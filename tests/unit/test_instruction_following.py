@@ -93,7 +93,7 @@ def test_without_a_count_nothing_is_measured(configure, tiny_llama):
 
 def test_accuracies_over_prompts_and_over_instructions(configure):
     def rows(*verdicts):
-        return [{"followed": list(verdict)} for verdict in verdicts]
+        return [{"followed": list(verdict), "unchecked": len(verdict) - 1} for verdict in verdicts]
 
     new = rows((True, True), (True, False, False), (True,), (False,))
     figures = instruction_figures(configure([ROW]), new, rows((True, False), (False,) * 3, (True,), (True,)))
@@ -104,6 +104,7 @@ def test_accuracies_over_prompts_and_over_instructions(configure):
     assert figures["eval/instructions_drop"] == pytest.approx(-1 / 7)
     assert figures["eval/instructions_drop_low"] < -1 / 7 < figures["eval/instructions_drop_high"]
     assert figures["eval/instructions_prompts"] == 4
+    assert figures["eval/instructions_unchecked"] == 1 + 2
 
 
 @pytest.mark.parametrize(
@@ -113,12 +114,21 @@ def test_accuracies_over_prompts_and_over_instructions(configure):
         ({**ROW, "kwargs": {}}, r"line 2: kwargs: .*list"),
         ({**ROW, "instruction_id_list": ["punctuation:no_comas"]}, r"line 2: .*did you mean 'punctuation:no_comma'"),
         ({**ROW, "prompt": "Say hello. " * 20}, r"line 2: has \d+ tokens; raise prepare.max_prompt_tokens"),
-        ({**ROW, "prompt": "Say <|im_end|>"}, r"line 2: contains '<\|im_end\|>'"),
     ],
 )
 def test_a_wrong_row_is_named_before_anything_is_played(configure, tmp_path, row, message):
     with pytest.raises(ConfigError, match=message):
         write(configure([ROW, row]), tmp_path / "table.parquet")
+
+
+def test_prompts_with_special_tokens_are_left_out(configure, tmp_path, capsys):
+    special = {**ROW, "prompt": "Say <|im_end|>"}
+    write(configure([special, ROW, special]), tmp_path / "table.parquet")
+    assert [row["prompt"] for row in tables.read(tmp_path / "table.parquet", tables.INSTRUCTIONS)] == [ROW["prompt"]]
+    told = capsys.readouterr().out
+    assert told.count("left out, as it contains '<|im_end|>', a special token of the model") == 2
+    with pytest.raises(ConfigError, match="all 1 prompts contain special tokens of the model"):
+        write(configure([special]), tmp_path / "other.parquet")
 
 
 def test_count_takes_the_first_prompts(configure, tmp_path):

@@ -9,6 +9,7 @@ from sppo.reporting.report.figures import FIGURES
 ROOT = Path(__file__).parents[2]
 NOT_CHARTED = {
     "prepare/": "is known before the first iteration",
+    "eval/instructions_unchecked": "is 0 but for odd answers",
     "publish/": "is one value of the whole run",
     "eval/instructions_drop": "is the distance of two charted curves",
     "eval/instructions_prompts": "is the same in every iteration",

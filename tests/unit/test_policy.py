@@ -4,8 +4,10 @@ import shutil
 import pytest
 import torch
 
+from sppo.config.sections.train import LoraConfig
 from sppo.errors import ConfigError
-from sppo.models.policy import load_policy, save_policy
+from sppo.models.policy import load_policy, save_policy, without_dropout
+from sppo.training.lora import adapt
 
 
 def test_a_saved_policy_is_a_whole_folder_with_the_same_weights(tiny_llama, tmp_path):
@@ -45,3 +47,22 @@ def test_unsafe_folders_are_not_loaded(tiny_llama, tmp_path):
     (folder / "modeling.py").touch()
     with pytest.raises(ConfigError, match="could run code"):
         load_policy(folder, "float32")
+
+
+def test_dropout_is_switched_off_but_for_adapters(tiny_llama):
+    model = load_policy(tiny_llama, "float32", "eager").train()
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+        layer.mlp.act_fn = torch.nn.Sequential(layer.mlp.act_fn, torch.nn.Dropout(0.5))
+    ids = torch.arange(8)[None]
+
+    def twice():
+        return [model(ids).logits for _ in range(2)]
+
+    first, second = twice()
+    assert not torch.equal(first, second)
+    without_dropout(model)
+    first, second = twice()
+    assert torch.equal(first, second)
+    adapt(model, LoraConfig(rank=2, dropout=0.3), torch.float32, 0)
+    assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0, 0.3}

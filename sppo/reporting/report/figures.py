@@ -21,6 +21,9 @@ FIGURES: dict[str, Figure] = {
     "prepare/read": Figure("prompts read", "Rows of the prompts' source."),
     "prepare/empty": Figure("prompts dropped as empty", "Rows without text."),
     "prepare/duplicate": Figure("prompts dropped as duplicates", "Rows that repeat an earlier prompt."),
+    "prepare/special": Figure(
+        "prompts dropped for special tokens", "Prompts in which a special token of the model is written out."
+    ),
     "prepare/too_long": Figure("prompts dropped as too long", "Prompts beyond the token limit."),
     "prepare/kept": Figure("prompts kept", "What the iterations and the held-out part were taken from."),
     "eval/win_rate_vs_base": Figure(

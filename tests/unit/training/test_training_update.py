@@ -186,6 +186,13 @@ def test_the_audit_covers_further_responses(tiny_llama, of_many):
             assert own == pytest.approx(other, abs=1e-4)
 
 
+def test_the_audit_fails_where_a_stored_value_is_no_number(tiny_llama, pairs, sampled):
+    pairs[3]["chosen_logprobs"] = [float("nan"), *sampled[3]["chosen_logprobs"][1:]]
+    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=1.0), 0, ALONE)
+    assert figures["train/reference_recomputed"] == 1
+    assert pairs[3]["chosen_logprobs"] == pytest.approx(sampled[3]["chosen_logprobs"], abs=1e-4)
+
+
 def test_the_audit_leaves_small_differences_alone(tiny_llama, pairs):
     for pair in pairs:
         pair["chosen_logprobs"] = [value - 0.05 for value in pair["chosen_logprobs"]]
