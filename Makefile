@@ -61,7 +61,7 @@ format: venv ## Mend style and formatting where a tool can
 golden: venv ## Write the golden packages of the tests anew
 	rm -f tests/unit/golden/*.yaml
 	$(BIN)/sppo compile --output tests/unit/golden/default.yaml
-	for profile in pipelines/profiles/*.yaml; do \
+	for profile in pipelines/sppo_pipelines/profiles/*.yaml; do \
 		$(BIN)/sppo compile --max-iterations 1 --profile "$$(basename "$$profile" .yaml)" \
 			--output "tests/unit/golden/$$(basename "$$profile")"; \
 	done

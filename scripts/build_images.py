@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, before anything is installed
-from components.images import REGISTRY, image
+sys.path.insert(0, str(Path(__file__).parents[1] / "components"))  # run as a script, before anything is installed
+from sppo_components.images import REGISTRY, image
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("prepare", "generate", "rank", "train", "evaluate", "publish")

@@ -1,6 +1,6 @@
 """What a compiled pipeline can play: checked by submit, and by prepare for runs that a form started.
 
-The limits are written into a package when it is compiled; `pipelines/size.py` has the one on shards.
+The limits are written into a package when it is compiled; `pipelines/sppo_pipelines/size.py` has the one on shards.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from components.images import GUESTS, image
-from pipelines.names import GATE_FAILED, GATE_PASSED
-from pipelines.placement import CACHE, CREDENTIALS, SETTINGS
-from pipelines.profile import Pool, Profile
+from sppo_components.images import GUESTS, image
+from sppo_pipelines.names import GATE_FAILED, GATE_PASSED
+from sppo_pipelines.placement import CACHE, CREDENTIALS, SETTINGS
+from sppo_pipelines.profile import Pool, Profile
+
 from sppo.process.supervisor import RETRIES
 from sppo.training.workers.trainjob.spec import QUEUE_LABEL, RUN_LABEL, USER
 from tests.backend.metadata import groups

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sppo_pipelines import size
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.profile import SHIPPED, load_profile
 
-from pipelines import size
-from pipelines.compiling import compile_pipeline
-from pipelines.profile import SHIPPED, load_profile
 from tests.backend.expected import RENAMED, Course, check_pods
 from tests.backend.nodes import drivers_between
 from tests.backend.package import Package, load

@@ -6,8 +6,9 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.submission.progress import ENDED, Task, TaskKey
-from pipelines.submission.run import Run
+from sppo_pipelines.submission.progress import ENDED, Task, TaskKey
+from sppo_pipelines.submission.run import Run
+
 from sppo.training.workers.trainjob.spec import NODE
 from tests.cluster import form
 from tests.cluster.kube import Kube

@@ -5,8 +5,9 @@ import gzip
 from functools import cache
 from typing import Any, NamedTuple
 
-from pipelines.submission.progress import key_of
-from pipelines.submission.workflow import Node, Workflow
+from sppo_pipelines.submission.progress import key_of
+from sppo_pipelines.submission.workflow import Node, Workflow
+
 from tests.backend.values import as_json
 
 Json = dict[str, Any]

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from sppo_pipelines.submission import run as submission
+from sppo_pipelines.submission.client import Client, Json
+from sppo_pipelines.submission.progress import ENDED, Task, TaskKey, tasks
+from sppo_pipelines.submission.run import Run
 
-from pipelines.submission import run as submission
-from pipelines.submission.client import Client, Json
-from pipelines.submission.progress import ENDED, Task, TaskKey, tasks
-from pipelines.submission.run import Run
 from tests.cluster.settings import Settings
 from tests.cluster.waiting import until
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pytest
+from sppo_pipelines.profile import load_profile
 
-from pipelines.profile import load_profile
 from sppo.errors import ConfigError
 
 NEEDED = ("SPPO_KFP_HOST", "SPPO_OUTPUT", "SPPO_PROFILE")

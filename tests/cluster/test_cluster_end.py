@@ -1,8 +1,8 @@
 """A run that somebody terminates while it trains, and its resumption; over two nodes where Kubeflow Trainer is."""
 
 import pytest
+from sppo_pipelines.submission.progress import TaskKey, tasks
 
-from pipelines.submission.progress import TaskKey, tasks
 from sppo.store import keys
 from sppo.training.workers.trainjob.follow import ending
 from tests.cluster.episodes import PREPARE

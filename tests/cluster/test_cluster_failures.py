@@ -1,6 +1,7 @@
 """Runs that fail: by their input, which is told, and by infrastructure, which is tried again."""
 
-from pipelines.submission.progress import tasks
+from sppo_pipelines.submission.progress import tasks
+
 from tests.cluster.episodes import PREPARE, mend
 from tests.cluster.settings import or_skip
 

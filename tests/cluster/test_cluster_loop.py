@@ -1,11 +1,11 @@
 """Two iterations of two shards, and a pod that is deleted meanwhile: what it costs Argo, and that it comes back."""
 
 import pytest
+from sppo_pipelines import size
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.profile import load_profile
+from sppo_pipelines.submission.progress import tasks
 
-from pipelines import size
-from pipelines.compiling import compile_pipeline
-from pipelines.profile import load_profile
-from pipelines.submission.progress import tasks
 from sppo.store import keys
 from tests.backend import nodes as expected
 from tests.backend.expected import Course

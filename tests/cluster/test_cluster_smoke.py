@@ -4,9 +4,9 @@ import re
 
 import pytest
 from kubernetes.utils import parse_quantity
+from sppo_pipelines.profile import load_profile
+from sppo_pipelines.submission.progress import gate, tasks
 
-from pipelines.profile import load_profile
-from pipelines.submission.progress import gate, tasks
 from sppo.store import keys
 from sppo.training.workers.trainjob.spec import RUN_LABEL, USER
 from tests.backend.expected import POOLS

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-
-from pipelines.compiling import compile_pipeline
-from pipelines.placement import USER
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.placement import USER
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sppo-images"

@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from sppo_components.images import image
+from sppo_pipelines.profile import STAGES
 
-from components.images import image
-from pipelines.profile import STAGES
 from sppo.store import keys
 from sppo.store.opening import open_store
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sppo_components.images import image
+from sppo_pipelines.placement import USER
 
-from components.images import image
-from pipelines.placement import USER
 from sppo import stages
 from sppo.models.policy import load_policy
 from sppo.store import keys, tables

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from kfp import components, local
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.kfp_local import conditions_on_outputs
+from sppo_pipelines.local import run_locally
+from sppo_pipelines.profile import SHIPPED, load_profile
+from sppo_pipelines.sppo import make_pipeline
 
-from pipelines.compiling import compile_pipeline
-from pipelines.kfp_local import conditions_on_outputs
-from pipelines.local import run_locally
-from pipelines.profile import SHIPPED, load_profile
-from pipelines.sppo import make_pipeline
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
 
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -104,7 +104,7 @@ def test_benchmarks_measure_what_is_published_if_they_are_asked_for(play):
 
 def test_on_one_machine_a_failed_stage_is_not_tried_again(planned, tmp_path, monkeypatch):
     """The local runner follows a task's retries, and waits between them."""
-    monkeypatch.setattr("pipelines.local._QUIET", {})  # it would stay in this process's environment
+    monkeypatch.setattr("sppo_pipelines.local._QUIET", {})  # it would stay in this process's environment
     calls = planned(decisions=["stop"], shards=1, fails="generate")
     with pytest.raises(RunFailedError) as raised:
         run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
@@ -124,7 +124,7 @@ def test_on_one_machine_a_failed_stage_is_not_tried_again(planned, tmp_path, mon
 def test_on_one_machine_a_run_ends_as_the_stage_that_failed_first(
     planned, tmp_path, monkeypatch, code, kind, advice, capsys
 ):
-    monkeypatch.setattr("pipelines.local._QUIET", {})
+    monkeypatch.setattr("sppo_pipelines.local._QUIET", {})
     # The other shard goes on for a while, and fails otherwise.
     planned(decisions=["stop"], shards=2, fails="rank", exits=[code, "s3://bucket: no such object"])
     with pytest.raises(kind) as raised:

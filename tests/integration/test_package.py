@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from kfp import components, local
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.kfp_local import conditions_on_outputs
 
-from pipelines.compiling import compile_pipeline
-from pipelines.kfp_local import conditions_on_outputs
 from sppo.store import keys
 from sppo.store.base import file_sha256
 from tests.integration.conftest import SETTINGS

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from sppo_pipelines.cli import main
 
-from pipelines.cli import main
 from sppo.config.run import RunConfig, resolve
 from sppo.models.fetch import model_digest
 from sppo.store import keys, tables

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from sppo_pipelines import cli
+from sppo_pipelines.profile import load_images, load_profile
+from sppo_pipelines.submission.package import parameters
 
-from pipelines import cli
-from pipelines.profile import load_images, load_profile
-from pipelines.submission.package import parameters
 from sppo.config.limits import Limits
 from sppo.config.run import resolve
 from sppo.errors import ConfigError

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from sppo_components.bench import bench
 
-from components.bench import bench
 from sppo.bench import alpaca_eval, leaderboard, mt_bench
 from sppo.bench.base import Result
 from sppo.bench.run import run_benchmarks

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-
-from components.images import image
-from pipelines.placement import CREDENTIALS
-from pipelines.profile import SHIPPED, load_profile
+from sppo_components.images import image
+from sppo_pipelines.placement import CREDENTIALS
+from sppo_pipelines.profile import SHIPPED, load_profile
 
 from .real_commands import ROOT, NotRealError, check, commands
 

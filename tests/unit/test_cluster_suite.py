@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import boto3
 import pytest
 from mlflow import MlflowClient
+from sppo_pipelines.profile import load_profile
 
-from pipelines.profile import load_profile
 from sppo.errors import ConfigError
 from sppo.store.once import run_once
 from sppo.store.opening import open_store
@@ -29,7 +29,7 @@ PAGE = (ROOT / "docs" / "cluster.md").read_text()
 NAMED = {
     "SPPO_KFP_HOST": "http://localhost:8080/",
     "SPPO_OUTPUT": "s3://bucket/tests/",
-    "SPPO_PROFILE": str(ROOT / "pipelines" / "profiles" / "local.yaml"),
+    "SPPO_PROFILE": str(ROOT / "pipelines" / "sppo_pipelines" / "profiles" / "local.yaml"),
 }
 
 

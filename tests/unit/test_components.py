@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
+from sppo_components.prepare import prepare
 
-from components.prepare import prepare
 from sppo.store import keys
 
-COMPONENTS = sorted((Path(__file__).parents[2] / "components").glob("*/component.py"))
+COMPONENTS = sorted((Path(__file__).parents[2] / "components").glob("*/*/component.py"))
 
 
 def imported(nodes) -> set[str]:
@@ -32,7 +32,7 @@ def test_a_component_loads_nothing_heavy_where_it_is_defined(path):
     """Who compiles a pipeline needs kfp and nothing else; the function's body runs in the stage's own image."""
     module = ast.parse(path.read_text())
     outside = {name for name in imported(module.body) if not is_standard(name)}
-    assert outside == {"kfp", "components.images"}
+    assert outside == {"kfp", "sppo_components.images"}
     (function,) = [node for node in module.body if isinstance(node, ast.FunctionDef)]
     inside = {name for name in imported(ast.walk(function)) if not is_standard(name)}
     assert inside <= {"sppo"}

@@ -4,8 +4,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from pipelines.console import StageLines
+from sppo_pipelines.console import StageLines
 
 NOISE = [
     "",

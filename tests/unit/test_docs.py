@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from sppo_pipelines.cli import app
+from sppo_pipelines.submission.package import hardware_keys
 
-from pipelines.cli import app
-from pipelines.submission.package import hardware_keys
 from sppo.config.run import all_keys, reference
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,12 @@ import pytest
 from scripts.complete_torch import cuda_requirements
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("sppo", "components", "pipelines")
+PACKAGES = {
+    "sppo": "sppo",
+    "sppo_components": "components/sppo_components",
+    "sppo_pipelines": "pipelines/sppo_pipelines",
+}
+"""Where each package of the wheel lies: none takes a name that somebody else's package may have."""
 PIN = re.compile(r"([a-z0-9-]+)==([0-9a-z.]+)")
 
 # As PyPI's Linux wheel and the CPU build of PyTorch 2.13.0 declare them.
@@ -62,8 +67,8 @@ def test_a_cuda_build_of_torch_needs_the_libraries_that_apply_here():
 
 def test_the_wheel_holds_every_file_of_the_packages(tmp_path):
     source = tmp_path / "source"
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in PACKAGES.values():
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, source)
     build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
@@ -71,9 +76,9 @@ def test_the_wheel_holds_every_file_of_the_packages(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob("sppo-*.whl"))) as wheel:
         packed = set(wheel.namelist())
     wanted = {
-        str(path.relative_to(ROOT))
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*")
+        f"{package}/{path.relative_to(ROOT / folder)}"
+        for package, folder in PACKAGES.items()
+        for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
     assert wanted <= packed

@@ -4,9 +4,8 @@ import difflib
 from pathlib import Path
 
 import pytest
-
-from pipelines.compiling import compile_pipeline
-from pipelines.profile import SHIPPED
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.profile import SHIPPED
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = {"default": (3, "one-gpu"), **{path.stem: (1, path.stem) for path in SHIPPED.glob("*.yaml")}}

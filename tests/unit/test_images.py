@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+from sppo_components.images import GUESTS, REGISTRY, VERSION, image
+from sppo_pipelines.placement import CACHE, USER
+from sppo_pipelines.profile import STAGES as TASKS
+from sppo_pipelines.profile import load_profile
 
-from components.images import GUESTS, REGISTRY, VERSION, image
-from pipelines.placement import CACHE, USER
-from pipelines.profile import STAGES as TASKS
-from pipelines.profile import load_profile
 from scripts.build_images import NAMES, STAGES, build_command, stage_maps
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sppo_components.images import GUESTS, image
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.names import GATE_FAILED, GATE_PASSED
+from sppo_pipelines.profile import SHIPPED, load_profile
 
-from components.images import GUESTS, image
-from pipelines.compiling import compile_pipeline
-from pipelines.names import GATE_FAILED, GATE_PASSED
-from pipelines.profile import SHIPPED, load_profile
 from sppo.config.run import PRESETS, RunConfig
 from sppo.errors import ConfigError
 from sppo.process.supervisor import RETRIES
@@ -304,7 +304,7 @@ def test_no_task_is_taken_for_an_item_of_a_loop(package):
 COMPILE = """
 import sys
 from pathlib import Path
-from pipelines.compiling import compile_pipeline
+from sppo_pipelines.compiling import compile_pipeline
 for profile in sys.argv[2:]:
     compile_pipeline(Path(sys.argv[1]) / f"{profile}.yaml", 3, profile)
 """

@@ -2,9 +2,9 @@
 
 import pytest
 import yaml
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.size import NODE_BYTES, nodes
 
-from pipelines.compiling import compile_pipeline
-from pipelines.size import NODE_BYTES, nodes
 from sppo.errors import ConfigError
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+from sppo_components.images import VERSION, image
+from sppo_pipelines.profile import SHIPPED, load_profile
+from sppo_pipelines.submission import package
 
-from components.images import VERSION, image
-from pipelines.profile import SHIPPED, load_profile
-from pipelines.submission import package
 from sppo.cli import collect_values
 from sppo.config.limits import Limits
 from tests.cluster.settings import read_settings
@@ -329,7 +329,9 @@ def test_what_the_workflows_install_is_what_the_command_imports() -> None:
     installed = {re.match(r"[\w-]+", requirement)[0] for requirement in required}
     trees = [ast.parse(path.read_text()) for path in (ROOT / "pipelines").rglob("*.py")]
     names = [name for tree in trees for node in ast.walk(tree) for name in imported(node)]
-    modules = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"components", "pipelines", "sppo"}
+    modules = (
+        {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"sppo_components", "sppo_pipelines", "sppo"}
+    )
     packages = {"yaml": "pyyaml", "google": "protobuf"}
     assert packages.keys() <= modules
     assert {packages.get(module, module) for module in modules} <= installed

@@ -4,8 +4,7 @@ import copy
 from typing import NamedTuple
 
 import pytest
-
-from pipelines.placement import RUN_LABEL
+from sppo_pipelines.placement import RUN_LABEL
 
 RUN = dict([RUN_LABEL])
 RANK = {**RUN, "jobset.sigs.k8s.io/jobset-name": "train"}

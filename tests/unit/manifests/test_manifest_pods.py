@@ -6,9 +6,8 @@ import subprocess
 from fractions import Fraction
 
 import pytest
-
-from components.images import image
-from pipelines.profile import load_profile
+from sppo_components.images import image
+from sppo_pipelines.profile import load_profile
 
 SERVERS = {"Deployment", "StatefulSet"}
 ALLOWED_VOLUMES = {"name", "configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}

@@ -5,10 +5,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-
-from pipelines.compiling import compile_pipeline
-from pipelines.placement import CREDENTIALS, RUN_LABEL, SETTINGS
-from pipelines.profile import SHIPPED
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.placement import CREDENTIALS, RUN_LABEL, SETTINGS
+from sppo_pipelines.profile import SHIPPED
 
 # Kubeflow Pipelines makes it in every namespace that runs live in.
 FROM_KUBEFLOW = {"mlpipeline-minio-artifact"}

@@ -8,8 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from kubernetes_validate.utils import SchemaNotFoundError, ValidationError
-
-from pipelines.profile import SHIPPED, load_profile
+from sppo_pipelines.profile import SHIPPED, load_profile
 
 # Kinds that Kubernetes does not ship, with the fields that their owners require.
 CUSTOM = {

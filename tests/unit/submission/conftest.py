@@ -17,10 +17,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import yaml
+from sppo_pipelines.submission import client, run
+from sppo_pipelines.submission import package as packages
+from sppo_pipelines.submission.progress import ENDED
 
-from pipelines.submission import client, run
-from pipelines.submission import package as packages
-from pipelines.submission.progress import ENDED
 from sppo.training.workers.trainjob import backoff
 
 from . import argo, kubernetes_api

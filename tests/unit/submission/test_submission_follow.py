@@ -11,9 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
-
-from pipelines.submission.client import Client
-from pipelines.submission.follow import follow
+from sppo_pipelines.submission.client import Client
+from sppo_pipelines.submission.follow import follow
 
 from . import argo
 from .argo import gate, task

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sppo_pipelines.submission import credentials, resume
+from sppo_pipelines.submission.client import Client
+from sppo_pipelines.submission.keep_going import KEY, look_once
 
-from pipelines.submission import credentials, resume
-from pipelines.submission.client import Client
-from pipelines.submission.keep_going import KEY, look_once
 from sppo.store.s3 import S3Store
 
 from .argo import pod_name, stage_log, task
@@ -297,7 +297,7 @@ class Blocked:
 
 packages = metadata.packages_distributions()
 sys.meta_path.insert(0, Blocked())
-import pipelines.cli as cli
+import sppo_pipelines.cli as cli
 
 cli.main()
 """

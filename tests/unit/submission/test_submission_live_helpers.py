@@ -4,10 +4,10 @@ import itertools
 import json
 
 import pytest
+from sppo_pipelines.submission import client
+from sppo_pipelines.submission.progress import TaskKey, tasks
+from sppo_pipelines.submission.workflow import read
 
-from pipelines.submission import client
-from pipelines.submission.progress import TaskKey, tasks
-from pipelines.submission.workflow import read
 from tests.backend.api_server import root_inputs
 from tests.backend.package import Package
 from tests.cluster import episodes, form
@@ -19,7 +19,7 @@ from . import argo
 from .argo import task
 from .conftest import snapshot
 
-PROFILE = "pipelines/profiles/local.yaml"
+PROFILE = "pipelines/sppo_pipelines/profiles/local.yaml"
 TRAINED = (task("prepare", end=9), task("train", end=20, iteration=1))
 PASSED = snapshot("SUCCEEDED", *TRAINED, *argo.gate(True, 21, 22), finished_at="2026-01-01T00:02:00Z")
 RUNNING = snapshot("RUNNING", TRAINED[0], task("train", "Running", start=10, iteration=1))

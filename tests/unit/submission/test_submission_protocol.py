@@ -4,10 +4,9 @@ import json
 
 import kfp_server_api as official
 import pytest
-
-from pipelines.names import PIPELINE
-from pipelines.submission import package as packages
-from pipelines.submission.client import GREATER_THAN, Client
+from sppo_pipelines.names import PIPELINE
+from sppo_pipelines.submission import package as packages
+from sppo_pipelines.submission.client import GREATER_THAN, Client
 
 from .conftest import TOKEN, compile_once
 

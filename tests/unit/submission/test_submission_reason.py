@@ -3,8 +3,7 @@
 from xml.etree import ElementTree
 
 import pytest
-
-from pipelines.submission.reason import exit_code, last_lines
+from sppo_pipelines.submission.reason import exit_code, last_lines
 
 from .argo import NAMESPACE, RUN, driver, pod_id, pod_name, stage_log, task
 from .conftest import TOKEN, snapshot

@@ -35,7 +35,7 @@ def waited(monkeypatch):
         pauses.seconds.append(seconds)
         pauses.then()
 
-    monkeypatch.setattr("pipelines.submission.commands.time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("sppo_pipelines.submission.commands.time", SimpleNamespace(sleep=sleep))
     return pauses
 
 

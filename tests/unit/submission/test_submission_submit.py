@@ -154,7 +154,7 @@ def test_another_who_creates_the_same_is_no_failure(submit, kubeflow):
 
 def test_retry_after_is_followed(submit, kubeflow, monkeypatch):
     waited = []
-    monkeypatch.setattr("pipelines.submission.client.time.sleep", waited.append)
+    monkeypatch.setattr("sppo_pipelines.submission.client.time.sleep", waited.append)
     kubeflow.fail("GET healthz", 429, headers={"Retry-After": "7"})
     kubeflow.fail("GET pipelines", 503, headers={"Retry-After": "86400"})
     assert submit().code == 0

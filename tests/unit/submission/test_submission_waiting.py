@@ -5,10 +5,9 @@ from datetime import timedelta
 
 import pytest
 from rich.console import Console
-
-from pipelines.submission import run, waiting
-from pipelines.submission.client import Client
-from pipelines.submission.follow import follow
+from sppo_pipelines.submission import run, waiting
+from sppo_pipelines.submission.client import Client
+from sppo_pipelines.submission.follow import follow
 
 from .argo import NAMESPACE, RUN, driver, gate, pod_name, task
 from .conftest import snapshot

@@ -30,7 +30,7 @@ def shell(tmp_path):
     tools.mkdir()
     (workplace / SMOKE).parent.mkdir(parents=True)
     (workplace / SMOKE).write_text((ROOT / SMOKE).read_text())
-    sppo = f"#!/bin/sh\nexec {sys.executable} -c 'from pipelines.cli import main; main()' \"$@\"\n"
+    sppo = f"#!/bin/sh\nexec {sys.executable} -c 'from sppo_pipelines.cli import main; main()' \"$@\"\n"
     (tools / "sppo").write_text(sppo)
     (tools / "gh").write_text('#!/bin/sh\nprintf "%s\\n" "$@" >gh.txt\n')
     for tool in tools.iterdir():

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 import yaml
+from sppo_pipelines import cli
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.placement import CREDENTIALS, SETTINGS, variables
+from sppo_pipelines.profile import Profile
 
-from pipelines import cli
-from pipelines.compiling import compile_pipeline
-from pipelines.placement import CREDENTIALS, SETTINGS, variables
-from pipelines.profile import Profile
 from sppo import errors
 from sppo.config.run import RunConfig
 from sppo.config.sections.section import Section
@@ -173,7 +173,7 @@ def components(tmp_path: Path) -> set[str]:
     compile_pipeline(tmp_path / "sppo.yaml", 1, "one-gpu")
     package, _ = yaml.safe_load_all((tmp_path / "sppo.yaml").read_text())
     found = set(interface("pipeline", package["root"]))
-    for path in (ROOT / "components").glob("*/component.py"):
+    for path in (ROOT / "components").glob("*/*/component.py"):
         name = path.parent.name
         found |= set(interface(name, compiled(getattr(importlib.import_module(f"components.{name}"), name), tmp_path)))
     return found

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from kfp import dsl
+from sppo_components.launch import launch
+from sppo_components.prepare import prepare
 
-from components.launch import launch
-from components.prepare import prepare
 from sppo.config.run import resolve
 from sppo.models.fetch import model_digest
 from sppo.store import keys, tables

@@ -2,9 +2,9 @@
 
 import pytest
 import yaml
+from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.submission.package import hardware_keys
 
-from pipelines.compiling import compile_pipeline
-from pipelines.submission.package import hardware_keys
 from tests.unit.test_pipeline import Package
 
 SEVERAL = """

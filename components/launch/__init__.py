@@ -1,5 +1,0 @@
-"""The launch component."""
-
-from components.launch.component import launch
-
-__all__ = ["launch"]

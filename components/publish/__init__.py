@@ -1,5 +1,0 @@
-"""The publish component."""
-
-from components.publish.component import publish
-
-__all__ = ["publish"]

@@ -1,0 +1,5 @@
+"""The generate component."""
+
+from sppo_components.generate.component import generate
+
+__all__ = ["generate"]

@@ -1,0 +1,5 @@
+"""The launch component."""
+
+from sppo_components.launch.component import launch
+
+__all__ = ["launch"]

@@ -1,0 +1,5 @@
+"""The publish component."""
+
+from sppo_components.publish.component import publish
+
+__all__ = ["publish"]

@@ -1,0 +1,5 @@
+"""The train component."""
+
+from sppo_components.train.component import train
+
+__all__ = ["train"]

@@ -1,0 +1,49 @@
+"""Compiling the pipeline into a package that a cluster can run."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from sppo.config.limits import Limits
+from sppo.errors import ConfigError
+from sppo_pipelines.profile import load_images, load_profile
+
+
+def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Path | None = None) -> Limits:
+    """Write the package.
+
+    Args:
+        output: a .yaml file.
+        max_iterations: the most iterations that it can play.
+        profile: name or file of the hardware defaults.
+        images: a YAML file of images by stage, instead of the profile's.
+
+    Returns:
+        What it can play, which is written into it too.
+
+    Raises:
+        ConfigError: for a wrong file name, number or profile.
+    """
+    if output.suffix not in {".yaml", ".yml"}:
+        raise ConfigError(f"output: {output} must end in .yaml")
+    if max_iterations < 1:
+        raise ConfigError(f"max_iterations: {max_iterations} is less than 1")
+    loaded = load_profile(profile)
+    if images is not None:
+        loaded = loaded.model_copy(update={"images": load_images(images)})
+    from kfp import compiler
+
+    from sppo_pipelines.size import shard_iterations
+    from sppo_pipelines.sppo import limit_shards, make_pipeline
+
+    pipeline = make_pipeline(max_iterations, loaded)
+    most = shard_iterations(pipeline, loaded.workflow_bytes)
+    limit_shards(pipeline, most)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(pipeline, str(output))
+    # The compiler begins the file with comments that show default values in an order that changes from process to
+    # process. They say nothing that the package does not say, and without them the same input gives the same bytes.
+    lines = output.read_text().splitlines(keepends=True)
+    output.write_text("".join(itertools.dropwhile(lambda line: line.startswith("#"), lines)))
+    return Limits(max_iterations, loaded.training.nodes > 1, most)

@@ -1,0 +1,118 @@
+"""What became of a run: the exit code, a Markdown summary, and a JUnit report for continuous integration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from sppo.errors import GateFailedError, InfrastructureError
+from sppo_pipelines.submission import progress
+from sppo_pipelines.submission.client import Client
+from sppo_pipelines.submission.follow import duration
+from sppo_pipelines.submission.reason import Reason, reason
+from sppo_pipelines.submission.run import Run
+
+
+class Outcome(NamedTuple):
+    """How a run ended, why it failed if it did, and where to look at it."""
+
+    name: str
+    state: str
+    passed: bool | None
+    stages: list[progress.Stage]
+    url: str
+    reason: Reason | None
+
+    @property
+    def line(self) -> str:
+        """How it ended, in a few words."""
+        if self.state == "CANCELED":
+            return "somebody ended the run"
+        if self.state != "SUCCEEDED":
+            failed = ", ".join(stage.title for stage in self.stages if stage.state == "FAILED")
+            failed = failed or (self.reason.where if self.reason else "")
+            return f"the run {self.state.lower()}{f' in {failed}' if failed else ''}"
+        told = {True: "the gate is passed", False: "the gate is not passed", None: "its gate is not known"}
+        return f"the run succeeded; {told[self.passed]}"
+
+    @property
+    def said(self) -> str:
+        """What the failed stage said, line by line."""
+        return "".join(f"\n  {line}" for line in self.reason.lines) if self.reason else ""
+
+
+def outcome(client: Client, run: Run) -> Outcome:
+    """The outcome of a run that has ended; the log of what failed is read."""
+    succeeded = run.state == "SUCCEEDED"
+    return Outcome(
+        run.name,
+        # A run that somebody terminated is FAILED to Kubeflow.
+        "CANCELED" if run.workflow.terminated and not succeeded else run.state,
+        progress.gate(run.workflow) if succeeded else None,
+        progress.stages(run.workflow),
+        client.run_url(run.run_id),
+        None if succeeded else reason(client, run),
+    )
+
+
+def raise_unless_passed(result: Outcome) -> None:
+    """End the command with the exit code that the outcome has.
+
+    Raises:
+        ConfigError, InfrastructureError: if a stage failed with the exit code of these.
+        RunFailedError: if a stage failed otherwise, or somebody ended the run.
+        GateFailedError: if the best model does not meet the gate.
+        InfrastructureError: if the server does not tell the gate.
+    """
+    if result.reason is not None:
+        raise result.reason.kind(f"{result.line}: {result.url}; {result.reason.advice}{result.said}")
+    if result.passed is None:
+        raise InfrastructureError(f"{result.line}: no branch of its workflow tells it; look at {result.url}")
+    if not result.passed:
+        raise GateFailedError(f"{result.line}: {result.url}")
+
+
+def markdown(result: Outcome) -> str:
+    """A summary with a row for each stage."""
+    rows = [
+        f"| {stage.title} | {stage.state.lower()} | {len(stage.tasks)} | {duration(stage.seconds)} |"
+        for stage in result.stages
+    ]
+    head = f"## SPPO: {result.line}\n\n[{result.name}]({result.url})\n"
+    if result.said:
+        head += f"\n```text{result.said}\n```\n"
+    return "\n".join([head, "| stage | state | tasks | time |", "|---|---|--:|--:|", *rows, ""])
+
+
+def junit(result: Outcome) -> bytes:
+    """A test suite with a case for each stage, and one for the run with its gate."""
+    suite = ElementTree.Element("testsuite", name=result.name)
+    for stage in result.stages:
+        case = _case(suite, stage.title, stage.seconds)
+        if stage.state in {"FAILED", "CANCELED"}:
+            ElementTree.SubElement(case, "failure", message=f"{stage.state.lower()}: {result.url}").text = result.said
+    case = _case(suite, "gate" if result.state == "SUCCEEDED" else "run", 0)
+    if not result.passed:
+        kind = "failure" if result.passed is False or result.state != "SUCCEEDED" else "error"
+        ElementTree.SubElement(case, kind, message=f"{result.line}: {result.url}").text = result.said
+    for attribute, tag in (("failures", "failure"), ("errors", "error")):
+        suite.set(attribute, str(len(suite.findall(f"*/{tag}"))))
+    suite.set("tests", str(len(suite)))
+    return bytes(ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
+
+
+def _case(suite: ElementTree.Element, name: str, seconds: float) -> ElementTree.Element:
+    return ElementTree.SubElement(suite, "testcase", classname="sppo", name=name, time=f"{seconds:.0f}")
+
+
+def write_reports(result: Outcome, junit_file: Path | None) -> None:
+    """Append the summary to GitHub's, where there is one, and write the JUnit report that is asked for."""
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a") as file:
+            file.write(markdown(result))
+    if junit_file is not None:
+        junit_file.parent.mkdir(parents=True, exist_ok=True)
+        junit_file.write_bytes(junit(result))
