@@ -45,7 +45,7 @@ def test_a_pod_that_is_deleted_in_train_is_back_within_two_minutes(disturbed, se
 
 def test_the_workflow_is_of_the_size_that_was_foreseen(disturbed, foreseen, runs, settings, seen):
     found = size_of(runs.look(disturbed.run.run_id).workflow)
-    assert found.nodes - found.again == len(expected.nodes(foreseen))
+    assert found.nodes - found.again == len(foreseen.nodes)
     assert found.packed <= found.nodes * size.NODE_BYTES
     assert found.whole < load_profile(str(settings.profile)).workflow_bytes
     seen(
