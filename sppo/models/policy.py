@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sppo.models.fetch import check_safe
+from sppo.models.weights import refuse
 from sppo.store.base import MANIFEST
 
 if TYPE_CHECKING:
@@ -23,14 +24,25 @@ def device_for() -> torch.device:
 
 
 def load_policy(folder: Path, dtype: str, attention: str = "sdpa") -> PreTrainedModel:
-    """The causal language model of a checked folder, with its weights in `dtype`."""
+    """The causal language model of a checked folder, with its weights in `dtype`.
+
+    Raises:
+        ConfigError: if the weights are not all that the model has, and no others; see `sppo.models.weights`.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     check_safe(folder, str(folder))
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation=attention
+    model: PreTrainedModel
+    model, told = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, dtype),
+        use_safetensors=True,
+        attn_implementation=attention,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused in words
     )
+    refuse(told, str(folder), type(model).__name__)
     return model
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sppo.config.run import RunConfig, read_config
 from sppo.errors import ConfigError
 from sppo.models.fetch import causal_lm_config, fetch_model
+from sppo.models.weights import check_weights
 from sppo.preparing import chat, prompts
 from sppo.preparing.chunks import chunk_count
 from sppo.store import keys, tables
@@ -60,6 +61,7 @@ def _prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add, fo
     model = fetch_model(config.base_model, weights=False)
     settings = causal_lm_config(model, config.base_model)
     _check_context(config, settings)
+    check_weights(config.base_model, model)
     tokenizer = chat.load_tokenizer(model)
     _check_tokens(config, settings, tokenizer, model)
     encoded = _encode(config, tokenizer, cleaned, counts)

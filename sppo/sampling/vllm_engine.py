@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sppo.config.sections.generate import GenerateConfig
+from sppo.models.weights import check_weights
 from sppo.sampling.engine import Response, Sampling
 from sppo.seeds import derive_seed
 
@@ -42,6 +43,7 @@ class VllmEngine:
 
     def __init__(self, folder: Path, config: GenerateConfig, context: int) -> None:
         options = options_here(config)
+        check_weights(str(folder), folder)  # vLLM samples from memory that nobody wrote where a tensor is missing
         from vllm import LLM
         from vllm.platforms import current_platform
 
