@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,17 +60,34 @@ def check_tensors(tensors: Mapping[str, Tensor], folder: Path, uri: str) -> None
         name: torch.empty(tensor.shape, dtype=_dtype(tensor.dtype), device="meta") for name, tensor in tensors.items()
     }
     try:
-        _, told = architecture.from_pretrained(
-            None,
-            config=config,
-            state_dict=empty,
-            device_map={"": "meta"},
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+        with _quiet():
+            _, told = architecture.from_pretrained(
+                None,
+                config=config,
+                state_dict=empty,
+                device_map={"": "meta"},
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
     except RuntimeError as error:  # parts that are put together, such as experts, do not fit
         raise ConfigError(f"{uri}: the weights do not fit {architecture.__name__}; download the model again") from error
     refuse(told, uri, architecture.__name__)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bar and report: nothing is loaded, and what it found is told in one line."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def refuse(told: Mapping[str, Iterable[Any]], uri: str, architecture: str) -> None:

@@ -61,9 +61,9 @@ def _prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add, fo
     model = fetch_model(config.base_model, weights=False)
     settings = causal_lm_config(model, config.base_model)
     _check_context(config, settings)
-    check_weights(config.base_model, model)
     tokenizer = chat.load_tokenizer(model)
     _check_tokens(config, settings, tokenizer, model)
+    check_weights(config.base_model, model)
     encoded = _encode(config, tokenizer, cleaned, counts)
     print(counts.line(), flush=True)
     fitting = [prompt for prompt in cleaned if prompt.prompt_id in encoded]

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import mlflow  # noqa: F401 - so that forked processes need not load it again
-import sppo.train  # noqa: F401 - as well
 import torch
 import transformers.models.llama.modeling_llama  # noqa: F401 - as well
 
+import sppo.training.train  # noqa: F401 - as well
 from sppo.config.run import resolve
 from sppo.models.policy import load_policy
 from sppo.store import keys, tables

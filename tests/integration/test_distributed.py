@@ -29,7 +29,7 @@ DYING = (
     + """import os
 def dying(updater, batch, rate):
     if batch.step == 2 and updater.group.rank == 1:
-        from sppo import update
+        from sppo.training import update
         update.pair_losses = lambda *_: os.kill(os.getpid(), 9)
     return step(updater, batch, rate)
 Updater.step = dying
@@ -154,7 +154,7 @@ def test_a_killed_worker_ends_the_job_and_the_resume_is_exact(tiny_llama, tmp_pa
 def test_the_first_worker_alone_loads_the_model(tiny_llama, alone, tmp_path):
     alone_loads = """
 import os
-from sppo import train
+from sppo.training import train
 def refused(*_):
     raise SystemExit(7)
 if os.environ["RANK"] != "0":
@@ -167,7 +167,7 @@ if os.environ["RANK"] != "0":
 
 def test_a_model_that_is_refused_ends_all_workers_with_its_exit_code(tiny_llama, tmp_path):
     refusing = """
-from sppo import train
+from sppo.training import train
 from sppo.errors import ConfigError
 def refuse(model):
     raise ConfigError("base_model: unknown here")
@@ -182,7 +182,7 @@ train.check_model = refuse
 def test_out_of_memory_is_remembered_by_the_retry(tiny_llama, alone, tmp_path):
     crowded = """
 import torch
-from sppo.logprobs import ResponseLogprobs
+from sppo.models.network.logprobs import ResponseLogprobs
 forward = ResponseLogprobs.forward
 def limited(scorer, row):
     if row.ids.shape[1] > 30 and torch.is_grad_enabled() and torch.distributed.get_rank() == 1:

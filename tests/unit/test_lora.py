@@ -206,8 +206,8 @@ def test_gradient_checkpointing_changes_no_result(tiny_llama, pairs):
 TRAIN = """
 import sys
 from pathlib import Path
-from sppo.config import read_config
-from sppo.train import train
+from sppo.config.run import read_config
+from sppo.training.train import train
 train(read_config(Path(sys.argv[1])), 1, sys.argv[2], [Path(sys.argv[3])], {})
 """
 

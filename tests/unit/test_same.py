@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sppo.report import collect, render_html, render_markdown
 
 from benchmarks.same import SHOWN, main
+from sppo.reporting.report import collect, render_html, render_markdown
 
 MODEL, EVALUATION, REPORT = "iteration-1/model", "iteration-1/evaluation", "published/report"
 TRAINED, EVALUATED = f"{MODEL}/MANIFEST.json", f"{EVALUATION}/MANIFEST.json"

@@ -103,7 +103,8 @@ def test_workers_of_torchrun_are_not_supervised(tries, monkeypatch):
 
 STAGE = """
 import sys, time
-from sppo import stages, supervisor
+from sppo import stages
+from sppo.process import supervisor
 from sppo.errors import InfrastructureError
 supervisor.FIRST_WAIT = 60
 
