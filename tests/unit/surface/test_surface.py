@@ -175,7 +175,8 @@ def components(tmp_path: Path) -> set[str]:
     found = set(interface("pipeline", package["root"]))
     for path in (ROOT / "components").glob("*/*/component.py"):
         name = path.parent.name
-        found |= set(interface(name, compiled(getattr(importlib.import_module(f"components.{name}"), name), tmp_path)))
+        component = getattr(importlib.import_module(f"sppo_components.{name}"), name)
+        found |= set(interface(name, compiled(component, tmp_path)))
     return found
 
 
