@@ -13,6 +13,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sppo.config.sections.judge import JudgeConfig
@@ -22,6 +23,8 @@ from sppo.models.fetch import fetch_model, model_digest
 
 PACKAGE = "sppo.judging.kinds"
 """Where the kinds are; nothing imports it by name."""
+MODELS = {"hf", "s3", "file", "package"}
+"""Schemes of models (`sppo.models.fetch`)."""
 GROUP = "sppo.preference_models"
 """Entry points of installed packages that hold further ones: each names a module."""
 
@@ -116,6 +119,8 @@ def kind_of(uri: str) -> Kind:
     for kind in kinds():
         if scheme in kind.schemes:
             return kind
+    if ":" in uri and scheme.isidentifier() and scheme not in MODELS and not Path(uri).exists():
+        raise ConfigError(f"{uri}: no kind of preference model is written {scheme}:…; supported: {supported()}")
     path = fetch_model(uri, weights=False) / "config.json"
     if not path.is_file():
         raise ConfigError(f"{uri}: no config.json; supported preference models: {supported()}")

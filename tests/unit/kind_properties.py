@@ -12,7 +12,8 @@ from sppo.judging.preference_model import Comparison, PreferenceModel
 from sppo.judging.registry import Kind, WeightsKind, kind_of, supported
 
 PROMPTS = ("How is bread made?", "Name a colour.")
-RESPONSES = ("Mix flour, water and yeast, let it rise, and bake it hot.", "Blue é🙂.", "")
+RESPONSES = ("Mix flour, water and yeast, let it rise, and bake the bread hot.", "A blue colour é🙂.", "")
+"""Of different lengths, words and letters, so that a kind that looks at any of them has something to say."""
 FORTH = [Comparison(prompt, *RESPONSES[i : i + 2]) for prompt in PROMPTS for i in range(2)]
 BACK = [Comparison(prompt, second, first) for prompt, first, second in FORTH]
 BOTH = [each for pair in zip(FORTH, BACK, strict=True) for each in pair]
@@ -43,7 +44,8 @@ def its_uri_is_known(subject: Subject) -> None:
 def logits_are_finite_and_say_something(subject: Subject) -> None:
     logits = subject.model.compare(BOTH)
     assert logits.dtype == np.float32 and logits.shape == (len(BOTH),)
-    assert np.isfinite(logits).all() and np.ptp(logits) > 0
+    assert np.isfinite(logits).all()
+    assert np.ptp(logits) > 0, f"the same logit for all of {BOTH}"
 
 
 def a_logit_does_not_depend_on_the_other_comparisons(subject: Subject) -> None:
@@ -55,7 +57,7 @@ def a_logit_does_not_depend_on_the_other_comparisons(subject: Subject) -> None:
 def both_orders_are_asked_as_told(subject: Subject) -> None:
     forth, back = subject.model.compare(FORTH), subject.model.compare(BACK)
     np.testing.assert_allclose(subject.model.compare(BOTH), np.stack([forth, back], axis=1).ravel(), **CLOSE)
-    assert not np.allclose(forth, back, **CLOSE)
+    assert not np.allclose(forth, back, **CLOSE), f"the same logits for {FORTH} as in the other order"
 
 
 def name_and_digest_are_stable(subject: Subject) -> None:

@@ -49,6 +49,9 @@ def each_prompt_has_a_finite_loss_of_its_own(name, drawn, eta, random):
     torch.testing.assert_close(together, alone[order])
     together.sum().backward()
     assert together.isfinite().all() and ratios.grad.isfinite().all()
+    single = ratios.detach().float().requires_grad_()  # as training calls it
+    loss_of(name, single, probabilities.float(), eta).sum().backward()
+    assert single.grad.isfinite().all(), "not finite in float32"
 
 
 @given(PROBABILITIES, ETAS)

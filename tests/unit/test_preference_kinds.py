@@ -213,3 +213,10 @@ def test_a_scheme_is_one_kinds_alone(new_kinds):
 
     with pytest.raises(ValueError, match="Second: another kind has the scheme mixture:"):
         registry.register(Second)
+
+
+def test_a_mistyped_scheme_is_answered_with_the_kinds():
+    with pytest.raises(
+        ConfigError, match=r"^ruels:a:b: no kind of preference model is written ruels:…; supported: .*rules:"
+    ):
+        registry.kind_of("ruels:a:b")
