@@ -119,8 +119,8 @@ def kind_of(uri: str) -> Kind:
     for kind in kinds():
         if scheme in kind.schemes:
             return kind
-    if ":" in uri and scheme.isidentifier() and scheme not in MODELS and not Path(uri).exists():
-        raise ConfigError(f"{uri}: no kind of preference model is written {scheme}:…; supported: {supported()}")
+    if scheme not in MODELS and not Path(uri).expanduser().exists():
+        raise ConfigError(f"{uri}: no such model folder, and no kind that is written so; supported: {supported()}")
     path = fetch_model(uri, weights=False) / "config.json"
     if not path.is_file():
         raise ConfigError(f"{uri}: no config.json; supported preference models: {supported()}")

@@ -46,6 +46,7 @@ def each_prompt_has_a_finite_loss_of_its_own(name, drawn, eta, random):
     alone = torch.stack([loss_of(name, r, p, eta) for r, p in zip(ratios, probabilities, strict=True)])
     ratios.requires_grad_()
     together = loss_of(name, ratios[order], probabilities[order], eta)
+    assert together.shape == (len(ratios),), "return one loss a prompt: reduce the last dimension only"
     torch.testing.assert_close(together, alone[order])
     together.sum().backward()
     assert together.isfinite().all() and ratios.grad.isfinite().all()
@@ -60,8 +61,8 @@ def at_the_start_what_wins_is_pushed_up_and_what_loses_down(name, drawn, eta):
     ratios = torch.zeros_like(probabilities, requires_grad=True)
     start = loss_of(name, ratios, probabilities, eta)
     start.backward()
-    assert ratios.grad[0] < 0 < ratios.grad[1]
-    assert (ratios.grad * (probabilities - 0.5) <= 0).all()
+    assert ratios.grad[0] < 0 < ratios.grad[1], "a step must raise the chosen response and lower the rejected one"
+    assert (ratios.grad * (probabilities - 0.5) <= 0).all(), "no response may be pushed the wrong way"
     step = -1e-4 * ratios.grad / ratios.grad.norm()
     assert loss_of(name, step, probabilities, eta) < start
 

@@ -215,8 +215,7 @@ def test_a_scheme_is_one_kinds_alone(new_kinds):
         registry.register(Second)
 
 
-def test_a_mistyped_scheme_is_answered_with_the_kinds():
-    with pytest.raises(
-        ConfigError, match=r"^ruels:a:b: no kind of preference model is written ruels:…; supported: .*rules:"
-    ):
-        registry.kind_of("ruels:a:b")
+@pytest.mark.parametrize("uri", ["ruels:a:b", "pairrm", "/none"])
+def test_what_is_not_known_is_answered_with_the_kinds(uri):
+    with pytest.raises(ConfigError, match=rf"^{uri}: no such model folder, and no kind .*supported: .*rules:MODULE"):
+        registry.kind_of(uri)
