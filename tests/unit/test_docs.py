@@ -14,7 +14,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_configuration_reference_is_current() -> None:
-    assert reference() in (ROOT / "docs" / "configuration.md").read_text()
+    missing = [row for row in reference().splitlines() if row not in (ROOT / "docs" / "configuration.md").read_text()]
+    assert not missing, f"copy the rows of `sppo config reference` into docs/configuration.md: {missing}"
+    assert reference() in (ROOT / "docs" / "configuration.md").read_text(), "the rows are there, in another order"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

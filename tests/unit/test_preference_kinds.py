@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,3 +220,11 @@ def test_a_scheme_is_one_kinds_alone(new_kinds):
 def test_what_is_not_known_is_answered_with_the_kinds(uri):
     with pytest.raises(ConfigError, match=rf"^{uri}: no such model folder, and no kind .*supported: .*rules:MODULE"):
         registry.kind_of(uri)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(Path(sppo.judging.kinds.__file__).parent.glob("[a-z]*.py")), ids=lambda f: f.stem
+)
+def test_every_file_registers_its_kind(file):
+    modules = {type(kind).__module__ for kind in registry.kinds()}
+    assert f"sppo.judging.kinds.{file.stem}" in modules, f"{file.name}: no kind in it has @register"
