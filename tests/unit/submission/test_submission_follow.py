@@ -160,7 +160,7 @@ def test_a_server_that_goes_away_ends_the_waiting_with_3(submit, kubeflow, kind,
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_wait_leaves_the_run_alone(kubeflow, failed_run, number):
     kubeflow.script = [RUNNING]
-    program = "import sys, pipelines.cli as cli; sys.argv = ['sppo', *sys.argv[1:]]; cli.main()"
+    program = "import sys, sppo_pipelines.cli as cli; sys.argv = ['sppo', *sys.argv[1:]]; cli.main()"
     command = [sys.executable, "-c", program, "resume", "run-0", "--host", kubeflow.address, "--wait"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while "run: running" not in process.stdout.readline():
