@@ -81,7 +81,7 @@ def start(uri: str, model: Path, **changes: Any) -> Store:
 
 def command(uri: str, workers: int, patch: str = "", **environment: str) -> subprocess.Popen[str]:
     """Start `sppo train`, alone or under torchrun; `patch` is Python that each process executes first."""
-    code = f"import sys\n{patch}\nfrom pipelines.cli import main\nsys.argv[0] = 'sppo'\nmain()"
+    code = f"import sys\n{patch}\nfrom sppo_pipelines.cli import main\nsys.argv[0] = 'sppo'\nmain()"
     words = [sys.executable, "-c", code, "train", uri]
     if workers > 1:
         torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", str(workers)]

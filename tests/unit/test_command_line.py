@@ -257,7 +257,8 @@ def test_compile_writes_a_package(command, tmp_path):
 def test_the_installed_command_starts_fast_and_exits_with_the_code():
     """`sppo` loads no torch until a stage needs it."""
     program = (
-        "import sys, sppo_pipelines.cli as cli; assert not {'torch', 'transformers', 'kfp', 'mlflow'} & set(sys.modules);"
+        "import sys, sppo_pipelines.cli as cli;"
+        "assert not {'torch', 'transformers', 'kfp', 'mlflow'} & set(sys.modules);"
         "sys.argv = ['sppo', 'config', 'show', 'iteration=2']; cli.main()"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
