@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.models.weights import read_header
 from sppo.store.base import MANIFEST, Manifest, file_sha256
 from sppo.store.local_cache import cached
 from sppo.store.opening import open_store
@@ -25,7 +26,6 @@ _SETTINGS = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 _WEIGHTS = ["*.safetensors"]
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py"}
 _JSON_OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json")
-_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 
 
 def fetch_model(uri: str, *, weights: bool = True) -> Path:
@@ -140,22 +140,10 @@ def _sha256(path: Path, _size: int, _changed: int) -> str:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a safetensors file is as long as its header says.
-
-    The file is the header's length (8 bytes, little-endian), the header (JSON, each tensor with its `data_offsets`),
-    and the data (https://huggingface.co/docs/safetensors, "Format").
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, _LONGEST_HEADER):
-            return False
-        text = file.read(length)
+    """Whether a safetensors file is as long as its header says."""
     try:
-        header = json.loads(text)
-        end = max((header[name]["data_offsets"][1] for name in header if name != "__metadata__"), default=0)
-        return bool(8 + length + end == size)
-    except (ValueError, TypeError, LookupError):  # not JSON, or JSON of another form
+        return read_header(path)[1] == path.stat().st_size
+    except ValueError:
         return False
 
 

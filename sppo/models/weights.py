@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 INDEX = "model.safetensors.index.json"
 _SHOWN = 3
+_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 
 
 class Tensor(NamedTuple):
@@ -126,13 +127,29 @@ def _of_folder(folder: Path, uri: str) -> dict[str, Tensor]:
     return {tensor: form for file in found.values() for tensor, form in file.items()}
 
 
-def _header(path: Path) -> dict[str, Tensor]:
-    """See https://huggingface.co/docs/safetensors, "Format"."""
+def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """The header of a safetensors file, and the bytes that the whole file must have.
+
+    The file is the header's length (8 bytes, little-endian), the header (JSON, each tensor with its `dtype`, `shape`
+    and `data_offsets`), and the data (https://huggingface.co/docs/safetensors, "Format").
+
+    Raises:
+        ValueError: if it is cut within the header, or that is not JSON of this form.
+    """
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return {
-        name: Tensor(told["dtype"], tuple(told["shape"])) for name, told in header.items() if name != "__metadata__"
-    }
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(path.stat().st_size - 8, _LONGEST_HEADER):
+            raise ValueError(f"a header of {length} bytes")
+        header = json.loads(file.read(length))
+    try:
+        header.pop("__metadata__", None)
+        return header, 8 + length + max((told["data_offsets"][1] for told in header.values()), default=0)
+    except (AttributeError, TypeError, LookupError) as error:
+        raise ValueError("a header of another form") from error
+
+
+def _header(path: Path) -> dict[str, Tensor]:
+    return {name: Tensor(told["dtype"], tuple(told["shape"])) for name, told in read_header(path)[0].items()}
 
 
 def _of_hub(uri: str) -> dict[str, Tensor]:

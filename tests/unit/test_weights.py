@@ -118,3 +118,5 @@ def test_names_of_an_old_checkpoint_are_known(tmp_path):
     old |= {f"h.{layer}.attn.bias": torch.ones(1, 1, 8, 8) for layer in (0, 1)}
     save_file(old, tmp_path / FILE, {"format": "pt"})
     check_weights("the model", tmp_path)
+    loaded = load_policy(tmp_path, "float32").state_dict()
+    assert loaded["transformer.h.1.mlp.c_fc.weight"].equal(old["h.1.mlp.c_fc.weight"])
