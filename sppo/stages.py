@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from sppo.config.limits import Limits
 from sppo.config.run import Form, RunConfig, read_config, resolve
@@ -17,9 +17,6 @@ from sppo.store import keys, tables
 from sppo.store.base import Store
 from sppo.store.opening import open_store
 from sppo.training.workers.trainjob.spec import Pods
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class Prepared(NamedTuple):
@@ -104,11 +101,7 @@ def prepared(config: RunConfig) -> Path:
     from sppo.judging.load import check_judges
     from sppo.preparing import prepare as work
 
-    def add(config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-        if config.evaluate.instructions.count:
-            write_instructions(config, tokenizer, folder / keys.INSTRUCTIONS_FILE)
-
-    return work.prepare(config, check_judges, add)
+    return work.prepare(config, check_judges, write_instructions)
 
 
 @stage

@@ -35,13 +35,17 @@ if TYPE_CHECKING:
 _WHERE = "evaluate.instructions.prompts"
 
 
-def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Check the prompts of `evaluate.instructions` and write them, tokenised, as `tables.INSTRUCTIONS`.
+def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Check the prompts of `evaluate.instructions`, if there are any, and write them, tokenised, into a folder.
+
+    The file is `keys.INSTRUCTIONS_FILE`, a table of `tables.INSTRUCTIONS`.
 
     Raises:
         ConfigError: naming the line that is not in IFEval's form, has an unknown instruction, or is too long; where
             all are left out.
     """
+    if not config.evaluate.instructions.count:
+        return
     rows, special = [], 0
     for where, row in _read(config.evaluate.instructions.prompts)[: config.evaluate.instructions.count]:
         try:
@@ -66,8 +70,8 @@ def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, pa
         )
     if not rows:
         raise ConfigError(f"{_WHERE}: all {special} prompts contain special tokens of the model; give others")
-    tables.write(path, tables.INSTRUCTIONS, rows)
-    print(f"{path.name}: {len(rows)} prompts, {special} left out", flush=True)
+    tables.write(folder / keys.INSTRUCTIONS_FILE, tables.INSTRUCTIONS, rows)
+    print(f"{keys.INSTRUCTIONS_FILE}: {len(rows)} prompts, {special} left out", flush=True)
 
 
 def _read(uri: str) -> list[tuple[str, Instructions]]:

@@ -43,8 +43,8 @@ def configure(tmp_path, tiny_llama, write_prompts):
     return make
 
 
-def write(config, path):
-    write_instructions(config, load_tokenizer(Path(config.base_model)), path)
+def write(config, folder):
+    write_instructions(config, load_tokenizer(Path(config.base_model)), folder)
 
 
 def test_the_evaluation_measures_instructions_with_one_load_a_model(configure, tiny_llama, monkeypatch):
@@ -118,31 +118,33 @@ def test_accuracies_over_prompts_and_over_instructions(configure):
 )
 def test_a_wrong_row_is_named_before_anything_is_played(configure, tmp_path, row, message):
     with pytest.raises(ConfigError, match=message):
-        write(configure([ROW, row]), tmp_path / "table.parquet")
+        write(configure([ROW, row]), tmp_path)
 
 
 def test_prompts_with_special_tokens_are_left_out(configure, tmp_path, capsys):
     special = {**ROW, "prompt": "Say <|im_end|>"}
-    write(configure([special, ROW, special]), tmp_path / "table.parquet")
-    assert [row["prompt"] for row in tables.read(tmp_path / "table.parquet", tables.INSTRUCTIONS)] == [ROW["prompt"]]
+    write(configure([special, ROW, special]), tmp_path)
+    rows = tables.read(tmp_path / keys.INSTRUCTIONS_FILE, tables.INSTRUCTIONS)
+    assert [row["prompt"] for row in rows] == [ROW["prompt"]]
     told = capsys.readouterr().out
     assert told.count("left out, as it contains '<|im_end|>', a special token of the model") == 2
     with pytest.raises(ConfigError, match="all 1 prompts contain special tokens of the model"):
-        write(configure([special]), tmp_path / "other.parquet")
+        write(configure([special]), tmp_path)
 
 
 def test_count_takes_the_first_prompts(configure, tmp_path):
     config = configure([ROW, {**ROW, "prompt": "Say goodbye."}], **{"evaluate.instructions.count": 1})
-    write(config, tmp_path / "table.parquet")
-    assert [row["prompt"] for row in tables.read(tmp_path / "table.parquet", tables.INSTRUCTIONS)] == ["Say hello."]
+    write(config, tmp_path)
+    rows = tables.read(tmp_path / keys.INSTRUCTIONS_FILE, tables.INSTRUCTIONS)
+    assert [row["prompt"] for row in rows] == ["Say hello."]
 
 
 def test_an_empty_or_absent_file_is_refused(configure, tmp_path):
     with pytest.raises(ConfigError, match="holds no prompt"):
-        write(configure([]), tmp_path / "table.parquet")
+        write(configure([]), tmp_path)
     absent = configure([ROW], **{"evaluate.instructions.prompts": str(tmp_path / "absent.jsonl")})
     with pytest.raises(ConfigError, match="no such file"):
-        write(absent, tmp_path / "table.parquet")
+        write(absent, tmp_path)
 
 
 def test_the_embedded_prompts_ask_for_every_kind_of_instruction():
