@@ -68,6 +68,7 @@ def prepare(
         The shards of each iteration, the URI of pi_1, and whether benchmarks are to be run at the end.
     """
     from sppo.bench.base import check as check_bench
+    from sppo.preparing.pins import pin
     from sppo.preparing.prepare import shard_list
     from sppo.reporting.tracking import stage_records as said
     from sppo.reporting.tracking import track
@@ -80,7 +81,7 @@ def prepare(
     store = open_store(config.output_uri)
     folder = prepared(config)
     # Not the committed one: what does not change the results (shards, experiment) may differ from the first start.
-    config = config.model_copy(update={"output_uri": store.uri})
+    config, _ = pin(config.model_copy(update={"output_uri": store.uri}), store)
     _write(config_path, config.model_dump_json(indent=1))
     _leave(folder, prompts_path)
     begin(config, store)

@@ -92,6 +92,32 @@ def _byte_tokenizer():  # type: ignore[no-untyped-def]
     )
 
 
+@pytest.fixture(scope="session")
+def adapter_of() -> Callable[..., Path]:
+    """Writes a random adapter of a model and gives its folder."""
+
+    def write(folder: Path, target: Path, rank: int = 2, size: float = 0.1) -> Path:
+        import torch
+
+        from sppo.config.sections.train import LoraConfig
+        from sppo.models.adapters import adapt, save_adapter
+        from sppo.models.fetch import Base, model_digest
+        from sppo.models.policy import load_policy
+
+        model = load_policy(folder, "float32")
+        adapt(model, LoraConfig(rank=rank), torch.float32, seed=0)
+        generator = torch.Generator().manual_seed(0)
+        weights = {name: parameter.detach() for name, parameter in model.named_parameters() if ".lora_" in name}
+        for name, weight in weights.items():
+            if ".lora_B." in name:
+                weight.copy_(size * torch.randn(weight.shape, generator=generator))
+        target.mkdir()
+        save_adapter(model, Base(uri=str(folder), sha256=model_digest(folder)), target, weights)
+        return target
+
+    return write
+
+
 @pytest.fixture
 def write_prompts(tmp_path: Path) -> Callable[..., Path]:
     """Writes prompts as a .jsonl file and gives its path."""
@@ -114,6 +140,7 @@ class FaultyS3:
         self.lock = threading.Lock()  # a conditional write of moto checks, then writes; S3 does both at once
         self.uri = ""
         self.requests: list[str] = []
+        self.ranges: list[tuple[str, str]] = []
         self.faults: list[dict[str, Any]] = []
 
     def fail(
@@ -134,6 +161,8 @@ class FaultyS3:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.requests.append(f"{method} {path}")
+        if method == "GET":
+            self.ranges.append((path, environ.get("HTTP_RANGE", "")))
         fault = next((f for f in self.faults if f["method"] == method and f["path"] in path and f["times"]), None)
         with self.lock:
             if fault is None or fault["late"]:

@@ -59,7 +59,6 @@ class Subject:
     config: RunConfig
     store: Store
     uri: str
-    folder: Path
     digest: str
     engine: LazyEngine
 
@@ -80,7 +79,7 @@ class Subject:
         Raises:
             ConfigError: if a chat leaves no room for an answer in `bench.context`.
         """
-        tokenizer = chat.load_tokenizer(self.folder)
+        tokenizer = chat.load_tokenizer(self.engine.policy.base)
         prompts = [chat.encode_chat(tokenizer, messages) for messages in chats]
         longest = max(map(len, prompts))
         if longest >= self.config.bench.context:

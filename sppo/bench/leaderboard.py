@@ -84,7 +84,7 @@ def _evaluate(subject: Subject) -> Mapping[str, Any]:
             raise ConfigError(f"{_KEY}.tasks: {name!r} is no task of lm-eval; {hint}")
     subject.engine.close()
     with heartbeat(f"running {', '.join(wanted.tasks)} in lm-eval"), rouge_left_out():
-        model = load_lm_eval_model(subject.folder, config.generate, config.bench.context, config.seed)
+        model = load_lm_eval_model(subject.engine.policy, config.generate, config.bench.context, config.seed)
         try:
             found = simple_evaluate(
                 model=model,

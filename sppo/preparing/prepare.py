@@ -13,8 +13,9 @@ from sppo.models.fetch import causal_lm_config, fetch_model
 from sppo.models.weights import check_weights
 from sppo.preparing import chat, prompts
 from sppo.preparing.chunks import chunk_count
+from sppo.preparing.pins import pin
+from sppo.preparing.recorded import config_path
 from sppo.store import keys, tables
-from sppo.store.base import Store
 from sppo.store.once import run_once
 from sppo.store.opening import open_store
 
@@ -33,15 +34,23 @@ def prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add) -> 
         add: writes what later stages need into the folder, with the model's tokenizer.
 
     Returns:
-        A local folder with `config.json`, `iteration-<t>.parquet` for each iteration and `held-out.parquet`.
+        A local folder with `config.json`, `pins.json` (see `sppo.preparing.pins`), `iteration-<t>.parquet` for each
+        iteration and `held-out.parquet`.
 
     Raises:
         ConfigError: for a wrong configuration, prompts or model, or an output_uri that holds another run.
     """
     store = open_store(config.output_uri)
-    config = config.model_copy(update={"output_uri": store.uri})
-    _refuse_another_run(store, config)
-    run_once(store, keys.PREPARED, {"config": config.digest()}, lambda folder: _prepare(config, check, add, folder))
+    before = read_config(config_path(store)) if store.manifest(keys.PREPARED) else None
+    config, pins = pin(config.model_copy(update={"output_uri": store.uri}), store)
+    if before is not None:
+        _refuse_another_run(before, config)
+
+    def work(folder: Path) -> Mapping[str, float]:
+        (folder / keys.PINS_FILE).write_text(json.dumps(pins, indent=1))
+        return _prepare(config, check, add, folder)
+
+    run_once(store, keys.PREPARED, {"config": config.digest()}, work)
     return store.fetch(keys.PREPARED)
 
 
@@ -134,11 +143,8 @@ def _check_context(config: RunConfig, model: PreTrainedConfig) -> None:
         )
 
 
-def _refuse_another_run(store: Store, config: RunConfig) -> None:
+def _refuse_another_run(before: RunConfig, config: RunConfig) -> None:
     """A second run in the same place must be the same run: name what differs instead of mixing two."""
-    if store.manifest(keys.PREPARED) is None:
-        return
-    before = read_config(store.fetch(keys.PREPARED) / keys.CONFIG_FILE)
     if before.digest() != config.digest():
         old, new = before.decisive(), config.decisive()
         changed = sorted(key for key in old if old[key] != new[key])

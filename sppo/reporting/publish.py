@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sppo.config.run import RunConfig
 from sppo.errors import ConfigError
-from sppo.models.fetch import fetch_model, model_digest
+from sppo.models.fetch import fetch_policy
 from sppo.reporting.report import RunReport, collect, model_card, render_html, render_markdown
 from sppo.store import keys
 from sppo.store.once import run_once
@@ -73,16 +73,22 @@ def _evaluations(report: RunReport) -> str:
 
 def _export(report: RunReport, output: Path) -> Mapping[str, float]:
     """Save the best model in the type that is wanted, with its tokenizer and card."""
-    from sppo.models.policy import load_policy, save_policy
+    from sppo.models.adapters import load_merged
+    from sppo.models.policy import save_policy
 
-    dtype = report.config.publish.dtype
-    source = fetch_model(report.best_uri)
-    if model_digest(source) != report.best_digest:
+    dtype = report.published_dtype
+    policy = fetch_policy(report.best_uri)
+    if policy.digest() != report.best_digest:
         raise ConfigError(
             f"{report.best_uri}: changed since it was evaluated; put the evaluated files back, or run anew"
         )
-    print(f"publishing {report.best_uri} as {dtype}", flush=True)
-    save_policy(load_policy(source, dtype), source, output)
+    why = (
+        ""
+        if dtype == report.config.publish.dtype
+        else f", as {report.config.publish.dtype} would lose what was trained"
+    )
+    print(f"publishing {report.best_uri} as {dtype}{why}", flush=True)
+    save_policy(load_merged(policy, dtype), policy.base, output)
     (output / "README.md").write_text(model_card(report), encoding="utf-8")
     return _figures(report)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sppo.config.run import RunConfig
 from sppo.errors import RunFailedError
-from sppo.models.fetch import fetch_model, model_digest
+from sppo.models.fetch import fetch_policy
 from sppo.preparing.chunks import chunks, shard_chunks
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
@@ -42,9 +42,9 @@ def generate(
         Rows of `tables.RESPONSES`, in prompt order.
     """
     store = open_store(config.output_uri)
-    folder = fetch_model(model_uri)
-    inputs = {"config": config.digest(), "model": model_digest(folder), "prompts": file_sha256(prompts)}
-    engine = LazyEngine(folder, config)
+    policy = fetch_policy(model_uri)
+    inputs = {"config": config.digest(), "model": policy.digest(), "prompts": file_sha256(prompts)}
+    engine = LazyEngine(policy, config)
     rows: list[dict[str, Any]] = []
     all_chunks = chunks(tables.read(prompts, tables.PROMPTS), config.generate.chunk_size)
     mine = shard_chunks(len(all_chunks), shard, shards)
@@ -89,8 +89,8 @@ def _generate_chunk(
     for row, responses in zip(chunk, sampled, strict=True):
         if not all(math.isfinite(value) for response in responses for value in response.logprobs):
             raise RunFailedError(
-                f"{engine.folder}: a log-probability of a response to prompt {row['prompt_id']} is not finite; the "
-                "model's weights are damaged, or too large for generate.dtype"
+                f"{engine.policy.folder}: a log-probability of a response to prompt {row['prompt_id']} is not finite; "
+                "the model's weights are damaged, or too large for generate.dtype"
             )
     rows = [
         {**row, "response_index": index, **vars(response)}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from sppo.config.sections.generate import GenerateConfig
+from sppo.models.adapters import load_adapted
+from sppo.models.fetch import Policy
 from sppo.models.network import attention
 from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.network.packing import Group
-from sppo.models.policy import device_for, load_policy
+from sppo.models.policy import device_for
 from sppo.preparing.chat import load_tokenizer
 from sppo.sampling.engine import Response, Sampling
 from sppo.seeds import derive_seed
@@ -23,12 +24,12 @@ _SEQUENCES = 64
 class TransformersEngine:
     """A model loaded with `AutoModelForCausalLM`."""
 
-    def __init__(self, folder: Path, config: GenerateConfig) -> None:
+    def __init__(self, policy: Policy, config: GenerateConfig) -> None:
         from transformers import GenerationConfig
 
         self.dtype = config.dtype
-        self.tokenizer = load_tokenizer(folder)
-        self.model = load_policy(folder, config.dtype).to(device_for()).eval()
+        self.tokenizer = load_tokenizer(policy.base)
+        self.model = load_adapted(policy, config.dtype).to(device_for()).eval()
         self.ends = _as_list(self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id)
         self.pad = self.ends[0] if self.ends else 0  # masked out
         # Whatever else the model's own settings hold, such as a repetition penalty, would sample from another policy.

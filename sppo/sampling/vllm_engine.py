@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from sppo.config.sections.generate import GenerateConfig
+from sppo.errors import ConfigError
+from sppo.models.fetch import Policy
 from sppo.models.weights import check_weights
 from sppo.sampling.engine import Response, Sampling
 from sppo.seeds import derive_seed
@@ -38,19 +39,44 @@ def options_here(config: GenerateConfig) -> dict[str, Any]:
     return {"enforce_eager": True}
 
 
+def adapter_options(rank: int) -> dict[str, Any]:
+    """What `vllm.LLM` must be told to have room for an adapter; it knows some ranks only. Nothing for rank 0."""
+    if not rank:
+        return {}
+    from vllm.config.lora import MaxLoRARanks
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        from sppo.sampling.vllm_one_adapter import use_one_adapter
+
+        use_one_adapter()
+    room = min(known for known in get_args(MaxLoRARanks) if known >= rank)
+    return {"enable_lora": True, "max_lora_rank": room}
+
+
 class VllmEngine:
     """A model loaded in vLLM (docs.vllm.ai, "Offline inference")."""
 
-    def __init__(self, folder: Path, config: GenerateConfig, context: int) -> None:
-        options = options_here(config)
+    def __init__(self, policy: Policy, config: GenerateConfig, context: int, adapter_rank: int) -> None:
+        options = options_here(config) | adapter_options(max(adapter_rank, policy.rank))
+        folder = policy.base
         check_weights(str(folder), folder)  # vLLM samples from memory that nobody wrote where a tensor is missing
         from vllm import LLM
+        from vllm.lora.request import LoRARequest
         from vllm.platforms import current_platform
 
         self.on_cpu = current_platform.is_cpu()
-        self.llm = LLM(
-            str(folder), dtype=config.dtype, max_model_len=context, seed=0, disable_log_stats=True, **options
-        )
+        self.adapter = LoRARequest("policy", 1, str(policy.adapter)) if policy.adapter else None
+        try:
+            self.llm = LLM(
+                str(folder), dtype=config.dtype, max_model_len=context, seed=0, disable_log_stats=True, **options
+            )
+        except ValueError as error:
+            if "does not support LoRA" not in str(error):
+                raise
+            raise ConfigError(
+                f"train.lora: vLLM has no adapters for this kind of model ({error}); set generate.engine=transformers"
+            ) from error
 
     def sample(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[Response]]:
         """See `Engine.sample`.
@@ -75,7 +101,9 @@ class VllmEngine:
             )
             for seed in seeds
         ]
-        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False, lora_request=self.adapter
+        )
         return [[_response(completion) for completion in output.outputs] for output in outputs]
 
     def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> np.ndarray:

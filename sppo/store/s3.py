@@ -165,24 +165,55 @@ class S3Store(Store):
         return True
 
 
-def s3_folder(uri: str) -> Path:
-    """Bring a plain S3 folder (uploaded by other tools, without a manifest) into the cache.
+class S3Folder:
+    """A folder in S3: one that a run committed, or a plain one that another tool uploaded."""
 
-    Raises:
-        ConfigError: if nothing lies under the prefix.
-    """
-    store = S3Store(uri)
-    if store.manifest("") is not None:
-        return store.fetch("")
-    # The console marks an empty folder by an object whose name ends in a slash.
-    names = {name: etag for name, etag in store.entries("").items() if name and not name.endswith("/")}
-    if not names:
-        raise ConfigError(f"{uri}: no object lies under that prefix; check the bucket and the path")
-    identity = hashlib.sha256(repr((uri, sorted(names.items()))).encode()).hexdigest()
-    target = cached("folders", identity)
-    if not target.exists():
-        store._download("", names, target, uri)
-    return target
+    def __init__(self, uri: str) -> None:
+        """Look what is there.
+
+        Raises:
+            ConfigError: if nothing lies under the prefix.
+        """
+        self.uri, self.store = uri, S3Store(uri)
+        self.manifest = self.store.manifest("")
+        self.prefix = self.manifest.prefix if self.manifest else ""
+        # The console marks an empty folder by an object whose name ends in a slash.
+        names = {name: etag for name, etag in self.store.entries(self.prefix).items() if not name.endswith("/")}
+        self.names = {name: etag for name, etag in names.items() if name}
+        if not self.names:
+            raise ConfigError(f"{uri}: no object lies under that prefix; check the bucket and the path")
+
+    def fetch(self, leave_out: str = "") -> Path:
+        """Bring it into the cache.
+
+        Args:
+            leave_out: a suffix of files that are not wanted.
+        """
+        if self.manifest is not None and not leave_out:
+            return self.store.fetch("")
+        wanted = {name: etag for name, etag in self.names.items() if not (leave_out and name.endswith(leave_out))}
+        manifest = self.manifest
+        if manifest is not None:
+            files = tuple(file for file in manifest.files if file.path in wanted)
+            manifest = manifest.model_copy(update={"files": files})
+        identity = hashlib.sha256(repr((self.uri, sorted(wanted.items()))).encode()).hexdigest()
+        target = cached("folders", identity)
+        if not target.exists():
+            self.store._download(self.prefix, wanted, target, self.uri, manifest)
+        return target
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        with _reported(f"{self.uri}/{name}"):
+            key = self.store._key(f"{self.prefix}/{name}")
+            return int(self.store.client.head_object(Bucket=self.store.bucket, Key=key)["ContentLength"])
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """A part of a file (RFC 9110, section 14), which is shorter where the file ends before."""
+        with _reported(f"{self.uri}/{name}"):
+            key, span = self.store._key(f"{self.prefix}/{name}"), f"bytes={start}-{start + length - 1}"
+            body: bytes = self.store.client.get_object(Bucket=self.store.bucket, Key=key, Range=span)["Body"].read()
+        return body
 
 
 def s3_file(uri: str) -> Path:

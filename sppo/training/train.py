@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
@@ -17,23 +18,24 @@ from sppo.config.plugins import OBJECTIVES
 from sppo.config.run import RunConfig
 from sppo.config.sections.train import TrainConfig
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.models.fetch import fetch_model, model_digest
+from sppo.models.adapters import adapt, fill
+from sppo.models.fetch import Policy, fetch_policy
 from sppo.models.network import attention
 from sppo.models.network.lean import fuse, make_lean
 from sppo.models.network.logprobs import ResponseLogprobs, check_model
-from sppo.models.policy import empty_policy, load_policy, save_policy, without_dropout
+from sppo.models.policy import empty_policy, load_policy, without_dropout
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store
 from sppo.store.once import run_once
 from sppo.store.opening import open_store
-from sppo.training import lora
-from sppo.training.audit import audit_reference
+from sppo.training.audit import Audit
 from sppo.training.checkpoint import Checkpoints
+from sppo.training.export import export, export_slopes, gather
 from sppo.training.optimizer import RMSProp
 from sppo.training.stopping import finishing_steps
 from sppo.training.update import Batch, Pair, Updater, group_of, targets_of
-from sppo.training.workers.parallel import Workers, forget_gathered, spread, whole, workers
+from sppo.training.workers.parallel import Workers, forget_gathered, spread, workers
 
 
 def train(
@@ -61,10 +63,10 @@ def train(
     rows = read_pairs(pairs)
     with workers() as group:
         with group.first_of_node_goes_ahead():
-            folder = fetch_model(model_uri)
+            start = fetch_policy(model_uri)
         inputs = {
             "config": config.digest(),
-            "reference": group.gather(model_digest(folder) if group.first else "")[0],
+            "reference": group.gather(start.digest() if group.first else "")[0],
             "pairs": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest(),
         }
         checkpoints = Checkpoints(store, keys.checkpoints(iteration), inputs, group)
@@ -72,7 +74,7 @@ def train(
 
         def work(output: Path) -> Mapping[str, float]:
             (output / keys.DISTRIBUTION_FILE).write_text(json.dumps(list(distribution)))
-            return {**upstream, **_train(config, iteration, folder, rows, checkpoints, output)}
+            return {**upstream, **_train(config, iteration, start, rows, checkpoints, output)}
 
         if group.first:
             manifest: Manifest | None = run_once(store, key, inputs, work)
@@ -117,12 +119,13 @@ def plan(pairs: Sequence[Pair], config: TrainConfig, seed: int) -> list[Batch]:
 
 
 def _train(
-    config: RunConfig, iteration: int, folder: Path, pairs: list[Pair], checkpoints: Checkpoints, output: Path
+    config: RunConfig, iteration: int, start: Policy, pairs: list[Pair], checkpoints: Checkpoints, output: Path
 ) -> Mapping[str, float]:
     settings, group = config.train, checkpoints.group
-    scorer = _load(folder, settings, group, derive_seed(config.seed, "adapters", iteration))
+    scorer = _load(start, settings, group, derive_seed(config.seed, "adapters", iteration))
     optimizer = RMSProp(scorer, getattr(torch, settings.dtype), group)
-    figures = audit_reference(scorer, pairs, settings, derive_seed(config.seed, "audit", iteration), group)
+    audit = Audit(pairs, settings, derive_seed(config.seed, "audit", iteration))
+    figures = audit.reference(scorer, group)
     scorer.train()
     updater = Updater(scorer, optimizer, group, settings)
     updater.budget = checkpoints.budget(settings)
@@ -133,7 +136,7 @@ def _train(
         optimizer.loaded()
         forget_gathered(scorer)  # those of pi_t, which the audit needed
         group.say(f"resuming after step {done} of {len(batches)}")
-    start, tokens = time.monotonic(), 0
+    began, tokens = time.monotonic(), 0
     with finishing_steps() as told:
         for batch in batches[done:]:
             # The dropout of adapters is a function of the step, so that a resumed training draws the same.
@@ -154,22 +157,29 @@ def _train(
             if signal:
                 group.say(f"told to stop: step {finished} of {len(batches)} is kept, resume to go on")
                 raise SystemExit(128 + signal)
-    seconds = time.monotonic() - start
-    _export(scorer, optimizer, folder, output, group)
+    seconds = time.monotonic() - began
+    weights = gather(optimizer)
+    if group.first:
+        saved = export(scorer.model, weights, start, output)
+        del scorer, optimizer, updater  # a large model and what was saved of it do not fit beside each other
+        gc.collect()
+        figures |= export_slopes(config, start, weights, saved, audit, group.device)
     (output / keys.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in log))
     speed = {"train/seconds": seconds, "train/tokens_per_second": tokens / seconds}
     return figures | _figures(log, pairs, settings) | speed
 
 
-def _load(folder: Path, config: TrainConfig, group: Workers, seed: int) -> ResponseLogprobs:
+def _load(start: Policy, config: TrainConfig, group: Workers, seed: int) -> ResponseLogprobs:
     """pi_t, ready to be trained: float32 weights, packed attention, on this worker's device or divided among all."""
     attention.register()
-    model = (load_policy if group.first else empty_policy)(folder, "float32", attention.NAME)
+    model = (load_policy if group.first else empty_policy)(start.base, "float32", attention.NAME)
     without_dropout(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if config.lora.rank:
-        lora.adapt(model, config.lora, getattr(torch, config.dtype), seed)
+        adapt(model, config.lora, getattr(torch, config.dtype), seed)
+        if start.adapter and group.first:
+            fill(model, start.adapter)
     if group.device.type == "cpu":
         make_lean(model)
     if group.size == 1:
@@ -182,13 +192,6 @@ def _load(folder: Path, config: TrainConfig, group: Workers, seed: int) -> Respo
     if group.size > 1:
         spread(scorer, model._no_split_modules or [], group, getattr(torch, config.dtype))
     return scorer.to(group.device)
-
-
-def _export(scorer: ResponseLogprobs, optimizer: RMSProp, folder: Path, output: Path, group: Workers) -> None:
-    weights = {name.removeprefix("model."): whole(weight) for name, weight in optimizer.weights.items()}
-    if group.first:
-        save = lora.save_merged if lora.is_adapted(scorer.model) else save_policy
-        save(scorer.model, folder, output, weights)
 
 
 def _figures(log: Sequence[Mapping[str, float]], pairs: Sequence[Pair], config: TrainConfig) -> dict[str, float]:

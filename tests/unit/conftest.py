@@ -4,8 +4,9 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -91,6 +92,7 @@ def _play(
     name: str = "run",
     loss: float = 1000.0,
     win_rates: Sequence[Sequence[float]] = (),
+    trained: Mapping[str, float] = MappingProxyType({}),
     **overrides: Any,
 ) -> PlayedRun:
     """Commit a run with one iteration a decision.
@@ -104,6 +106,7 @@ def _play(
         name: Of the run's folder; runs of several names have the same base model.
         loss: In the training log, and so what tells the trained models of two runs apart.
         win_rates: Of each iteration over the base, one of each held-out prompt.
+        trained: Further figures of every training.
         overrides: Of the configuration.
     """
     base = folder / "base"
@@ -120,7 +123,9 @@ def _play(
     over_base = win_rates or [[0.25 * i + 0.125 for i in range(HELD_OUT)]] * len(decisions)
     for t, (decision, low, rates) in enumerate(zip(decisions, lows, over_base, strict=True), start=1):
         previous, uri = best, f"{store.uri}/{keys.model(t)}"
-        run_once(store, keys.model(t), {"pairs": str(t)}, lambda output, t=t: _trained(t, model, loss, output))
+        run_once(
+            store, keys.model(t), {"pairs": str(t)}, lambda output, t=t: _trained(t, model, loss, output) | trained
+        )
         best = previous if decision == "keep-previous" else uri
         roles = {"new": uri, "previous": previous, "base": str(base)}
         answers = {role: _answered(store, _name(place, base), place, text, len(rates)) for role, place in roles.items()}

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from sppo.config.sections.generate import GenerateConfig
+from sppo.models.adapters import load_adapted
+from sppo.models.fetch import Policy
 from sppo.models.network import attention
 from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.network.packing import Group
@@ -18,9 +20,13 @@ SAMPLING = Sampling(responses=3, temperature=1.0, top_p=1.0, max_tokens=12)
 TEXTS = ["Hi", "What is the capital of France?", "Why?"]
 
 
+def engine_of(folder):
+    return load_engine(Policy(folder, str(folder)), CONFIG, 200)
+
+
 @pytest.fixture(scope="module")
 def engine(tiny_llama):
-    return load_engine(tiny_llama, CONFIG, 200)
+    return engine_of(tiny_llama)
 
 
 @pytest.fixture(scope="module")
@@ -57,21 +63,38 @@ def test_log_probabilities_are_the_policys_own(engine, tiny_llama, prompts):
             assert response.logprobs == pytest.approx(own.tolist(), abs=1e-4)
 
 
+def test_a_policy_with_an_adapter_samples_from_both(tiny_llama, tmp_path, prompts, adapter_of):
+    policy = Policy(tiny_llama, str(tiny_llama), adapter_of(tiny_llama, tmp_path / "adapter"))
+    groups = load_engine(policy, CONFIG, 200).sample(prompts, SAMPLING, [1, 2, 3])
+    attention.register()
+    both, base = (
+        ResponseLogprobs(model)
+        for model in (
+            load_adapted(policy, "float32", attention.NAME),
+            load_policy(tiny_llama, "float32", attention.NAME),
+        )
+    )
+    packed = [Group(prompt, [each.token_ids for each in group]) for prompt, group in zip(prompts, groups, strict=True)]
+    with torch.no_grad():
+        own, without = (torch.cat([row for group in scorer.of(packed) for row in group]) for scorer in (both, base))
+    told = torch.tensor([value for group in groups for each in group for value in each.logprobs])
+    torch.testing.assert_close(told, own, rtol=0, atol=1e-4)
+    assert float((told - without).abs().mean()) > 0.1
+
+
 def test_a_model_without_an_end_token_is_sampled_to_the_limit(tiny_llama, tmp_path, prompts):
     folder = folder_with(tiny_llama, tmp_path / "model", eos_token_id=None)
     for name in ("config.json", "tokenizer_config.json"):
         settings = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({**settings, **{key: None for key in settings if key.startswith("eos")}}))
-    responses = [
-        each for group in load_engine(folder, CONFIG, 200).sample(prompts, SAMPLING, [1, 2, 3]) for each in group
-    ]
+    responses = [each for group in engine_of(folder).sample(prompts, SAMPLING, [1, 2, 3]) for each in group]
     assert {(len(each.token_ids), each.finish_reason) for each in responses} == {(SAMPLING.max_tokens, "length")}
 
 
 def test_a_response_that_ends_keeps_its_end_token(tiny_llama, tmp_path, prompts):
     """With many end tokens a random model soon meets one."""
     ends = list(range(64))
-    engine = load_engine(folder_with(tiny_llama, tmp_path / "model", eos_token_id=ends), CONFIG, 200)
+    engine = engine_of(folder_with(tiny_llama, tmp_path / "model", eos_token_id=ends))
     responses = [response for group in engine.sample(prompts, SAMPLING, [1, 2, 3]) for response in group]
     assert {response.finish_reason for response in responses} == {"stop", "length"}
     for response in responses:
@@ -100,7 +123,7 @@ def test_greedy_answers_need_no_seed(engine, tiny_llama, prompts):
 def test_sampling_settings_of_the_model_do_not_hold(engine, tiny_llama, tmp_path, prompts):
     """A repetition penalty or top-k would make the responses those of another policy."""
     settings = {"repetition_penalty": 5.0, "top_k": 2, "temperature": 0.1, "do_sample": True, "min_p": 0.5}
-    other = load_engine(folder_with(tiny_llama, tmp_path / "model", **settings), CONFIG, 200)
+    other = engine_of(folder_with(tiny_llama, tmp_path / "model", **settings))
     assert other.sample(prompts, SAMPLING, [1, 2, 3]) == engine.sample(prompts, SAMPLING, [1, 2, 3])
 
 

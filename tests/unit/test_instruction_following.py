@@ -9,6 +9,7 @@ from sppo.errors import ConfigError
 from sppo.evaluation.evaluate import evaluate
 from sppo.evaluation.ifeval import answer_instructions, instruction_figures, write_instructions
 from sppo.judging.instruction_checks import checkers_for
+from sppo.models.fetch import Policy
 from sppo.preparing.chat import load_tokenizer
 from sppo.sampling.load import LazyEngine
 from sppo.sampling.transformers_engine import TransformersEngine
@@ -73,7 +74,7 @@ def test_answers_are_committed_with_their_verdicts(configure, tiny_llama):
     config = configure([ROW, {**ROW, "prompt": "Say goodbye."}])
     table = prepare(config) / keys.INSTRUCTIONS_FILE
     store, inputs = open_store(config.output_uri), {"model": "a" * 64}
-    engine = LazyEngine(tiny_llama, config)
+    engine = LazyEngine(Policy(tiny_llama, str(tiny_llama)), config)
     rows = answer_instructions(config, store, engine, inputs, table)
     assert [row["prompt"] for row in rows] == ["Say hello.", "Say goodbye."]
     assert [row["followed"] for row in rows] == [["," not in row["text"] and bool(row["text"].strip())] for row in rows]

@@ -1,16 +1,31 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
+from typing import get_args
 
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file
+from vllm.config.lora import MaxLoRARanks
 
-from sppo.config.run import resolve
+from sppo.config.run import LARGEST_RANK, resolve
 from sppo.errors import ConfigError
-from sppo.models.fetch import check_safe, fetch_model, model_digest
+from sppo.models import adapters
+from sppo.models.adapters import WEIGHTS, load_adapted, load_merged
+from sppo.models.fetch import (
+    ADAPTER_CONFIG,
+    BASE_FILE,
+    Base,
+    Policy,
+    causal_lm_config,
+    check_safe,
+    fetch_model,
+    fetch_policy,
+    model_digest,
+)
 from sppo.models.network import attention
 from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.network.packing import Group
@@ -18,7 +33,6 @@ from sppo.models.policy import load_policy
 from sppo.reporting.publish import publish
 from sppo.store import keys, tables
 from sppo.store.opening import open_store
-from sppo.training import lora
 from sppo.training.optimizer import RMSProp
 from sppo.training.train import _load, train
 from sppo.training.update import Batch, Updater, group_of
@@ -73,7 +87,7 @@ def configure(folder, **changes):
 def loaded(folder, **changes):
     """A policy with adapters, and its optimizer, as training makes them."""
     settings = configure(folder, **changes).train
-    scorer = _load(folder, settings, ALONE, seed=1)
+    scorer = _load(Policy(folder, str(folder)), settings, ALONE, seed=1)
     return scorer, RMSProp(scorer, getattr(torch, settings.dtype), ALONE), settings
 
 
@@ -115,42 +129,48 @@ def test_training_starts_from_the_reference(tiny_llama, pairs):
 def test_the_first_values_follow_from_the_seed(tiny_llama):
     def first(seed):
         model = load_policy(tiny_llama, "float32")
-        lora.adapt(model, configure(tiny_llama).train.lora, torch.float32, seed)
+        adapters.adapt(model, configure(tiny_llama).train.lora, torch.float32, seed)
         return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
 
     assert torch.equal(first(1), first(1))
     assert not torch.equal(first(1), first(2))
 
 
-def test_the_merged_model_is_the_trained_one(tmp_path, tiny_llama, pairs):
+@pytest.mark.parametrize("load", [load_adapted, load_merged])
+def test_what_is_saved_is_what_was_trained(tmp_path, tiny_llama, pairs, load):
     updater = updater_of(tiny_llama, **{"train.dtype": "float32"})
     for step in range(4):
         updater.step(Batch(step, pairs), 1e-2)
     weights = {name.removeprefix("model."): weight for name, weight in updater.optimizer.weights.items()}
-    lora.save_merged(updater.scorer.model, tiny_llama, tmp_path, weights)
-    merged = ResponseLogprobs(load_policy(tmp_path, "float32", attention.NAME))
+    base = Base(uri=str(tiny_llama), sha256=model_digest(tiny_llama))
+    adapters.save_adapter(updater.scorer.model, base, tmp_path, weights)
+    saved = ResponseLogprobs(load(Policy(tiny_llama, str(tiny_llama), tmp_path), "float32", attention.NAME))
     before = ResponseLogprobs(load_policy(tiny_llama, "float32", attention.NAME))
     groups = [group_of(pair) for pair in pairs]
     with torch.no_grad():
         ours, theirs, old = (
             torch.cat([values for responses in scorer.of(groups) for values in responses])
-            for scorer in (updater.scorer, merged, before)
+            for scorer in (updater.scorer, saved, before)
         )
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
     assert float((ours - old).abs().mean()) > 0.1
 
 
 @pytest.mark.parametrize("targets", [["all-linear"], "down_proj", ["q_proj", "v_proj"]])
-def test_a_training_gives_a_merged_model_and_its_adapters(tmp_path, tiny_llama, table, targets):
+def test_a_training_gives_an_adapter_of_the_base(tmp_path, tiny_llama, table, targets):
     changes = {"train.epochs": 10, "train.schedule_epochs": 10, "train.eta": 10, "train.lora.target_modules": targets}
     config = configure(tmp_path / "run", **changes)
-    train(config, 1, str(tiny_llama), [table], {})
+    uri, manifest = train(config, 1, str(tiny_llama), [table], {})
     folder = open_store(config.output_uri).fetch(keys.model(1))
     losses = [json.loads(row)["loss"] for row in (folder / keys.TRAINING_LOG_FILE).read_text().splitlines()]
     assert min(losses[-2:]) < 0.5 * losses[0]
     check_safe(folder, str(folder))
-    merged, base = load_policy(folder, "float32"), load_policy(tiny_llama, "float32")
-    assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
+    assert {file.path for file in manifest.files} == {
+        ADAPTER_CONFIG, BASE_FILE, WEIGHTS, keys.TRAINING_LOG_FILE, keys.DISTRIBUTION_FILE
+    }  # fmt: skip
+    policy = fetch_policy(uri)
+    assert policy == (tiny_llama, str(tiny_llama), folder) and policy.rank == RANK
+    merged, base = load_merged(policy, "float32"), load_policy(tiny_llama, "float32")
     wanted = {targets} if isinstance(targets, str) else LAYERS if targets == ["all-linear"] else set(targets)
     for name, weight in merged.state_dict().items():
         change = weight - base.state_dict()[name]
@@ -159,8 +179,8 @@ def test_a_training_gives_a_merged_model_and_its_adapters(tmp_path, tiny_llama, 
             assert sizes[0] > 1e-3 and sizes[RANK] < 1e-3 * sizes[0], "the rank of an adapter"
         else:
             assert not change.any(), name
-    adapted = peft.PeftModel.from_pretrained(load_policy(tiny_llama, "float32"), folder / keys.ADAPTER)
-    torch.testing.assert_close(logits(adapted), logits(merged), rtol=1e-4, atol=1e-4)
+    theirs = peft.PeftModel.from_pretrained(load_policy(tiny_llama, "float32"), folder)
+    torch.testing.assert_close(logits(theirs), logits(merged), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(logits(merged), logits(base), atol=0.1)
 
 
@@ -208,48 +228,87 @@ import sys
 from pathlib import Path
 from sppo.config.run import read_config
 from sppo.training.train import train
-train(read_config(Path(sys.argv[1])), 1, sys.argv[2], [Path(sys.argv[3])], {})
+config, pairs = read_config(Path(sys.argv[1])), [Path(sys.argv[3])]
+uri, _ = train(config, 1, sys.argv[2], pairs, {})
+train(config, 2, uri, pairs, {})
 """
 
 
-def test_two_workers_give_what_one_gives(tmp_path, tiny_llama, table):
+def test_two_workers_give_what_one_gives_and_go_on_from_it(tmp_path, tiny_llama, table):
     alone, both = (
         configure(tmp_path / name, **{"train.dtype": "float32", "train.learning_rate": 1e-3}) for name in ("1", "2")
     )
-    train(alone, 1, str(tiny_llama), [table], {})
+    uri, _ = train(alone, 1, str(tiny_llama), [table], {})
+    train(alone, 2, uri, [table], {})
     (tmp_path / "config.json").write_text(both.model_dump_json())
     (tmp_path / "train.py").write_text(TRAIN)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [str(path) for path in (tmp_path / "train.py", tmp_path / "config.json", tiny_llama, table)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     subprocess.run(command, check=True, env=environment)
-    one, two = (
-        load_file(open_store(config.output_uri).fetch(keys.model(1)) / "model.safetensors") for config in (alone, both)
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
+    for iteration in (1, 2):
+        stores = [open_store(config.output_uri) for config in (alone, both)]
+        one, two = (load_file(store.fetch(keys.model(iteration)) / WEIGHTS) for store in stores)
+        for name, weight in one.items():
+            torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
+        slopes = [store.manifest(keys.model(iteration)).figures["train/export_slope"] for store in stores]
+        assert slopes == pytest.approx([1, 1], abs=0.05)
 
 
-def test_the_next_iteration_and_publishing_take_the_merged_model(tmp_path, tiny_llama, table, s3, play_run):
+def test_iterations_go_on_training_one_adapter_and_publishing_merges_it(tmp_path, tiny_llama, table, s3, play_run):
     config = configure(s3.uri)
     uri, first = train(config, 1, str(tiny_llama), [table], {})
-    assert any(file.path == "adapter/adapter_model.safetensors" for file in first.files)
-    _, second = train(config, 2, uri, [table], {})
-    assert second.inputs["reference"] == model_digest(fetch_model(uri))
-    store = open_store(config.output_uri)
-    one, two = (load_file(store.fetch(keys.model(t)) / keys.ADAPTER / "adapter_model.safetensors") for t in (1, 2))
-    assert one.keys() == two.keys() and not any(torch.equal(one[name], two[name]) for name in one)
-    run = play_run(model=store.fetch(keys.model(1)))
+    second_uri, second = train(config, 2, uri, [table], {})
+    assert second.inputs["reference"] == fetch_policy(uri).digest() == first.digest()
+    two = fetch_policy(second_uri)
+    one, base = load_merged(fetch_policy(uri), "float32"), load_policy(tiny_llama, "float32").state_dict()
+    for name, weight in load_merged(two, "float32").state_dict().items():
+        if name.split(".")[-2] in LAYERS:
+            sizes = torch.linalg.svdvals(weight - base[name])
+            assert not torch.equal(weight, one.state_dict()[name]) and sizes[RANK] < 1e-3 * sizes[0]
+    run = play_run(model=two.adapter)
     publish(run.config)
     published = run.store.fetch(keys.PUBLISHED_MODEL)
-    assert (published / "model.safetensors").exists()
+    weights = load_policy(published, "float32").state_dict()
+    for name, weight in load_merged(two, run.config.publish.dtype).state_dict().items():
+        assert torch.equal(weights[name], weight.float())
     assert not list(published.rglob("adapter*")), "they are of use beside their own base only"
+
+
+def test_an_adapter_whose_base_changed_is_refused(tmp_path, tiny_llama, table):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_llama, base)
+    uri, _ = train(configure(tmp_path / "run"), 1, str(base), [table], {})
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**settings, "rope_theta": 5000.0}))
+    with pytest.raises(ConfigError, match=f"is an adapter of {base}, which changed since"):
+        fetch_policy(uri)
+
+
+def test_another_adapter_than_the_one_asked_for_is_refused(tmp_path, tiny_llama, table):
+    uri, _ = train(configure(tmp_path / "run"), 1, str(tiny_llama), [table], {})
+    other = configure(tmp_path / "other", **{"train.lora.rank": RANK + 1})
+    with pytest.raises(ConfigError, match=r"holds other adapters than train\.lora asks for"):
+        train(other, 2, uri, [table], {})
+
+
+def test_an_adapter_is_no_base_model(tmp_path, tiny_llama, table):
+    uri, _ = train(configure(tmp_path / "run"), 1, str(tiny_llama), [table], {})
+    with pytest.raises(ConfigError, match="holds an adapter alone; give a whole model"):
+        causal_lm_config(fetch_model(uri), uri)
+
+
+def test_a_rank_that_vllm_does_not_know_is_refused():
+    assert max(get_args(MaxLoRARanks)) == LARGEST_RANK
+    with pytest.raises(ConfigError, match=r"vLLM takes adapters of rank 512 at most, not 513; lower it, or set"):
+        resolve({"train.lora.rank": 513})
+    assert resolve({"train.lora.rank": 513, "generate.engine": "transformers"}).train.lora.rank == 513
 
 
 def test_adapters_are_the_same_whatever_order_python_gives_to_sets(tmp_path, tiny_llama, table):
     config = configure(tmp_path / "run")
     train(config, 1, str(tiny_llama), [table], {})
-    settings = json.loads((tmp_path / "run" / keys.model(1) / "adapter" / "adapter_config.json").read_text())
+    settings = json.loads((tmp_path / "run" / keys.model(1) / ADAPTER_CONFIG).read_text())
     assert settings["target_modules"] == sorted(LAYERS)
     assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (RANK, 16, "LORA")
 

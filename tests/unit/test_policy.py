@@ -6,8 +6,8 @@ import torch
 
 from sppo.config.sections.train import LoraConfig
 from sppo.errors import ConfigError
+from sppo.models.adapters import adapt
 from sppo.models.policy import load_policy, save_policy, without_dropout
-from sppo.training.lora import adapt
 
 
 def test_a_saved_policy_is_a_whole_folder_with_the_same_weights(tiny_llama, tmp_path):

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import time
@@ -7,6 +8,7 @@ import pytest
 from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.models.fetch import fetch_model, model_digest
+from sppo.models.weights import check_weights
 from sppo.preparing.prompts import read_prompts
 from sppo.store.base import MANIFEST
 from sppo.store.once import run_once
@@ -141,6 +143,47 @@ def test_a_model_that_another_tool_uploaded_is_fetched_once(s3, store, tiny_llam
     assert not any("safetensors" in request for request in s3.requests)
     store.client.put_object(Bucket=store.bucket, Key="models/tiny/config.json", Body=b'{"changed": 1}')
     assert model_digest(fetch_model(uri)) != model_digest(tiny_llama)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_weights_are_looked_at_by_their_headers_alone(s3, store, tiny_llama, committed):
+    if committed:
+        run_once(store, "model", {}, lambda output: shutil.copytree(tiny_llama, output, dirs_exist_ok=True) and {})
+        uri = f"{s3.uri}/model"
+    else:
+        uri = upload(s3, tiny_llama, "models/tiny")
+    s3.ranges.clear()
+    folder = fetch_model(uri, weights=False)
+    assert (folder / "config.json").is_file() and not list(folder.glob("*.safetensors"))
+    check_weights(uri, folder)
+    spans = [span for path, span in s3.ranges if path.endswith(".safetensors")]
+    assert len(spans) == 2 and all(spans)
+    whole = fetch_model(uri)
+    assert model_digest(whole) == model_digest(tiny_llama)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "no weights", "no header", "another shape"])
+def test_damaged_weights_are_refused_before_they_are_downloaded(s3, store, tiny_llama, fault, tmp_path):
+    source = shutil.copytree(tiny_llama, tmp_path / "source")
+    weights, message = (
+        source / "model.safetensors",
+        r"model\.safetensors is truncated or damaged; upload the model again",
+    )
+    if fault == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1])
+    elif fault == "no header":
+        weights.write_bytes(b"not that")
+    elif fault == "no weights":
+        weights.unlink()
+        message = r"no \*\.safetensors in that folder"
+    else:
+        settings = json.loads((source / "config.json").read_text())
+        (source / "config.json").write_text(json.dumps({**settings, "vocab_size": settings["vocab_size"] + 1}))
+        message = "have another shape at model.embed_tokens.weight"
+    uri = upload(s3, source, "models/tiny")
+    with pytest.raises(ConfigError, match=message):
+        check_weights(uri, fetch_model(uri, weights=False))
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 def test_an_empty_place_is_no_model(s3):

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, MixtralConfig, Qwen2MoeConfig
 
 from sppo.errors import ConfigError
+from sppo.models.headers import INDEX
 from sppo.models.policy import load_policy
-from sppo.models.weights import INDEX, check_weights
+from sppo.models.weights import check_weights
 
 FILE = "model.safetensors"
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -120,3 +121,15 @@ def test_names_of_an_old_checkpoint_are_known(tmp_path):
     check_weights("the model", tmp_path)
     loaded = load_policy(tmp_path, "float32").state_dict()
     assert loaded["transformer.h.1.mlp.c_fc.weight"].equal(old["h.1.mlp.c_fc.weight"])
+
+
+def test_files_that_nothing_loads_are_not_looked_at(tiny_llama, tmp_path):
+    """As Mistral's repositories hold: the same weights once more, under names of their own."""
+    folder = shutil.copytree(tiny_llama, tmp_path / "model")
+    save_file({"output.weight": torch.zeros(2)}, folder / "consolidated.safetensors")
+    check_weights("the model", folder)
+    (folder / FILE).unlink()
+    load_policy(tiny_llama, "float32").save_pretrained(folder, max_shard_size="40KB")
+    assert (folder / INDEX).is_file()
+    check_weights("the model", folder)
+    assert load_policy(folder, "float32").state_dict().keys() == load_policy(tiny_llama, "float32").state_dict().keys()

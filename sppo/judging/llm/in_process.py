@@ -11,7 +11,7 @@ from sppo.config.sections.generate import GenerateConfig
 from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.llm.verdict import LETTERS, Reply, letter_of
-from sppo.models.fetch import causal_lm_config, fetch_model, model_digest
+from sppo.models.fetch import Policy, causal_lm_config, fetch_model, model_digest
 from sppo.preparing.chat import encode_prompt, load_tokenizer, plain_text
 from sppo.sampling.load import load_engine
 
@@ -42,7 +42,7 @@ class InProcess:
         self.tokenizer = load_tokenizer(folder)
         self.spellings = self._find_spellings()
         self.engine = load_engine(
-            folder,
+            Policy(folder, model),
             GenerateConfig(engine=engine, dtype=settings.dtype, memory_fraction=settings.llm.memory_fraction),
             self.context,
         )

@@ -133,6 +133,13 @@ CHARTS = (
         "nats a token",
         (("train/reference_audit_mean_abs", "mean"), ("train/reference_audit_max_abs", "largest")),
     ),
+    Chart(
+        "export",
+        "How much of what was trained the saved weights show",
+        "slope",
+        (("train/export_slope", "as the sampler loads them"), ("train/publish_slope", "in the published type")),
+        line=1.0,
+    ),
     Chart("gradient", "Gradient norm before clipping", "norm", (("train/grad_norm", "mean over the steps"),)),
     Chart(
         "pairs",

@@ -10,6 +10,7 @@ from typing import Any
 
 from sppo.config.run import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.evaluation.gate import ENOUGH, PUBLISH_SLOPE
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store
 
@@ -77,6 +78,12 @@ class RunReport:
         return self.iterations[-1].inputs["base"] if self.best is None else self.best.inputs["new"]
 
     @property
+    def published_dtype(self) -> str:
+        """Type of the published weights: the wanted one, or float32 where that one would lose what was trained."""
+        lost = self.best is not None and self.best.figures.get(PUBLISH_SLOPE, 1.0) < ENOUGH
+        return "float32" if lost else self.config.publish.dtype
+
+    @property
     def passed(self) -> bool:
         """Whether the best model's win rate over the base is above the required one, its 95 % interval included."""
         if self.best is None:
@@ -97,7 +104,7 @@ def collect(config: RunConfig, store: Store, last: int | None = None) -> RunRepo
         raise ConfigError(f"{store.uri}: no iteration is evaluated there yet; play one with `sppo run`")
     if prepared.inputs["config"] != config.digest():
         raise ConfigError(f"{store.uri}: holds a run of another configuration; report on it with its own")
-    digests = {file.path: file.sha256 for file in prepared.files if file.path != keys.CONFIG_FILE}
+    digests = {file.path: file.sha256 for file in prepared.files if file.path.endswith(".parquet")}
     return RunReport(config, prepared.figures, digests, iterations, iterations[-1].best_uri)
 
 

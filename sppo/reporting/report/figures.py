@@ -105,6 +105,12 @@ FIGURES: dict[str, Figure] = {
     "train/reference_recomputed": Figure(
         "reference recomputed", "1 if the audit failed and the trainer recomputed the reference."
     ),
+    "train/export_slope": Figure(
+        "export slope", "How much of the trained log-ratios the saved model shows, as the sampler loads it; 1 is all."
+    ),
+    "train/publish_slope": Figure(
+        "publish slope", "The same of a whole model in publish.dtype; below 0.9 the model is published in float32."
+    ),
     "pairs/mean_p_chosen": Figure("P of the chosen response", "Mean probability of beating the policy itself."),
     "pairs/mean_p_rejected": Figure("P of the rejected response", "The same for the rejected one."),
     "pairs/kept_fraction": Figure("prompts that gave a pair", "Share of prompts; others show too little preference."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sppo.evaluation.gate import ENOUGH, EXPORT_SLOPE
 from sppo.reporting.report.collect import RunReport
 from sppo.reporting.report.figures import number, share, with_interval
 
@@ -15,7 +16,11 @@ def headline(report: RunReport) -> str:
     if best is None:
         return "No iteration was kept: the base model is still the best."
     rate = with_interval(best.figures, "eval/win_rate_vs_base")
-    return f"{_word(report)} Iteration {best.iteration} gave the best model: its win rate over the base is {rate}."
+    said = f"{_word(report)} Iteration {best.iteration} gave the best model: its win rate over the base is {rate}."
+    slope = best.figures.get(EXPORT_SLOPE, 1.0)  # runs of versions before did not measure it
+    if slope < ENOUGH:
+        said += f" But the saved model shows only {slope:.2f} of what was trained (export slope below {ENOUGH})."
+    return said
 
 
 def _word(report: RunReport) -> str:

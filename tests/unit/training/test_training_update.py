@@ -9,7 +9,7 @@ from sppo.config.sections.train import TrainConfig
 from sppo.errors import InfrastructureError, RunFailedError
 from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.policy import load_policy
-from sppo.training.audit import audit_reference
+from sppo.training.audit import Audit
 from sppo.training.optimizer import RMSProp
 from sppo.training.update import Batch, Updater, divide, group_of, reference_of, targets_of
 from tests.conftest import NO_OTHERS
@@ -131,10 +131,14 @@ def test_the_first_loss_is_the_closed_form(tiny_llama, pairs):
     assert row["learning_rate"] == 1e-3
 
 
+def audited(folder, pairs):
+    return Audit(pairs, TrainConfig(dtype="float32", audit_fraction=1.0), 0).reference(scorer_of(folder), ALONE)
+
+
 def test_the_audit_replaces_log_probabilities_that_are_not_the_models(tiny_llama, pairs, sampled):
     for pair in pairs:
         pair["chosen_logprobs"] = [value - 0.5 for value in pair["chosen_logprobs"]]
-    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=0.1), 0, ALONE)
+    figures = audited(tiny_llama, pairs)
     assert figures["train/reference_recomputed"] == 1
     assert figures["train/reference_audit_max_abs"] == pytest.approx(0.5, abs=1e-3)
     for pair, true in zip(pairs, sampled, strict=True):
@@ -176,9 +180,7 @@ def test_the_audit_covers_further_responses(tiny_llama, of_many):
     true = [reference_of(pair) for pair in of_many]
     spoiled = next(pair for pair in of_many if pair["other_logprobs"])
     spoiled["other_logprobs"] = [[value - 100.0 for value in own] for own in spoiled["other_logprobs"]]
-    figures = audit_reference(
-        scorer_of(tiny_llama), of_many, TrainConfig(dtype="float32", audit_fraction=1.0), 0, ALONE
-    )
+    figures = audited(tiny_llama, of_many)
     assert figures["train/reference_recomputed"] == 1
     assert figures["train/reference_audit_max_abs"] == pytest.approx(100, rel=1e-3)
     for pair, expected in zip(of_many, true, strict=True):
@@ -188,7 +190,7 @@ def test_the_audit_covers_further_responses(tiny_llama, of_many):
 
 def test_the_audit_fails_where_a_stored_value_is_no_number(tiny_llama, pairs, sampled):
     pairs[3]["chosen_logprobs"] = [float("nan"), *sampled[3]["chosen_logprobs"][1:]]
-    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=1.0), 0, ALONE)
+    figures = audited(tiny_llama, pairs)
     assert figures["train/reference_recomputed"] == 1
     assert pairs[3]["chosen_logprobs"] == pytest.approx(sampled[3]["chosen_logprobs"], abs=1e-4)
 
@@ -197,7 +199,7 @@ def test_the_audit_leaves_small_differences_alone(tiny_llama, pairs):
     for pair in pairs:
         pair["chosen_logprobs"] = [value - 0.05 for value in pair["chosen_logprobs"]]
     before = [dict(pair) for pair in pairs]
-    figures = audit_reference(scorer_of(tiny_llama), pairs, TrainConfig(dtype="float32", audit_fraction=1.0), 0, ALONE)
+    figures = audited(tiny_llama, pairs)
     assert figures["train/reference_recomputed"] == 0
     assert 0.02 < figures["train/reference_audit_mean_abs"] < 0.05
     assert pairs == before
