@@ -228,9 +228,7 @@ import sys
 from pathlib import Path
 from sppo.config.run import read_config
 from sppo.training.train import train
-config, pairs = read_config(Path(sys.argv[1])), [Path(sys.argv[3])]
-uri, _ = train(config, 1, sys.argv[2], pairs, {})
-train(config, 2, uri, pairs, {})
+train(read_config(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3], [Path(sys.argv[4])], {})
 """
 
 
@@ -238,14 +236,15 @@ def test_two_workers_give_what_one_gives_and_go_on_from_it(tmp_path, tiny_llama,
     alone, both = (
         configure(tmp_path / name, **{"train.dtype": "float32", "train.learning_rate": 1e-3}) for name in ("1", "2")
     )
-    uri, _ = train(alone, 1, str(tiny_llama), [table], {})
-    train(alone, 2, uri, [table], {})
     (tmp_path / "config.json").write_text(both.model_dump_json())
     (tmp_path / "train.py").write_text(TRAIN)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += [str(path) for path in (tmp_path / "train.py", tmp_path / "config.json", tiny_llama, table)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    subprocess.run(command, check=True, env=environment)
+    uri = str(tiny_llama)
+    for iteration in (1, 2):
+        arguments = (tmp_path / "train.py", tmp_path / "config.json", iteration, uri, table)
+        subprocess.run([*command, *map(str, arguments)], check=True, env=environment)
+        uri, _ = train(alone, iteration, uri, [table], {})
     for iteration in (1, 2):
         stores = [open_store(config.output_uri) for config in (alone, both)]
         one, two = (load_file(store.fetch(keys.model(iteration)) / WEIGHTS) for store in stores)
