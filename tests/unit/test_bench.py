@@ -191,8 +191,8 @@ def test_the_published_reference_needs_the_hub_before_anything_is_paid_for(confi
     ("text", "message"),
     [
         (None, "no such file; give hf://tatsu-lab/alpaca_eval, a .json file"),
-        ("[", "invalid json"),
-        ('[{"instruction": "a"}]', r"0\.output: field required"),
+        ("[", r"not JSON in UTF-8 \(Expecting value at character 2\)"),
+        ('[{"instruction": "a"}]', "row 1: output: field required"),
         ('[{"instruction": "a", "output": "b"}]', "needs two instructions or more"),
     ],
 )

@@ -54,6 +54,9 @@ def test_a_file_is_read_as_its_bytes_are_compressed_or_not(tmp_path):
         (b"[1]", "not a JSON object$"),
         (b"null", "not a JSON object$"),
         (b"0", "not a JSON object$"),
+        (b'{"a": -' + b"1" * 5000 + b"}", r"a number is too long \(Exceeds the limit \(4300 digits\)"),
+        (b'{"a": ' + b"[" * 100_000, "brackets lie more than 100 deep in each other; flatten them$"),
+        (b'{"a": ' + b'{"b": ' * 100 + b"1" + b"}" * 101, "brackets lie more than 100 deep"),
     ],
 )
 def test_a_wrong_line_is_named(line, message):
