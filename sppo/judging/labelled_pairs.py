@@ -59,7 +59,10 @@ def _parse(where: str, row: dict[str, Any]) -> Pair:
     for column in COLUMNS:
         if not is_text(row.get(column)):
             raise ConfigError(f"{where}: column {column!r} is missing or not a string of Unicode characters")
-    return Pair(row["prompt"], row["chosen"], row["rejected"], str(row.get("group", row["prompt"])))
+    group = row["prompt"] if row.get("group") is None else str(row["group"])
+    if not is_text(group):
+        raise ConfigError(f"{where}: column 'group' is not a string of Unicode characters")
+    return Pair(row["prompt"], row["chosen"], row["rejected"], group)
 
 
 def is_text(value: Any) -> TypeGuard[str]:

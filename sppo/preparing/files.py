@@ -1,4 +1,4 @@
-"""The bytes of a file that somebody hands over, compressed or not, and the characters that they are."""
+"""The bytes of a file that somebody hands over, compressed or not, the characters that they are, and how to show them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from sppo.errors import ConfigError
 
 _COMPRESSED = ".gz"
+_SHOWN = 200
+"""Characters of a file's content in a message."""
 
 
 def suffix_of(path: Path) -> str:
@@ -59,6 +61,12 @@ def decode(data: bytes, name: str, form: str, line: int = 1) -> str:
     except UnicodeDecodeError as error:
         line += data.count(b"\n", 0, error.start)
         raise ConfigError(f"{name}: line {line}: not {form} in UTF-8 ({error}); save it as UTF-8") from error
+
+
+def shown(text: object) -> str:
+    """What a file holds as a message may show it: cut, on one line, and without halves of surrogate pairs."""
+    line = repr(str(text))[1:-1]
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]} …"
 
 
 def _open(source: Path | bytes) -> io.BufferedIOBase:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from sppo.errors import ConfigError
-from sppo.preparing.files import decode, read_lines, suffix_of
+from sppo.preparing.files import decode, read_lines, shown, suffix_of
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -59,7 +59,7 @@ def read_rows(path: Path, name: str, kind: type[Row], form: str = "") -> Iterato
             checked = kind.model_validate(row)
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
+            field = shown(".".join(map(str, first["loc"])))
             raise ConfigError(f"{where}: {field}: {first['msg'].lower()}{form}") from None
         yield where, checked
 

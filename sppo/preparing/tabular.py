@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sppo.errors import ConfigError
-from sppo.preparing.files import decode, read_lines
-
-_LISTED = 200
-"""Characters of column names in a message."""
+from sppo.preparing.files import decode, read_lines, shown
 
 
 def read_csv(path: Path, name: str, column: str) -> Iterator[dict[str, Any]]:
@@ -70,10 +67,7 @@ def read_parquet(path: Path, name: str, column: str) -> Iterator[dict[str, Any]]
 
 def no_column(where: str, column: str, have: Iterable[str]) -> ConfigError:
     """The error that says which columns there are in the place of one that is missing."""
-    listed = repr(", ".join(have))[1:-1]  # on one line, whatever the names are
-    if len(listed) > _LISTED:
-        listed = f"{listed[:_LISTED]} …"
-    return ConfigError(f"{where} has no column {column!r} (it has {listed}); set prepare.prompt_column")
+    return ConfigError(f"{where} has no column {column!r} (it has {shown(', '.join(have))}); set prepare.prompt_column")
 
 
 def _check_columns(have: list[str], column: str, name: str) -> None:
