@@ -1,4 +1,4 @@
-"""The bytes of a file that somebody hands over, compressed or not, the characters that they are, and how to show them."""
+"""Files that people hand over: their bytes, compressed or not, the characters that these are, and how to show them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def read_lines(source: Path | bytes, name: str) -> Iterator[bytes]:
     number = 0
     try:
         with _open(source) as file:
-            for number, line in enumerate(file, start=1):
+            for line in file:
+                number += 1
                 yield line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ConfigError(

@@ -73,8 +73,8 @@ def _objects(values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, dict[str,
 
 def _of_lines(source: Path | bytes, name: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(read_lines(source, name), start=1):
-        text, where = decode(line, name, "JSON", number), f"{name}: line {number}"
-        if text.strip():
+        text, where = decode(line, name, "JSON", number).rstrip(), f"{name}: line {number}"
+        if text:
             yield where, _parse(text, where)
 
 

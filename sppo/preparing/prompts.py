@@ -12,8 +12,8 @@ from typing import Any
 from sppo.config.plugins import FORMATS
 from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.preparing.formats.base import Format
 from sppo.preparing.files import suffix_of
+from sppo.preparing.formats.base import Format
 from sppo.preparing.jsonl import SUFFIXES, read_jsonl
 from sppo.preparing.tabular import no_column, read_csv, read_parquet
 from sppo.store.opening import fetch_file

@@ -81,11 +81,19 @@ def test_the_built_in_prompts_are_distinct():
         ("a.csv", b'"te\nxt"\n' + b'"y' * 300, "has no column 'prompt' (it has te\\nxt)"),
         ("a.csv", b"prompt,n,prompt\n", "column 'prompt' is there 2 times; rename all but one"),
         ("a.csv", b"n,prompt\n1\n", "row 1: column 'prompt' is not text"),
-        ("a.csv", b"prompt\n\nok\nHello, world\n", "row 2 (line 4): more cells than the header; quote a cell that holds"),
+        (
+            "a.csv",
+            b"prompt\n\nok\nHello, world\n",
+            "row 2 (line 4): more cells than the header; quote a cell that holds",
+        ),
         ("a.csv", b'prompt\n"a"\n"b\n"c"\n', "row 2 (line 3): not CSV (',' expected after"),
         ("a.csv", b'prompt\n"a', "row 1 (line 2): not CSV (unexpected end of data); close every quote"),
         ("a.csv.gz", b"prompt\na\n", "not readable as gzip (Not a gzipped file"),
-        ("a.json", b'[{"prompt": "x"},\n{"prompt" "y"}]', "not JSON in UTF-8 (Expecting ':' delimiter at character 11 of"),
+        (
+            "a.json",
+            b'[{"prompt": "x"},\n{"prompt" "y"}]',
+            "not JSON in UTF-8 (Expecting ':' delimiter at character 11 of",
+        ),
         ("a.parquet", b"text", "damaged, or not a Parquet file ("),
         ("a.parquet", b"PAR1" + b"\xff" * 40 + b"\x20\0\0\0PAR1", "damaged, or not a Parquet file ("),
         ("a.parquet", parquet(b"prompt 7", b"prompt\xff7"), "damaged, or not a Parquet file ('utf-8' codec"),
@@ -105,7 +113,9 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
 
 
 def test_a_file_that_is_not_there_is_named():
-    with pytest.raises(ConfigError, match=re.escape("prompts: /none.jsonl: no such file; give a .jsonl, .json, .csv or")):
+    with pytest.raises(
+        ConfigError, match=re.escape("prompts: /none.jsonl: no such file; give a .jsonl, .json, .csv or")
+    ):
         read_prompts("/none.jsonl", PrepareConfig())
 
 
