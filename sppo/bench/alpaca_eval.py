@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from sppo.bench.base import Message, Result, Subject, answers_once, digest_of, load_judge, reply_cache, result_once
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.evaluation.length_control import length_controlled_win_rate
 from sppo.judging.llm.endpoint import Endpoint, text_of
+from sppo.preparing.jsonl import read_rows
 from sppo.sampling.engine import Sampling
 from sppo.seeds import derive_seed
 from sppo.store.opening import fetch_file
@@ -89,15 +90,8 @@ def _reference(uri: str) -> list[_Row]:
     else:
         form = "give hf://tatsu-lab/alpaca_eval, a .json file, or s3://… to one"
         path = fetch_file(uri, f"bench.alpaca_eval.reference: {uri}: no such file; {form}")
-    try:
-        rows = TypeAdapter(list[_Row]).validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(
-            f"bench.alpaca_eval.reference: {uri}: {where or 'file'}: {first['msg'].lower()}; it is a JSON list of "
-            "objects with instruction and output"
-        ) from None
+    name, wanted = f"bench.alpaca_eval.reference: {uri}", "; it is a JSON list of objects with instruction and output"
+    rows = [row for _, row in read_rows(path, name, _Row, wanted)]
     if len({row.instruction for row in rows}) < max(len(rows), 2):
         raise ConfigError(f"bench.alpaca_eval.reference: {uri}: needs two instructions or more, each of them once")
     return rows

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 
 from sppo.errors import ConfigError
+from sppo.preparing.files import shown
 from sppo.preparing.jsonl import read_rows
 from sppo.seeds import derive_seed
 from sppo.store.local_cache import cache_folder, make_private
@@ -98,15 +99,16 @@ def _checker(prompt: str, name: str, values: Mapping[str, Any]) -> Any:
     if name not in registry:
         near = difflib.get_close_matches(name, registry, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(registry))}"
-        raise ConfigError(f"instructions: unknown instruction {name!r}; {hint}")
+        raise ConfigError(f"instructions: unknown instruction '{shown(name)}'; {hint}")
     checker = registry[name](name)
     # Data sets in columns fill up what an instruction does not take with nulls.
     given = {key: value for key, value in values.items() if value is not None}
     try:
         with _seeded(derive_seed(0, "instructions", prompt, name)):
             checker.build_description(**given)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"instructions: {name} does not take {given} ({error}); correct its kwargs") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = f"{name} does not take {shown(given)} ({shown(error)})"
+        raise ConfigError(f"instructions: {reason}; correct its kwargs") from error
     return checker
 
 

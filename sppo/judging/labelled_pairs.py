@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from sppo.errors import ConfigError
-from sppo.preparing.jsonl import read_jsonl
+from sppo.preparing.files import suffix_of
+from sppo.preparing.jsonl import SUFFIXES, read_jsonl
 from sppo.seeds import derive_seed
 
 COLUMNS = ("prompt", "chosen", "rejected")
@@ -26,7 +27,7 @@ class Pair:
 
 
 def read_pairs(path: str) -> list[Pair]:
-    """Read a .jsonl or .jsonl.gz file with the columns prompt, chosen, rejected; `group` defaults to the prompt.
+    """Read a JSON Lines file with the columns prompt, chosen, rejected; `group` defaults to the prompt.
 
     Raises:
         ConfigError: naming the file, the line and the column.
@@ -35,10 +36,10 @@ def read_pairs(path: str) -> list[Pair]:
 
 
 def read_file(path: str, what: str) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a .jsonl or .jsonl.gz file, each after the file and line for messages.
+    """The objects of a JSON Lines file, each after the file and line for messages.
 
     Args:
-        path: the file.
+        path: the file, whose name ends in .jsonl or .json, and in .gz if it is compressed.
         what: what it holds, in the plural, for messages.
 
     Raises:
@@ -46,8 +47,8 @@ def read_file(path: str, what: str) -> list[tuple[str, dict[str, Any]]]:
     """
     if not Path(path).is_file():
         raise ConfigError(f"{path}: no such file of {what}")
-    if not path.endswith((".jsonl", ".jsonl.gz")):
-        raise ConfigError(f"{path}: {what} are read from .jsonl or .jsonl.gz")
+    if suffix_of(Path(path)) not in SUFFIXES:
+        raise ConfigError(f"{path}: {what} are read from .jsonl or .json, or from one of them as .gz")
     rows = list(read_jsonl(Path(path), path))
     if not rows:
         raise ConfigError(f"{path}: holds no {what}")
@@ -58,7 +59,10 @@ def _parse(where: str, row: dict[str, Any]) -> Pair:
     for column in COLUMNS:
         if not is_text(row.get(column)):
             raise ConfigError(f"{where}: column {column!r} is missing or not a string of Unicode characters")
-    return Pair(row["prompt"], row["chosen"], row["rejected"], str(row.get("group", row["prompt"])))
+    group = row["prompt"] if row.get("group") is None else str(row["group"])
+    if not is_text(group):
+        raise ConfigError(f"{where}: column 'group' is not a string of Unicode characters")
+    return Pair(row["prompt"], row["chosen"], row["rejected"], group)
 
 
 def is_text(value: Any) -> TypeGuard[str]:

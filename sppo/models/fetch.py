@@ -132,7 +132,7 @@ def check_safe(folder: Path, uri: str, *, weights: bool = True) -> None:
             continue
         try:
             settings = json.loads(path.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # RecursionError: of a thousand brackets within each other
             raise ConfigError(f"{uri}: {name} is not JSON ({error}); download the model again") from error
         if not isinstance(settings, dict):
             raise ConfigError(f"{uri}: {name} is not a JSON object; download the model again")

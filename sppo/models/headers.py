@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, ValidationError
+
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.store.s3 import S3Folder
 
@@ -24,6 +26,10 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
+class _Index(BaseModel):
+    weight_map: dict[str, str]
+
+
 def tensors_of(uri: str, folder: Path) -> dict[str, Tensor]:
     """Every tensor of a model by name.
 
@@ -32,11 +38,11 @@ def tensors_of(uri: str, folder: Path) -> dict[str, Tensor]:
         folder: as `sppo.models.fetch.fetch_model` gives it.
 
     Raises:
-        ConfigError: if there are no safetensors files, one is damaged, or one lacks what the index names.
+        ConfigError: if there are no safetensors files, one or the index is damaged, or one lacks what the index names.
         InfrastructureError: if a hub or store cannot be reached.
     """
     index = folder / INDEX
-    placed: dict[str, str] = json.loads(index.read_bytes())["weight_map"] if index.is_file() else {}
+    placed = _placed(index, uri) if index.is_file() else {}
     local = {path.name for path in folder.glob(f"*{SUFFIX}")}
     if local:
         files = {name: _of_file(folder / name) for name in _loaded(local, placed)}
@@ -49,6 +55,15 @@ def tensors_of(uri: str, folder: Path) -> dict[str, Tensor]:
             what = f"lacks {tensor}" if name in files else "is not there"
             raise ConfigError(f"{uri}: {name}, which {INDEX} names, {what}; download the model again")
     return {tensor: form for file in files.values() for tensor, form in file.items()}
+
+
+def _placed(index: Path, uri: str) -> dict[str, str]:
+    """The file of each tensor, as a model's index has them."""
+    try:
+        return _Index.model_validate_json(index.read_bytes()).weight_map
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].lower()
+        raise ConfigError(f"{uri}: {INDEX} is damaged ({reason}); download the model again") from None
 
 
 def _loaded(names: Collection[str], placed: Mapping[str, str]) -> list[str]:
@@ -83,12 +98,12 @@ def parse(read: Callable[[int, int], bytes], size: int) -> dict[str, Tensor]:
     length = int.from_bytes(read(0, 8), "little")
     if length > min(size - 8, _LONGEST_HEADER):
         raise ValueError(f"a header of {length} bytes")
-    header: dict[str, dict[str, Any]] = json.loads(read(8, length))
     try:
+        header: dict[str, dict[str, Any]] = json.loads(read(8, length))
         header.pop("__metadata__", None)
         end = 8 + length + max((told["data_offsets"][1] for told in header.values()), default=0)
         tensors = {name: Tensor(told["dtype"], tuple(told["shape"])) for name, told in header.items()}
-    except (AttributeError, TypeError, LookupError) as error:
+    except (AttributeError, TypeError, LookupError, RecursionError) as error:
         raise ValueError("a header of another form") from error
     if end != size:
         raise ValueError(f"{size} bytes, not {end}")

@@ -1,47 +1,45 @@
-"""JSON Lines: one JSON object a line, in UTF-8; a line ends at a newline and at no other character."""
+"""JSON Lines: one JSON object a line, in UTF-8; a line ends at a newline and at no other character.
+
+A .json file may hold one array of objects instead.
+"""
 
 from __future__ import annotations
 
-import gzip
-import io
+import codecs
 import json
-import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from sppo.errors import ConfigError
+from sppo.preparing.files import decode, read_lines, shown, suffix_of
 
 Row = TypeVar("Row", bound=BaseModel)
+
+SUFFIXES = (".jsonl", ".json")
+"""What `sppo.preparing.files.suffix_of` gives for the files that this module reads."""
+_DEEPEST = 100
+"""Brackets within brackets: Python gives up on a thousand, at a number that depends on who calls."""
 
 
 def read_jsonl(source: Path | bytes, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file, each after the name and its line, for messages; empty lines are left out.
 
     Args:
-        source: the file, compressed where its name ends in .gz, or what is in one.
+        source: the file, compressed where its name ends in .gz, or the lines that are in one.
         name: what messages call it: the setting, where there is one, and the file.
 
     Raises:
-        ConfigError: naming the line that is not a JSON object in UTF-8, or the damaged compressed file.
+        ConfigError: naming the line or row that is not a JSON object in UTF-8, or the damaged compressed file.
     """
-    try:
-        with _open(source) as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{name}: line {number}"
-                try:
-                    text = line.decode("utf-8-sig")  # what Windows writes begins with a byte order mark
-                    row = json.loads(text) if text.strip() else None
-                except ValueError as error:
-                    raise ConfigError(f"{where}: not JSON in UTF-8 ({error})") from error
-                if isinstance(row, dict):
-                    yield where, row
-                elif text.strip():
-                    raise ConfigError(f"{where}: not a JSON object")
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ConfigError(f"{name}: not readable as gzip ({error})") from error
+    if isinstance(source, Path) and suffix_of(source) == ".json":
+        source = b"".join(read_lines(source, name))
+        if source.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+            yield from _objects(_of_array(source, name))
+            return
+    yield from _objects(_of_lines(source, name))
 
 
 def read_rows(path: Path, name: str, kind: type[Row], form: str = "") -> Iterator[tuple[str, Row]]:
@@ -61,12 +59,54 @@ def read_rows(path: Path, name: str, kind: type[Row], form: str = "") -> Iterato
             checked = kind.model_validate(row)
         except ValidationError as error:
             first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
+            field = shown(".".join(map(str, first["loc"])))
             raise ConfigError(f"{where}: {field}: {first['msg'].lower()}{form}") from None
         yield where, checked
 
 
-def _open(source: Path | bytes) -> io.BufferedIOBase:
-    if isinstance(source, bytes):
-        return io.BytesIO(source)
-    return gzip.open(source) if source.suffix == ".gz" else source.open("rb")
+def _objects(values: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for where, value in values:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: not a JSON object")
+        yield where, value
+
+
+def _of_lines(source: Path | bytes, name: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(read_lines(source, name), start=1):
+        text, where = decode(line, name, "JSON", number).rstrip(), f"{name}: line {number}"
+        if text:
+            yield where, _parse(text, where)
+
+
+def _of_array(data: bytes, name: str) -> Iterator[tuple[str, Any]]:
+    for number, value in enumerate(_parse(decode(data, name, "JSON"), name), start=1):
+        yield f"{name}: row {number}", value
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        value = json.loads(text)
+        if text.count("[") + text.count("{") > _DEEPEST and _is_deep(value):
+            raise RecursionError
+    except json.JSONDecodeError as error:
+        place = f"character {error.colno}" + (f" of line {error.lineno}" if error.lineno > 1 else "")
+        mend = "write one object a line, or a .json file with one array of them"
+        raise ConfigError(f"{where}: not JSON in UTF-8 ({error.msg} at {place}); {mend}") from None
+    except ValueError as error:  # what Python says of an integer of thousands of digits
+        raise ConfigError(f"{where}: a number is too long ({str(error).partition(';')[0]}); shorten it") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: brackets lie more than {_DEEPEST} deep in each other; flatten them") from None
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for each in level for inner in _within(each)]
+    return bool(level)
+
+
+def _within(value: Any) -> Collection[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

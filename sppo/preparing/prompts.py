@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,11 +12,13 @@ from typing import Any
 from sppo.config.plugins import FORMATS
 from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.preparing.files import suffix_of
 from sppo.preparing.formats.base import Format
-from sppo.preparing.jsonl import read_jsonl
+from sppo.preparing.jsonl import SUFFIXES, read_jsonl
+from sppo.preparing.tabular import no_column, read_csv, read_parquet
 from sppo.store.opening import fetch_file
 
-_FILES = "a .jsonl, .csv or .parquet file"
+_FILES = "a .jsonl, .json, .csv or .parquet file"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def read_prompts(uri: str, config: PrepareConfig) -> list[str]:
     """All prompts of a source, in its order.
 
     Args:
-        uri: a .jsonl, .csv or .parquet file, `s3://…` to one, `hf://org/dataset`, or `package:sppo`.
+        uri: a .jsonl, .json, .csv or .parquet file, all but the last also as .gz; `s3://…` to one;
+            `hf://org/dataset`; or `package:sppo`.
         config: the column that holds the user's message, its format, and the split of a Hugging Face dataset.
 
     Raises:
@@ -67,29 +69,31 @@ def read_prompts(uri: str, config: PrepareConfig) -> list[str]:
     """
     if uri == "package:sppo":
         with as_file(files("sppo") / "preparing" / "bundled" / "prompts.jsonl") as path:
-            return list(read_texts(_read_jsonl(path), uri, config))
+            return list(read_texts(_rows(path, uri, config), uri, config))
     if uri.startswith("hf://"):
         return list(read_texts(_read_hub(uri.removeprefix("hf://"), config.split), uri, config))
     path = fetch_file(uri, f"prompts: {uri}: no such file; give {_FILES}, s3://…, hf://org/name or package:sppo")
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise ConfigError(f"prompts: {uri}: unknown format {path.suffix or '(no suffix)'}; give {_FILES}")
-    return list(read_texts(readers[path.suffix](path), uri, config))
+    return list(read_texts(_rows(path, uri, config), uri, config))
 
 
 def clean(texts: list[str], counts: Counts) -> list[Prompt]:
-    """Trim, drop empty prompts and repeats, and identify each prompt by the digest of its text."""
+    """Trim all but the indentation, drop empty prompts and repeats, and identify each by the digest of its text.
+
+    A prompt may be code, which another indentation of its first line would break; two that differ in nothing else are
+    the same.
+    """
     kept: dict[str, Prompt] = {}
     for text in texts:
         counts.read += 1
-        text = text.strip()
-        prompt_id = hashlib.sha256(text.encode()).hexdigest()[:16]
-        if not text:
+        bare = text.strip()
+        if not bare:
             counts.empty += 1
-        elif prompt_id in kept:
+        elif bare in kept:
             counts.duplicate += 1
         else:
-            kept[prompt_id] = Prompt(text, prompt_id)
+            before = text[: len(text) - len(text.lstrip())]
+            text = before[len(before.rstrip(" \t")) :] + bare
+            kept[bare] = Prompt(text, hashlib.sha256(text.encode()).hexdigest()[:16])
     return list(kept.values())
 
 
@@ -130,8 +134,7 @@ def read_texts(rows: Iterable[Mapping[str, Any]], uri: str, config: PrepareConfi
     for number, row in enumerate(rows, start=1):
         where = f"prompts: {uri}: row {number}"
         if column not in row:
-            have = ", ".join(str(name) for name in row)
-            raise ConfigError(f"{where} has no column {column!r} (it has {have}); set prepare.prompt_column")
+            raise no_column(where, column, row)
         try:
             text = form.text(row, column)
             text.encode()
@@ -143,31 +146,17 @@ def read_texts(rows: Iterable[Mapping[str, Any]], uri: str, config: PrepareConfi
         yield text
 
 
-def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    return (row for _, row in read_jsonl(path, f"prompts: {path}"))
-
-
-def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
-    # utf-8-sig: spreadsheets begin a file with a byte order mark, which is not part of the first column's name.
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            yield from csv.DictReader(file)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ConfigError(f"prompts: {path}: not CSV in UTF-8 ({error})") from error
-
-
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # from the file system, not from pyarrow
-            raise
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"prompts: {path}: damaged, or not a Parquet file ({reason}); write it again") from error
-    yield from rows
+def _rows(path: Path, uri: str, config: PrepareConfig) -> Iterator[Mapping[str, Any]]:
+    name = f"prompts: {uri}"
+    match suffix_of(path):
+        case suffix if suffix in SUFFIXES:
+            return (row for _, row in read_jsonl(path, name))
+        case ".csv":
+            return read_csv(path, name, config.prompt_column)
+        case ".parquet":
+            return read_parquet(path, name, config.prompt_column)
+        case suffix:
+            raise ConfigError(f"{name}: unknown format {suffix or '(no suffix)'}; give {_FILES}")
 
 
 def _read_hub(name: str, split: str) -> Iterator[dict[str, Any]]:

@@ -187,12 +187,22 @@ def test_the_published_reference_needs_the_hub_before_anything_is_paid_for(confi
     assert not judge.bodies
 
 
+def test_a_reference_is_read_as_any_file_of_rows(tmp_path):
+    rows = [{"instruction": text, "output": "ü", "dataset": "mine"} for text in "ab"]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows)
+    (tmp_path / "mine.JSONL").write_text(lines, encoding="utf-8-sig", newline="")
+    (tmp_path / "mine.json").write_text(json.dumps(rows, indent=1), encoding="utf-8-sig")
+    read = [alpaca_eval._reference(str(tmp_path / name)) for name in ("mine.JSONL", "mine.json")]
+    assert [row.model_dump() for row in read[0]] == [{"instruction": text, "output": "ü"} for text in "ab"]
+    assert read[0] == read[1]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "no such file; give hf://tatsu-lab/alpaca_eval, a .json file"),
-        ("[", "invalid json"),
-        ('[{"instruction": "a"}]', r"0\.output: field required"),
+        ("[", r"not JSON in UTF-8 \(Expecting value at character 2\)"),
+        ('[{"instruction": "a"}]', "row 1: output: field required"),
         ('[{"instruction": "a", "output": "b"}]', "needs two instructions or more"),
     ],
 )

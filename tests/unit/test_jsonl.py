@@ -54,6 +54,9 @@ def test_a_file_is_read_as_its_bytes_are_compressed_or_not(tmp_path):
         (b"[1]", "not a JSON object$"),
         (b"null", "not a JSON object$"),
         (b"0", "not a JSON object$"),
+        (b'{"a": -' + b"1" * 5000 + b"}", r"a number is too long \(Exceeds the limit \(4300 digits\)"),
+        (b'{"a": ' + b"[" * 100_000, "brackets lie more than 100 deep in each other; flatten them$"),
+        (b'{"a": ' + b'{"b": ' * 100 + b"1" + b"}" * 101, "brackets lie more than 100 deep"),
     ],
 )
 def test_a_wrong_line_is_named(line, message):
@@ -71,9 +74,35 @@ DATA = gzip.compress(b'{"n": 1}\n' * 1000, mtime=0)
 
 
 @pytest.mark.parametrize(
-    "data", [b"not gzip", DATA[:-20], DATA[:12] + b"\xff" * 20 + DATA[32:]], ids=["other", "short", "changed"]
+    ("data", "line"),
+    [
+        (b"not gzip", 0),
+        (DATA[:-20], r"\d+"),
+        (DATA[:12] + b"\xff" * 20 + DATA[32:], 0),
+        (gzip.compress(b'{"n": 1}\n' * 3) + DATA[:12], 3),
+    ],
+    ids=["other", "short", "changed", "second"],
 )
-def test_a_damaged_compressed_file_is_named(tmp_path, data):
-    (tmp_path / "a.jsonl.gz").write_bytes(data)
-    with pytest.raises(ConfigError, match=r"^a: not readable as gzip \("):
-        list(read_jsonl(tmp_path / "a.jsonl.gz", "a"))
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz"])
+def test_a_damaged_compressed_file_is_named(tmp_path, name, data, line):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"^a: not readable as gzip \(.*\) after line {line}; copy or compress it"):
+        list(read_jsonl(tmp_path / name, "a"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b'[{"a": 1},\n3]', "row 2: not a JSON object"),
+        (b'[{"a": 1},\n{"a": "\xff"}]', r"line 2: not JSON in UTF-8 \('utf-8' codec"),
+        (b'[{"a": 1},\n{"a" 1}]', r"not JSON in UTF-8 \(Expecting ':' delimiter at character 6 of line 2\)"),
+        (b'{\n"a": 1\n}', r"line 1: not JSON in UTF-8 \(.* at character 2\); write one object a line, or a .json file"),
+        (b'[{"a": ' + b"1" * 5000 + b"}]", "a number is too long"),
+        (b"[" * 100_000, "brackets lie more than 100 deep"),
+    ],
+    ids=["number", "latin", "colon", "object", "long", "deep"],
+)
+def test_a_wrong_array_is_named(tmp_path, data, message):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"^a: {message}"):
+        list(read_jsonl(tmp_path / "a.json", "a"))

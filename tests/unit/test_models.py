@@ -44,7 +44,11 @@ def test_a_request_for_remote_code_is_refused(model, name):
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])
-@pytest.mark.parametrize(("content", "message"), [("{oops", "is not JSON ("), ("[]", "is not a JSON object; download")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{oops", "is not JSON ("), ("[" * 100_000, "is not JSON ("), ("[]", "is not a JSON object; download")],
+    ids=["other", "deep", "list"],
+)
 def test_a_broken_settings_file_is_named(model, name, content, message):
     (model / name).write_text(content)
     with pytest.raises(ConfigError, match=re.escape(f"{model}: {name} {message}")):
@@ -68,6 +72,7 @@ def header(text: bytes) -> bytes:
         lambda whole: b"version https://git-lfs.github.com/spec/v1\n",
         lambda whole: header(b"[]x"),
         lambda whole: header(b"[1]"),
+        lambda whole: header(b"[" * 100_000),
         lambda whole: header(b'{"a": {}}'),
         lambda whole: header(b'{"a": {"data_offsets": [0]}}'),
         lambda whole: header(b'{"a": {"data_offsets": [0, "8"]}}'),

@@ -67,6 +67,7 @@ def test_training_is_reproducible_and_learns(tmp_path, capsys):
             "line 2: column 'rejected'",
         ),
         ('{"prompt": 1, "chosen": "c", "rejected": "r"}\n', "line 1: column 'prompt'"),
+        ('{"prompt": "p", "chosen": "c", "rejected": "r", "group": "\\ud800"}\n', "line 1: column 'group' is not a"),
         ("{\n", "line 1: not JSON"),
         ("[]\n", "line 1: not a JSON object"),
         ("", "holds no preference pairs"),
@@ -89,6 +90,12 @@ def test_missing_and_foreign_files_are_named_before_any_training(tmp_path):
     (tmp_path / "broken.jsonl.gz").write_text("not gzip")
     with pytest.raises(ConfigError, match="not readable"):
         read_pairs(str(tmp_path / "broken.jsonl.gz"))
+
+
+def test_a_pair_without_a_group_is_of_its_prompts(tmp_path):
+    rows = [{"prompt": "p", "chosen": "c", "rejected": "r"} | group for group in ({}, {"group": None}, {"group": 3})]
+    (tmp_path / "pairs.JSON").write_text(json.dumps(rows))
+    assert [pair.group for pair in read_pairs(str(tmp_path / "pairs.JSON"))] == ["p", "p", "3"]
 
 
 def test_split_keeps_groups_together_and_depends_on_the_seed():

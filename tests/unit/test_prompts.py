@@ -35,10 +35,10 @@ def write(path, texts: list[str]):
     return path
 
 
-def parquet(old: bytes, new: bytes) -> bytes:
+def parquet(old: bytes, new: bytes, columns=("prompt",)) -> bytes:
     """A Parquet file of ten prompts, with some of its bytes replaced."""
     file = io.BytesIO()
-    table = pa.table({"prompt": [f"prompt {i}" for i in range(10)]})
+    table = pa.table([[f"{name} {i}" for i in range(10)] for name in columns], names=columns)
     pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=False)
     assert old in file.getvalue()
     return file.getvalue().replace(old, new)
@@ -76,14 +76,31 @@ def test_the_built_in_prompts_are_distinct():
             "row 2 has no column 'prompt' (it has text, z); set prep",
         ),
         ("a.jsonl", b'{"prompt": 3}\n', "row 1: column 'prompt' is not text; prepare.format=text reads such as 'Why"),
-        ("a.csv", b"prompt\nx\xff\n", "not CSV in UTF-8"),
-        ("a.csv", b"text\nx\n", "row 1 has no column 'prompt'"),
+        ("a.csv", b"prompt\nx\n\xff\n", "line 3: not CSV in UTF-8"),
+        ("a.csv", b"text\nx\n", "has no column 'prompt' (it has text); set prepare.prompt_column"),
+        ("a.csv", b'"te\nxt"\n' + b'"y' * 300, "has no column 'prompt' (it has te\\nxt)"),
+        ("a.csv", b"prompt,n,prompt\n", "column 'prompt' is there 2 times; rename all but one"),
         ("a.csv", b"n,prompt\n1\n", "row 1: column 'prompt' is not text"),
+        (
+            "a.csv",
+            b"prompt\n\nok\nHello, world\n",
+            "row 2 (line 4): more cells than the header; quote a cell that holds",
+        ),
+        ("a.csv", b'prompt\n"a"\n"b\n"c"\n', "row 2 (line 3): not CSV (',' expected after"),
+        ("a.csv", b'prompt\n"a', "row 1 (line 2): not CSV (unexpected end of data); close every quote"),
+        ("a.csv.gz", b"prompt\na\n", "not readable as gzip (Not a gzipped file"),
+        (
+            "a.json",
+            b'[{"prompt": "x"},\n{"prompt" "y"}]',
+            "not JSON in UTF-8 (Expecting ':' delimiter at character 11 of",
+        ),
         ("a.parquet", b"text", "damaged, or not a Parquet file ("),
         ("a.parquet", b"PAR1" + b"\xff" * 40 + b"\x20\0\0\0PAR1", "damaged, or not a Parquet file ("),
         ("a.parquet", parquet(b"prompt 7", b"prompt\xff7"), "damaged, or not a Parquet file ('utf-8' codec"),
         ("a.parquet", parquet(b"PAR1\x15", b"PAR1\x0f"), "damaged, or not a Parquet file ("),
-        ("a.txt", b"x", "unknown format .txt; give a .jsonl, .csv or .parquet file"),
+        ("a.parquet", parquet(b"", b"", ["n", "n"]), "has no column 'prompt' (it has n, n); set prepare"),
+        ("a.parquet", parquet(b"", b"", ["prompt"] * 2), "column 'prompt' is there 2 times"),
+        ("a.txt", b"x", "unknown format .txt; give a .jsonl, .json, .csv or .parquet file"),
         ("a", b"x", "unknown format (no suffix)"),
     ],
 )
@@ -96,8 +113,47 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, message):
 
 
 def test_a_file_that_is_not_there_is_named():
-    with pytest.raises(ConfigError, match=re.escape("prompts: /none.jsonl: no such file; give a .jsonl, .csv or")):
+    with pytest.raises(
+        ConfigError, match=re.escape("prompts: /none.jsonl: no such file; give a .jsonl, .json, .csv or")
+    ):
         read_prompts("/none.jsonl", PrepareConfig())
+
+
+def test_a_quote_that_is_not_closed_loses_no_rows_in_silence(tmp_path):
+    path = write(tmp_path / "prompts.csv", [f'prompt {i}, "quoted"' for i in range(40)])
+    whole = path.read_text()
+    path.write_text(whole.replace('"prompt 13, ""quoted"""', '"prompt 13, ""quoted""'))
+    assert path.read_text() != whole
+    with pytest.raises(ConfigError, match=r"row 14 \(line 15\): not CSV"):
+        read_prompts(str(path), PrepareConfig())
+
+
+def test_a_column_that_is_not_asked_for_is_not_read(tmp_path):
+    path = tmp_path / "prompts.parquet"
+    path.write_bytes(parquet(b"other 7", b"other\xff7", ["prompt", "other"]))
+    assert read_prompts(str(path), PrepareConfig()) == [f"prompt {i}" for i in range(10)]
+    with pytest.raises(ConfigError, match="'utf-8' codec"):
+        read_prompts(str(path), PrepareConfig(prompt_column="other"))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_a_prompt_may_be_a_long_document(tmp_path, suffix):
+    texts = ["x" * 200_000, "y"]
+    assert read_prompts(str(write(tmp_path / f"prompts{suffix}", texts)), PrepareConfig()) == texts
+
+
+CODE = "    if a:\n\tb()\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [(CODE, CODE.rstrip()), (f"\n \r\n{CODE}\n \n", CODE.rstrip()), ("\xa0\t x", "\t x"), ("\n\nx ", "x")],
+)
+def test_the_indentation_of_a_prompt_is_kept(text, kept):
+    counts = Counts()
+    (prompt,) = clean([text, kept, text.strip(), " \n"], counts)
+    assert prompt.text == kept and (counts.duplicate, counts.empty) == (2, 1)
+    assert (prompt.prompt_id == clean([text.strip()], Counts())[0].prompt_id) == (kept == text.strip())
 
 
 @given(TEXTS)
@@ -105,7 +161,7 @@ def test_every_prompt_read_is_kept_or_counted(texts):
     counts = Counts()
     kept = clean(texts, counts)
     assert counts.read == len(texts) == len(kept) + counts.empty + counts.duplicate
-    assert [p.text for p in kept] == list(dict.fromkeys(t.strip() for t in texts if t.strip()))
+    assert [p.text.strip() for p in kept] == list(dict.fromkeys(t.strip() for t in texts if t.strip()))
     assert len({p.prompt_id for p in kept}) == len(kept)
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, MixtralConfig, Qwen2MoeConfig
 
 from sppo.errors import ConfigError
-from sppo.models.headers import INDEX
+from sppo.models.headers import INDEX, tensors_of
 from sppo.models.policy import load_policy
 from sppo.models.weights import check_weights
 
@@ -133,3 +133,14 @@ def test_files_that_nothing_loads_are_not_looked_at(tiny_llama, tmp_path):
     assert (folder / INDEX).is_file()
     check_weights("the model", folder)
     assert load_policy(folder, "float32").state_dict().keys() == load_policy(tiny_llama, "float32").state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "content", ["{oops", "[" * 100_000, "[]", "{}", '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}']
+)
+def test_a_damaged_index_is_named(tmp_path, content):
+    (tmp_path / INDEX).write_text(content)
+    with pytest.raises(
+        ConfigError, match=rf"^hf://a/b: {re.escape(INDEX)} is damaged \(.*\); download the model again$"
+    ):
+        tensors_of("hf://a/b", tmp_path)

@@ -28,7 +28,7 @@ class TrainPreferenceConfig(Section):
     """How a pairwise encoder is trained."""
 
     train: tuple[str, ...] = Field(
-        min_length=1, description="Pair files: .jsonl or .jsonl.gz; prompt, chosen, rejected."
+        min_length=1, description="Pair files: .jsonl or .json, also as .gz; prompt, chosen, rejected."
     )
     evaluate: dict[str, str] = Field({}, description="Held-out pair files by the name that the card gives them.")
     baseline: str = Field("", description="URI of a judge that the card compares with on the held-out pairs, if any.")
