@@ -17,6 +17,7 @@ from sppo.config.limits import Limits
 from sppo.config.run import Form, RunConfig, parse_yaml, reference, resolve
 from sppo.config.sections.bench import BENCHMARKS, Benchmark
 from sppo.errors import ConfigError
+from sppo.models.hub import refuse_page
 from sppo.preparing.recorded import config_path, recorded_config
 from sppo.store import keys
 from sppo.store.base import Store
@@ -154,6 +155,7 @@ def _under_test(target: str, values: dict[str, Any]) -> tuple[RunConfig, str]:
     Raises:
         ConfigError: for a run that has published nothing, or values that would make it another run.
     """
+    refuse_page(target)
     names_a_model = target.startswith(("hf://", "package:"))
     store = None if names_a_model else open_store(target)
     if store is None or store.manifest(keys.PREPARED) is None:

@@ -12,7 +12,9 @@ from typing import Any
 
 from sppo.config.plugins import FORMATS
 from sppo.config.sections.prepare import PrepareConfig
-from sppo.errors import ConfigError, InfrastructureError
+from sppo.errors import ConfigError
+from sppo.models.hub import refuse_page
+from sppo.preparing.datasets import read_dataset
 from sppo.preparing.formats.base import Format
 from sppo.preparing.jsonl import read_jsonl
 from sppo.store.opening import fetch_file
@@ -59,7 +61,7 @@ def read_prompts(uri: str, config: PrepareConfig) -> list[str]:
     """All prompts of a source, in its order.
 
     Args:
-        uri: a .jsonl, .csv or .parquet file, `s3://…` to one, `hf://org/dataset`, or `package:sppo`.
+        uri: a .jsonl, .csv or .parquet file, `s3://…` to one, `hf://org/name` of a data set, or `package:sppo`.
         config: the column that holds the user's message, its format, and the split of a Hugging Face dataset.
 
     Raises:
@@ -69,7 +71,8 @@ def read_prompts(uri: str, config: PrepareConfig) -> list[str]:
         with as_file(files("sppo") / "preparing" / "bundled" / "prompts.jsonl") as path:
             return list(read_texts(_read_jsonl(path), uri, config))
     if uri.startswith("hf://"):
-        return list(read_texts(_read_hub(uri.removeprefix("hf://"), config.split), uri, config))
+        return list(read_texts(read_dataset(uri, config.split), uri, config))
+    refuse_page(uri)
     path = fetch_file(uri, f"prompts: {uri}: no such file; give {_FILES}, s3://…, hf://org/name or package:sppo")
     readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
@@ -168,16 +171,3 @@ def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         reason = " ".join(str(error).split())
         raise ConfigError(f"prompts: {path}: damaged, or not a Parquet file ({reason}); write it again") from error
     yield from rows
-
-
-def _read_hub(name: str, split: str) -> Iterator[dict[str, Any]]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-
-    repo, _, revision = name.partition("@")
-    try:
-        yield from load_dataset(repo, split=split, revision=revision or None)
-    except DatasetNotFoundError as error:
-        raise ConfigError(f"prompts: hf://{name}: {error}") from error
-    except ConnectionError as error:
-        raise InfrastructureError(f"prompts: hf://{name}: the hub cannot be reached ({error})") from error
