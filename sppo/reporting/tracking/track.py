@@ -98,5 +98,5 @@ def outage_reported(uri: str) -> Iterator[None]:
         raise
     except (*outages, ImportError, ValueError) as error:
         mend = "; install it, or name another in the address" if isinstance(error, ImportError) else ""
-        line = f"warning: MLflow at {without_password(uri)} failed ({one_line(error)}{mend}); figures are kept and sent later"
-        print(line, flush=True)
+        told = f"MLflow at {without_password(uri)} failed ({one_line(error)}{mend})"
+        print(f"warning: {told}; figures are kept and sent later", flush=True)
