@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from sppo.errors import ConfigError, InfrastructureError, one_line
+from sppo.errors import ConfigError, InfrastructureError, SppoError, one_line
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 _PAGE = re.compile(
     r"(?:hf://)?(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|(?=(?:datasets|models)/))(?:datasets/|models/)?"
@@ -48,6 +52,8 @@ def hub_errors(uri: str) -> Iterator[None]:
     except hub.HFValidationError as error:
         raise ConfigError(f"{uri}: {one_line(error)}; write hf://org/name, or hf://org/name@revision") from error
     except hub.LocalEntryNotFoundError as error:
+        if isinstance(error.__cause__, hub.HfHubHTTPError):  # it was reached, and did not give what it was asked for
+            raise _refused(uri, error.__cause__) from error
         raise InfrastructureError(
             f"{uri}: not in the local cache and the hub cannot be reached; download it first, or give a folder or file"
         ) from error
@@ -60,8 +66,12 @@ def hub_errors(uri: str) -> Iterator[None]:
     except hub.RevisionNotFoundError as error:
         raise ConfigError(f"{uri}: no such revision on the hub; name a branch, a tag or a commit of it") from error
     except hub.HfHubHTTPError as error:
-        status = error.response.status_code
-        kind = InfrastructureError if status >= 500 or status in _FOR_A_WHILE else ConfigError
-        raise kind(f"{uri}: {one_line(error)}") from error
+        raise _refused(uri, error) from error
     except (hub.OfflineModeIsEnabled, hub.HTTPError, ConnectionError) as error:  # HTTPError: of the client beneath
         raise InfrastructureError(f"{uri}: the hub cannot be reached ({one_line(error)})") from error
+
+
+def _refused(uri: str, error: HfHubHTTPError) -> SppoError:
+    status = error.response.status_code
+    kind = InfrastructureError if status >= 500 or status in _FOR_A_WHILE else ConfigError
+    return kind(f"{uri}: {one_line(error)}")

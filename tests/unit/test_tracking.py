@@ -320,7 +320,6 @@ def test_passwords_in_the_address_are_not_printed(run, monkeypatch, capsys, capl
     ("uri", "reason"),
     [
         ("mysql://user:secret@127.0.0.1:9/db", "No module named 'MySQLdb'; install it, or name another in the address"),
-        ("postgresql+none://127.0.0.1:9/db", "Can't load plugin: sqlalchemy.dialects:postgresql.none"),
         ("postgresql+psycopg2://user:secret@127.0.0.1:port/db", "invalid literal for int() with base 10: 'port'"),
         ("http://[bad", "Invalid IPv6 URL"),
     ],
