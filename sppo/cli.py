@@ -17,6 +17,7 @@ from sppo.config.limits import Limits
 from sppo.config.run import Form, RunConfig, parse_yaml, reference, resolve
 from sppo.config.sections.bench import BENCHMARKS, Benchmark
 from sppo.errors import ConfigError
+from sppo.models.hub import refuse_page
 from sppo.preparing.recorded import config_path, recorded_config
 from sppo.store import keys
 from sppo.store.base import Store
@@ -44,7 +45,8 @@ def collect_values(preset: str | None, file: Path | None, overrides: Sequence[st
     values: dict[str, Any] = {}
     if file is not None:
         if not file.is_file():
-            raise ConfigError(f"config: {file}: no such file")
+            what = "a folder; give a YAML file" if file.is_dir() else "no such file"
+            raise ConfigError(f"config: {file}: {what}")
         loaded = parse_yaml(file.read_bytes(), f"config: {file}")
         if not isinstance(loaded, dict):
             raise ConfigError(f"config: {file}: not a YAML mapping of keys to values")
@@ -68,7 +70,7 @@ def prepare(overrides: Overrides = (), preset: str | None = None, config_file: C
 def generate(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
     """Answer an iteration's prompts with its policy."""
     _check_shard(shard, shards)
-    config, store = _opened(output_uri)
+    config, store = _opened(output_uri, iteration)
     with TemporaryDirectory() as folder:
         _generate(config, store, iteration, shard, shards, Path(folder))
 
@@ -76,7 +78,7 @@ def generate(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: i
 def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
     """Judge an iteration's responses and build its pairs."""
     _check_shard(shard, shards)
-    config, store = _opened(output_uri)
+    config, store = _opened(output_uri, iteration)
     with TemporaryDirectory() as folder:
         responses = _generate(config, store, iteration, shard, shards, Path(folder))
         outputs = [f"{folder}/{name}" for name in (keys.PREFERENCES_FILE, keys.PAIRS_FILE)]
@@ -85,7 +87,7 @@ def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int =
 
 def train(output_uri: RunPlace, iteration: int = 1, shards: int = 1) -> None:
     """Train an iteration's next policy on the pairs of all its shards."""
-    config, store = _opened(output_uri)
+    config, store = _opened(output_uri, iteration)
     pairs = [str(store.fetch(keys.preferences(iteration, shard, shards)) / keys.PAIRS_FILE) for shard in range(shards)]
     prompts = str(store.fetch(keys.PREPARED))
     stages.train(_config_path(store), iteration, _policy(config, store, iteration), prompts, pairs)
@@ -93,7 +95,7 @@ def train(output_uri: RunPlace, iteration: int = 1, shards: int = 1) -> None:
 
 def evaluate(output_uri: RunPlace, iteration: int = 1) -> None:
     """Measure an iteration's new policy, and decide whether to go on."""
-    config, store = _opened(output_uri)
+    config, store = _opened(output_uri, iteration)
     store.fetch(keys.model(iteration))
     with TemporaryDirectory() as folder:
         stages.evaluate(
@@ -153,6 +155,7 @@ def _under_test(target: str, values: dict[str, Any]) -> tuple[RunConfig, str]:
     Raises:
         ConfigError: for a run that has published nothing, or values that would make it another run.
     """
+    refuse_page(target)
     names_a_model = target.startswith(("hf://", "package:"))
     store = None if names_a_model else open_store(target)
     if store is None or store.manifest(keys.PREPARED) is None:
@@ -190,8 +193,10 @@ def _check_shard(shard: int, shards: int) -> None:
         raise ConfigError(f"shard: {shard} of {shards} does not exist; shards are counted from 0")
 
 
-def _opened(output_uri: str) -> tuple[RunConfig, Store]:
+def _opened(output_uri: str, iteration: int = 1) -> tuple[RunConfig, Store]:
     config = recorded_config(output_uri)
+    if not 1 <= iteration <= config.iterations:
+        raise ConfigError(f"--iteration {iteration}: this run plays 1 to {config.iterations}")
     return config, open_store(config.output_uri)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-_NO_PLACE = _NO_ROOM | {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+_NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class SppoError(Exception):
@@ -44,14 +45,30 @@ KINDS: dict[int, type[SppoError]] = {kind.exit_code: kind for kind in (ConfigErr
 """What a stage's exit code says of the whole run; with any other the run has failed."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an exception of a library says, on one line and without a password; its name where it says nothing."""
+    return without_password(" ".join(str(error).split())) or type(error).__name__
+
+
+def without_password(text: str) -> str:
+    """A text in which addresses do not tell their user and password."""
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn a full or forbidden file system, or a file in a folder's place, into one line that names the path."""
+    """Turn what a file system refuses into one line that names the path.
+
+    Raises:
+        ConfigError: for a path that cannot be: a file in a folder's place, a name that is too long.
+        InfrastructureError: for a place that is full, forbidden or broken.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_PLACE:
+        if error.errno in _NO_PLACE and error.filename:
+            raise ConfigError(f"{error.filename}: {error.strerror}; give another path") from error
+        if error.errno not in _NO_ROOM:
             raise
-        raise InfrastructureError(
-            f"{error.filename or 'output_uri'}: {error.strerror}; free or allow that place"
-        ) from error
+        place = error.filename or "the disk of output_uri, of the cache or of TMPDIR"
+        raise InfrastructureError(f"{place}: {error.strerror}; free or allow that place") from error

@@ -24,6 +24,7 @@ from sppo.bench.base import Message, Result, Subject, answers_once, digest_of, l
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.evaluation.length_control import length_controlled_win_rate
 from sppo.judging.llm.endpoint import Endpoint, text_of
+from sppo.models.hub import hub_errors
 from sppo.preparing.jsonl import read_rows
 from sppo.sampling.engine import Sampling
 from sppo.seeds import derive_seed
@@ -99,17 +100,9 @@ def _reference(uri: str) -> list[_Row]:
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
+    with hub_errors(f"bench.alpaca_eval.reference: {PUBLISHED}: {name}"):
         return Path(hf_hub_download("tatsu-lab/alpaca_eval", name, repo_type="dataset"))
-    except LocalEntryNotFoundError as error:
-        raise InfrastructureError(
-            f"{PUBLISHED}: {name} is not in the local cache and the hub cannot be reached; download it first, or name "
-            "a file as bench.alpaca_eval.reference"
-        ) from error
-    except HfHubHTTPError as error:
-        raise ConfigError(f"{PUBLISHED}: {name}: {str(error).splitlines()[0]}") from error
 
 
 def _answer(subject: Subject, rows: Sequence[_Row]) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ class RunConfig(Section):
     prompts: str = Field(
         "package:sppo",
         min_length=1,
-        description="A .jsonl, .json, .csv or .parquet file, s3://…, hf://org/name, or package:sppo.",
+        description="A .jsonl, .json, .csv or .parquet file, s3://…, hf://org/name:config/split@revision, package:sppo.",
     )
     preference_model: str = Field(
         "package:sppo",

@@ -5,6 +5,7 @@ A file of `sppo.judging.kinds` is a kind; docs/extending.md adds one.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import importlib
@@ -20,6 +21,7 @@ from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.preference_model import PreferenceModel
 from sppo.models.fetch import fetch_model, model_digest
+from sppo.models.hub import refuse_page
 
 PACKAGE = "sppo.judging.kinds"
 """Where the kinds are; nothing imports it by name."""
@@ -119,9 +121,19 @@ def kind_of(uri: str) -> Kind:
     for kind in kinds():
         if scheme in kind.schemes:
             return kind
+    refuse_page(uri)
     if scheme not in MODELS and not Path(uri).expanduser().exists():
-        raise ConfigError(f"{uri}: no such model folder, and no kind that is written so; supported: {supported()}")
-    path = fetch_model(uri, weights=False) / "config.json"
+        near = difflib.get_close_matches(scheme, [name for kind in kinds() for name in kind.schemes], 1)
+        hint = f"did you mean {near[0]}:…? " if near and ":" in uri else ""
+        raise ConfigError(
+            f"{uri}: no such model folder, and no kind that is written so; {hint}supported: {supported()}"
+        )
+    try:
+        path = fetch_model(uri, weights=False) / "config.json"
+    except ConfigError as error:
+        if scheme != "package":
+            raise
+        raise ConfigError(f"{error}; supported preference models: {supported()}") from error
     if not path.is_file():
         raise ConfigError(f"{uri}: no config.json; supported preference models: {supported()}")
     config = json.loads(path.read_bytes())

@@ -16,7 +16,7 @@ from sppo.judging.preference_model import Comparison
 from sppo.judging.scores import Scored, differences
 from sppo.models.fetch import check_safe, model_digest
 from sppo.models.policy import device_for
-from sppo.preparing.chat import load_tokenizer, plain_text
+from sppo.preparing.chat import load_tokenizer, plain_text, template_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -81,7 +81,8 @@ class RewardModel:
             {"role": role, "content": plain_text(self.tokenizer, text)}
             for role, text in (("user", prompt), ("assistant", response))
         ]
-        ids: list[int] = self.tokenizer.apply_chat_template(messages, return_dict=False)
+        with template_errors(self.tokenizer):
+            ids: list[int] = self.tokenizer.apply_chat_template(messages, return_dict=False)
         self._scored += 1
         if len(ids) <= self.longest:
             return ids

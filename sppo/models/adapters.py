@@ -19,6 +19,7 @@ from sppo.config.sections.train import LoraConfig
 from sppo.errors import ConfigError
 from sppo.models.fetch import ADAPTER_CONFIG, BASE_FILE, Base, Policy
 from sppo.models.policy import cast, load_policy
+from sppo.models.saving import weights_written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -142,7 +143,8 @@ def save_adapter(model: PreTrainedModel, base: Base, target: Path, weights: Mapp
     from safetensors.torch import save_file
 
     tensors = {_saved_as(name): tensor for name, tensor in weights.items()}
-    save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
+    with weights_written(target):
+        save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
     repository, _, revision = base.uri.removeprefix("hf://").partition("@")
     known = {"base_model_name_or_path": repository, "revision": revision or None}
     settings = {**model.peft_config[_NAME].to_dict(), **known, "inference_mode": True}

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from sppo.errors import ConfigError, InfrastructureError
+from sppo.errors import ConfigError
 from sppo.models.headers import SUFFIX, is_whole
+from sppo.models.hub import hub_errors, refuse_page
+from sppo.models.saving import weights_written
 from sppo.store.base import MANIFEST, Manifest, file_sha256
 from sppo.store.local_cache import cached
 from sppo.store.opening import open_store
@@ -95,6 +97,7 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
         ConfigError: if the URI names nothing, or the folder has no safetensors weights, pickled weights or code.
         InfrastructureError: if a hub or store cannot be reached.
     """
+    refuse_page(uri)
     if uri.startswith("hf://"):
         folder = _from_hub(uri.removeprefix("hf://"), _SETTINGS + _WEIGHTS * weights)
     elif uri.startswith("s3://"):
@@ -210,17 +213,10 @@ def hub_commit(uri: str) -> str:
 
 def _from_hub(name: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repo, _, revision = name.partition("@")
-    try:
+    with hub_errors(f"hf://{name}"):
         folder = snapshot_download(repo, revision=revision or None, allow_patterns=patterns, ignore_patterns=_TWICE)
-    except LocalEntryNotFoundError as error:
-        raise InfrastructureError(
-            f"hf://{name}: not in the local cache and the hub cannot be reached; download it first, or give a folder"
-        ) from error
-    except HfHubHTTPError as error:
-        raise ConfigError(f"hf://{name}: {str(error).splitlines()[0]}") from error
     return Path(folder)
 
 
@@ -263,5 +259,6 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     del config.quantization_config
     model = type(quantized)(config)
     model.load_state_dict(quantized.state_dict())
-    model.to(torch.bfloat16).save_pretrained(target)
+    with weights_written(target):
+        model.to(torch.bfloat16).save_pretrained(target)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)

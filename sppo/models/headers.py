@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from sppo.errors import ConfigError, InfrastructureError
+from sppo.errors import ConfigError
+from sppo.models.hub import hub_errors
 from sppo.store.s3 import S3Folder
 
 INDEX = "model.safetensors.index.json"
@@ -136,22 +137,16 @@ def _of_s3(uri: str, placed: Mapping[str, str]) -> dict[str, dict[str, Tensor]]:
 
 def _of_hub(uri: str) -> dict[str, dict[str, Tensor]]:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        NotASafetensorsRepoError,
-        OfflineModeIsEnabled,
-        SafetensorsParsingError,
-    )
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
     repo, _, revision = uri.removeprefix("hf://").partition("@")
     try:
-        told = HfApi().get_safetensors_metadata(repo, revision=revision or None)
+        with hub_errors(uri):
+            told = HfApi().get_safetensors_metadata(repo, revision=revision or None)
     except NotASafetensorsRepoError as error:
         raise ConfigError(f"{uri}: has no safetensors weights; use a model that has") from error
     except SafetensorsParsingError as error:
         raise ConfigError(f"{uri}: a safetensors file is damaged ({error}); use another model") from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
-        raise InfrastructureError(f"{uri}: the headers of its weights cannot be read ({error})") from error
     return {
         name: {tensor: Tensor(form.dtype, tuple(form.shape)) for tensor, form in file.tensors.items()}
         for name, file in told.files_metadata.items()

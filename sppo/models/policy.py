@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sppo.models.fetch import check_safe
+from sppo.models.saving import weights_written
 from sppo.models.weights import refuse
 from sppo.store.base import MANIFEST
 
@@ -95,7 +96,8 @@ def save_policy(
 
     # The source's own generation settings are copied as they are: transformers refuses to save what many models hold.
     model.generation_config = GenerationConfig()
-    model.save_pretrained(target, state_dict=weights)
+    with weights_written(target):
+        model.save_pretrained(target, state_dict=weights)
     (target / "generation_config.json").unlink()
     for path in source.iterdir():
         describes = path.suffix in {".json", ".jinja", ".model", ".txt"}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sppo.errors import ConfigError
+from sppo.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,11 +47,38 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
     Args:
         tokenizer: of the model.
         messages: each with its role and its content.
+
+    Raises:
+        ConfigError: see `template_errors`.
     """
-    ids: list[int] = tokenizer.apply_chat_template(
-        [dict(message) for message in messages], add_generation_prompt=True, return_dict=False
-    )
+    with template_errors(tokenizer):
+        ids: list[int] = tokenizer.apply_chat_template(
+            [dict(message) for message in messages], add_generation_prompt=True, return_dict=False
+        )
     return ids
+
+
+@contextmanager
+def template_errors(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Turn what a chat template raises into one line: it is a program, which comes with the model.
+
+    Raises:
+        ConfigError: if it is not Jinja, refuses these messages, or has several names and no default.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        named = tokenizer.chat_template
+        if isinstance(named, dict) and "default" not in named:
+            reason = f"there are {', '.join(sorted(named))}, and none is named default"
+        else:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+        raise ConfigError(
+            f"{tokenizer.name_or_path}: the chat template cannot be used ({reason}); mend it in the model's folder, or "
+            "use another chat (instruct) model"
+        ) from error
 
 
 def special_token_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:

@@ -11,7 +11,9 @@ from typing import Any
 
 from sppo.config.plugins import FORMATS
 from sppo.config.sections.prepare import PrepareConfig
-from sppo.errors import ConfigError, InfrastructureError
+from sppo.errors import ConfigError
+from sppo.models.hub import refuse_page
+from sppo.preparing.datasets import read_dataset
 from sppo.preparing.files import suffix_of
 from sppo.preparing.formats.base import Format
 from sppo.preparing.jsonl import SUFFIXES, read_jsonl
@@ -60,8 +62,8 @@ def read_prompts(uri: str, config: PrepareConfig) -> list[str]:
     """All prompts of a source, in its order.
 
     Args:
-        uri: a .jsonl, .json, .csv or .parquet file, all but the last also as .gz; `s3://…` to one;
-            `hf://org/dataset`; or `package:sppo`.
+        uri: a .jsonl, .json, .csv or .parquet file, all but the last also as .gz; `s3://…` to one; `hf://org/name` of a
+            data set; or `package:sppo`.
         config: the column that holds the user's message, its format, and the split of a Hugging Face dataset.
 
     Raises:
@@ -71,7 +73,8 @@ def read_prompts(uri: str, config: PrepareConfig) -> list[str]:
         with as_file(files("sppo") / "preparing" / "bundled" / "prompts.jsonl") as path:
             return list(read_texts(_rows(path, uri, config), uri, config))
     if uri.startswith("hf://"):
-        return list(read_texts(_read_hub(uri.removeprefix("hf://"), config.split), uri, config))
+        return list(read_texts(read_dataset(uri, config.split), uri, config))
+    refuse_page(uri)
     path = fetch_file(uri, f"prompts: {uri}: no such file; give {_FILES}, s3://…, hf://org/name or package:sppo")
     return list(read_texts(_rows(path, uri, config), uri, config))
 
@@ -157,16 +160,3 @@ def _rows(path: Path, uri: str, config: PrepareConfig) -> Iterator[Mapping[str, 
             return read_parquet(path, name, config.prompt_column)
         case suffix:
             raise ConfigError(f"{name}: unknown format {suffix or '(no suffix)'}; give {_FILES}")
-
-
-def _read_hub(name: str, split: str) -> Iterator[dict[str, Any]]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-
-    repo, _, revision = name.partition("@")
-    try:
-        yield from load_dataset(repo, split=split, revision=revision or None)
-    except DatasetNotFoundError as error:
-        raise ConfigError(f"prompts: hf://{name}: {error}") from error
-    except ConnectionError as error:
-        raise InfrastructureError(f"prompts: hf://{name}: the hub cannot be reached ({error})") from error

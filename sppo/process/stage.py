@@ -52,7 +52,8 @@ def playing(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         given = signature.bind(*args, **kwargs).arguments
         try:
-            result = function(*args, **kwargs)
+            with storage_errors():
+                result = function(*args, **kwargs)
         except Exception as error:
             message = str(error) if isinstance(error, SppoError) else f"{type(error).__name__}: {error}"
             _keep_error(given, _title(function.__name__, given), message)
@@ -76,6 +77,7 @@ def _store(given: Mapping[str, Any]) -> Store:
 
 def _keep_error(given: Mapping[str, Any], title: str, message: str) -> None:
     try:
-        last_error.leave(_store(given), title, message)
-    except SppoError as error:  # the error itself may be that there is no store
+        with storage_errors():
+            last_error.leave(_store(given), title, message)
+    except SppoError as error:  # the error itself may be that there is no store, or a full one
         print(f"warning: the error is not kept for the run's end: {error}", file=sys.stderr, flush=True)

@@ -44,7 +44,7 @@ def generate(
     store = open_store(config.output_uri)
     policy = fetch_policy(model_uri)
     inputs = {"config": config.digest(), "model": policy.digest(), "prompts": file_sha256(prompts)}
-    engine = LazyEngine(policy, config)
+    engine = LazyEngine(policy, config, sequences=config.generate.responses * config.generate.chunk_size)
     rows: list[dict[str, Any]] = []
     all_chunks = chunks(tables.read(prompts, tables.PROMPTS), config.generate.chunk_size)
     mine = shard_chunks(len(all_chunks), shard, shards)

@@ -27,20 +27,22 @@ def load_lm_eval_model(policy: Policy, config: GenerateConfig, context: int, see
     adapter = str(policy.adapter) if policy.adapter else None
     if config.engine == "vllm":
         from sppo.sampling.vllm_engine import adapter_options, options_here
+        from sppo.sampling.vllm_memory import memory_reported
 
-        options = options_here(config) | adapter_options(policy.rank)
+        options = options_here(policy.base, config, context) | adapter_options(policy.rank)
         options.pop("enable_lora", None)  # lm-eval sets it where it is given an adapter
         with _vllm_by_its_module():
             from lm_eval.models.vllm_causallms import VLLM
-        return VLLM(
-            str(policy.base),
-            lora_local_path=adapter,
-            dtype=config.dtype,
-            max_model_len=context,
-            seed=seed,
-            disable_log_stats=True,
-            **options,
-        )
+        with memory_reported(policy.base, on_cpu="kv_cache_memory_bytes" in options):
+            return VLLM(
+                str(policy.base),
+                lora_local_path=adapter,
+                dtype=config.dtype,
+                max_model_len=context,
+                seed=seed,
+                disable_log_stats=True,
+                **options,
+            )
     from lm_eval.models.huggingface import HFLM
 
     from sppo.models.policy import device_for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -13,6 +14,7 @@ from sppo.errors import ConfigError
 from sppo.models.fetch import Policy
 from sppo.models.weights import check_weights
 from sppo.sampling.engine import Response, Sampling
+from sppo.sampling.vllm_memory import cache_options, memory_reported
 from sppo.seeds import derive_seed
 
 # The engine runs in this process, so that seeding torch here seeds the sampler; vLLM reads these when it is imported.
@@ -20,12 +22,18 @@ _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_CPU_KVCACHE_SPACE": "2",
 }
 
 
-def options_here(config: GenerateConfig) -> dict[str, Any]:
-    """What `vllm.LLM` must be told on this hardware; call it before anything imports vLLM."""
+def options_here(folder: Path, config: GenerateConfig, context: int, sequences: int | None = None) -> dict[str, Any]:
+    """What `vllm.LLM` must be told on this hardware; call it before anything imports vLLM.
+
+    Args:
+        folder: of the model.
+        config: dtype, and the share of a GPU's memory.
+        context: tokens of the longest prompt and response together.
+        sequences: that are sampled at once; None if unknown.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import torch
@@ -36,7 +44,7 @@ def options_here(config: GenerateConfig) -> dict[str, Any]:
     # Compiling costs more than it saves in the minutes that a CPU run lasts, and asks for a C++ compiler. vLLM compiles
     # its sampler even if it is told to be eager.
     torch.compiler.set_stance("force_eager")
-    return {"enforce_eager": True}
+    return {"enforce_eager": True, **cache_options(folder, config.dtype, context, sequences)}
 
 
 def adapter_options(rank: int) -> dict[str, Any]:
@@ -57,9 +65,11 @@ def adapter_options(rank: int) -> dict[str, Any]:
 class VllmEngine:
     """A model loaded in vLLM (docs.vllm.ai, "Offline inference")."""
 
-    def __init__(self, policy: Policy, config: GenerateConfig, context: int, adapter_rank: int) -> None:
-        options = options_here(config) | adapter_options(max(adapter_rank, policy.rank))
+    def __init__(
+        self, policy: Policy, config: GenerateConfig, context: int, adapter_rank: int, sequences: int | None = None
+    ) -> None:
         folder = policy.base
+        options = options_here(folder, config, context, sequences) | adapter_options(max(adapter_rank, policy.rank))
         check_weights(str(folder), folder)  # vLLM samples from memory that nobody wrote where a tensor is missing
         from vllm import LLM
         from vllm.lora.request import LoRARequest
@@ -68,9 +78,10 @@ class VllmEngine:
         self.on_cpu = current_platform.is_cpu()
         self.adapter = LoRARequest("policy", 1, str(policy.adapter)) if policy.adapter else None
         try:
-            self.llm = LLM(
-                str(folder), dtype=config.dtype, max_model_len=context, seed=0, disable_log_stats=True, **options
-            )
+            with memory_reported(folder, self.on_cpu):
+                self.llm = LLM(
+                    str(folder), dtype=config.dtype, max_model_len=context, seed=0, disable_log_stats=True, **options
+                )
         except ValueError as error:
             if "does not support LoRA" not in str(error):
                 raise

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from sppo.errors import ConfigError, InfrastructureError
+from sppo.errors import ConfigError, InfrastructureError, one_line
 from sppo.store.base import MANIFEST, Manifest, Store, StoredFile, describe, verify
 from sppo.store.local_cache import cached
 
@@ -22,12 +22,9 @@ class S3Store(Store):
         parsed = urlparse(uri)
         if not parsed.netloc:
             raise ConfigError(f"{uri}: name a bucket, as in s3://bucket/prefix")
-        import boto3
-        from botocore.config import Config
-
         self.bucket, self.prefix = parsed.netloc, parsed.path.strip("/")
         self.uri = uri.rstrip("/")
-        self.client: Any = boto3.client("s3", config=Config(retries={"max_attempts": 8, "mode": "standard"}))
+        self.client = _client(uri)
 
     def _key(self, key: str) -> str:
         return "/".join(part for part in (self.prefix, key.strip("/")) if part)
@@ -233,13 +230,50 @@ def s3_file(uri: str) -> Path:
     return target
 
 
+def _client(uri: str) -> Any:
+    """What speaks to S3 as the environment and the files of the AWS command line say.
+
+    Raises:
+        ConfigError: if these contradict each other, or name what is not there.
+    """
+    import boto3
+    from botocore.config import Config
+
+    with _reported(uri):
+        try:
+            return boto3.client("s3", config=Config(retries={"max_attempts": 8, "mode": "standard"}))
+        except ValueError as error:  # of an address that is none (botocore/endpoint.py, `create_endpoint`)
+            raise ConfigError(f"{uri}: {one_line(error)}; {_MEND}") from error
+
+
+_MEND = "mend AWS_ENDPOINT_URL, AWS_PROFILE, AWS_DEFAULT_REGION or ~/.aws/config"
+
+
 @contextmanager
 def _reported(uri: str) -> Iterator[None]:
-    """Turn a failed request into one line that names the object."""
+    """Turn what boto3 raises into one line that names the object: wrong settings, or a request that failed."""
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore import exceptions as aws
 
+    settings = (
+        aws.ProfileNotFound,
+        aws.NoRegionError,
+        aws.ConfigNotFound,
+        aws.ConfigParseError,
+        aws.InvalidConfigError,
+        aws.PartialCredentialsError,
+        aws.ValidationError,  # of a region's name, among others
+        aws.EndpointProviderError,  # an address of a kind that no request can go to
+        aws.InvalidChecksumConfigError,
+    )
     try:
         yield
-    except (BotoCoreError, ClientError, Boto3Error) as error:
-        raise InfrastructureError(f"{uri}: {error}") from error
+    except settings as error:
+        raise ConfigError(f"{uri}: {one_line(error)}; {_MEND}") from error
+    except aws.ParamValidationError as error:
+        raise ConfigError(f"{uri}: {one_line(error)}; mend the bucket or the path") from error
+    except aws.NoCredentialsError as error:  # a cloud's own come from a server of its, which may not answer yet
+        keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        raise InfrastructureError(f"{uri}: {one_line(error)}; set {keys}") from error
+    except (aws.BotoCoreError, aws.ClientError, Boto3Error) as error:
+        raise InfrastructureError(f"{uri}: {one_line(error)}") from error

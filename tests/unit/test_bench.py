@@ -182,7 +182,7 @@ def test_published_values_of_the_package(model, tmp_path, monkeypatch):
 
 def test_the_published_reference_needs_the_hub_before_anything_is_paid_for(config_for, judge, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
-    with pytest.raises(InfrastructureError, match=r"df_gamed\.csv is not in the local cache"):
+    with pytest.raises(InfrastructureError, match=r"df_gamed\.csv: not in the local cache"):
         run(config_for("alpaca_eval", **{"bench.alpaca_eval.reference": alpaca_eval.PUBLISHED}))
     assert not judge.bodies
 

@@ -74,3 +74,23 @@ def test_a_model_that_is_no_chat_model_is_refused(tiny_llama, tmp_path):
     )
     with pytest.raises(ConfigError, match="no chat template; use a chat"):
         load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ raise_exception('Only  the user\nmay speak') }}", "TemplateError: Only the user may speak"),
+        ("{% for message in messages %}", "TemplateSyntaxError: Unexpected end of template"),
+        ("{{ messages[0].content + 1 }}", "TypeError: can only concatenate str"),
+        ("{{ messages[1].content.strip() }}", "UndefinedError: "),
+        ({"rag": "{{ 1 }}", "tool_use": "{{ 2 }}"}, "there are rag, tool_use, and none is named default"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used_is_one_line(tiny_llama, template, reason):
+    tokenizer = load_tokenizer(tiny_llama)
+    tokenizer.chat_template = template
+    with pytest.raises(
+        ConfigError, match=re.escape(f"{tiny_llama}: the chat template cannot be used ({reason}")
+    ) as caught:
+        encode_prompt(tokenizer, "Hello.")
+    assert "\n" not in str(caught.value)

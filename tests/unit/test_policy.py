@@ -1,13 +1,20 @@
+import errno
 import json
+import resource
 import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from sppo.config.sections.train import LoraConfig
-from sppo.errors import ConfigError
-from sppo.models.adapters import adapt
+from sppo.errors import ConfigError, InfrastructureError, storage_errors
+from sppo.models.adapters import adapt, save_adapter
+from sppo.models.fetch import Base
 from sppo.models.policy import load_policy, save_policy, without_dropout
+from sppo.models.saving import weights_written
+from sppo.store.local import LocalStore
+from sppo.store.once import run_once
 
 
 def test_a_saved_policy_is_a_whole_folder_with_the_same_weights(tiny_llama, tmp_path):
@@ -66,3 +73,37 @@ def test_dropout_is_switched_off_but_for_adapters(tiny_llama):
     assert torch.equal(first, second)
     adapt(model, LoraConfig(rank=2, dropout=0.3), torch.float32, 0)
     assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0, 0.3}
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_disk_that_is_full_while_weights_are_written_commits_nothing(tiny_llama, tmp_path, adapter):
+    """A limit of a file's size stands for the disk's: safetensors tells of both in the same words."""
+    store = LocalStore(tmp_path / "run")
+    model = load_policy(tiny_llama, "float32")
+
+    def work(output):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # Python ignores SIGXFSZ
+        try:
+            if adapter:
+                adapt(model, LoraConfig(rank=32), torch.float32, seed=0)
+                weights = {name: each.detach() for name, each in model.named_parameters() if ".lora_" in name}
+                save_adapter(model, Base(uri="base", sha256="aa"), output, weights)
+            else:
+                save_policy(model, tiny_llama, output)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return {}
+
+    with (
+        pytest.raises(InfrastructureError, match=r"/output: File too large; free or allow that place$"),
+        storage_errors(),
+    ):
+        run_once(store, "model", {}, work)
+    assert not list((tmp_path).rglob("*.safetensors")) and store.manifest("model") is None
+
+
+def test_a_disk_without_room_is_told_as_such(tmp_path):
+    with pytest.raises(OSError) as caught, weights_written(tmp_path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from sppo.config.sections.prepare import PrepareConfig
-from sppo.errors import ConfigError, InfrastructureError
+from sppo.errors import ConfigError, InfrastructureError, SppoError
 from sppo.models.fetch import fetch_model, model_digest
 from sppo.models.weights import check_weights
 from sppo.preparing.prompts import read_prompts
@@ -203,3 +203,37 @@ def test_prompts_may_lie_in_s3(s3, store):
     assert read_prompts(f"{s3.uri}/prompts.jsonl", PrepareConfig()) == ["Why?"]
     with pytest.raises(ConfigError, match="no such object"):
         read_prompts(f"{s3.uri}/other.jsonl", PrepareConfig())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code", "message"),
+    [
+        ("AWS_PROFILE", "none", 2, "The config profile (none) could not be found; mend AWS_ENDPOINT_URL, AWS_PROFILE"),
+        ("AWS_DEFAULT_REGION", "us east", 2, "Provided region_name 'us east' doesn't match"),
+        ("AWS_ENDPOINT_URL", "localhost:9000", 2, "Invalid endpoint: localhost:9000; mend AWS_ENDPOINT_URL"),
+        ("AWS_ENDPOINT_URL", "http://user:secret@[bad", 2, "mend AWS_ENDPOINT_URL"),
+        (
+            "AWS_ENDPOINT_URL",
+            "ftp://host",
+            2,
+            "Custom endpoint `ftp://host` was not a valid URI; mend AWS_ENDPOINT_URL",
+        ),
+        ("AWS_SECRET_ACCESS_KEY", None, 2, "Partial credentials found in env, missing: AWS_SECRET_ACCESS_KEY"),
+        ("AWS_CONFIG_FILE", __file__, 2, "Unable to parse config file"),
+        ("AWS_ACCESS_KEY_ID", None, 3, "Unable to locate credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_wrong_settings_are_one_line(s3, monkeypatch, tmp_path, name, value, code, message):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    with pytest.raises(SppoError, match=re.escape(message)) as caught:
+        S3Store(s3.uri).read("key")
+    assert caught.value.exit_code == code
+    assert s3.uri in str(caught.value) and "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_bucket_that_no_bucket_is_named_like_is_a_mistake(s3):
+    with pytest.raises(ConfigError, match=r'Invalid bucket name "No bucket!": .*; mend the bucket or the path'):
+        S3Store("s3://No bucket!/run").read("key")

@@ -316,6 +316,21 @@ def test_passwords_in_the_address_are_not_printed(run, monkeypatch, capsys, capl
     assert "cret" not in printed.out + printed.err + caplog.text
 
 
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("mysql://user:secret@127.0.0.1:9/db", "No module named 'MySQLdb'; install it, or name another in the address"),
+        ("postgresql+psycopg2://user:secret@127.0.0.1:port/db", "invalid literal for int() with base 10: 'port'"),
+        ("http://[bad", "Invalid IPv6 URL"),
+    ],
+)
+def test_an_address_that_cannot_be_one_fails_no_stage(run, monkeypatch, capsys, uri, reason):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    send(run, PREPARED)
+    printed = capsys.readouterr().out
+    assert "warning: MLflow at " in printed and f"failed ({reason}" in printed and "secret" not in printed
+
+
 def test_a_dead_store_of_artifacts_fails_no_stage(run, monkeypatch, capsys):
     """Where no server stands between, the client itself writes them to S3."""
     _, store, client = run

@@ -15,7 +15,9 @@ class PrepareConfig(Section):
 
     prompt_column: str = Field("prompt", description="Column of the prompts file that holds the user's message.")
     format: Annotated[str, FORMATS] = Field("text", description="How that column holds it.")
-    split: str = Field("train", description="Split to read when `prompts` is a Hugging Face dataset id.")
+    split: str = Field(
+        "", description="Split of a Hugging Face data set; empty: the one that `prompts` names, or else train."
+    )
     prompts_per_iteration: int = Field(
         0, ge=0, description="Prompts in each iteration's part; 0 divides all prompts evenly over the iterations."
     )

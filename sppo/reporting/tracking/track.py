@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sppo.config.run import RunConfig
 from sppo.config.sections.bench import BENCHMARKS
+from sppo.errors import SppoError, one_line, without_password
 from sppo.reporting.tracking.record import Record
 from sppo.reporting.tracking.run import TrackedRun
 from sppo.store.base import Store
@@ -43,11 +43,6 @@ def tracking_uri(store: Store) -> str | None:
     if configured:
         return configured
     return f"sqlite:///{store.root}/mlflow.db" if isinstance(store, LocalStore) else None
-
-
-def without_password(text: str) -> str:
-    """A text in which addresses do not tell their user and password."""
-    return re.sub(r"//[^/\s]*@", "//", text)
 
 
 def _keep(store: Store, record: Record) -> None:
@@ -86,17 +81,22 @@ def _records(config: RunConfig, store: Store) -> Iterator[Record]:
 
 @contextmanager
 def outage_reported(uri: str) -> Iterator[None]:
-    """Turn an unreachable or failing MLflow into a warning; the records stay in the store.
+    """Turn an unreachable or failing MLflow, and a wrong address of one, into a warning; the records stay in the store.
 
-    Its artifacts may lie in a folder or in S3, to which a client that no server stands in for writes by itself.
+    Its artifacts may lie in a folder or in S3, to which a client that no server stands in for writes by itself. A
+    database's driver is imported when it is first asked, and addresses are taken apart by SQLAlchemy, boto3 and urllib.
     """
     import sqlalchemy.exc
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from mlflow.exceptions import MlflowException
 
+    outages = (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, Boto3Error, BotoCoreError, ClientError)
     try:
         yield
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, Boto3Error, BotoCoreError, ClientError) as error:
-        line = f"warning: MLflow at {uri} failed ({str(error).splitlines()[0]}); figures are kept and sent later"
-        print(without_password(line), flush=True)
+    except SppoError:  # of the store that keeps the records
+        raise
+    except (*outages, ImportError, ValueError) as error:
+        mend = "; install it, or name another in the address" if isinstance(error, ImportError) else ""
+        told = f"MLflow at {without_password(uri)} failed ({one_line(error)}{mend})"
+        print(f"warning: {told}; figures are kept and sent later", flush=True)
