@@ -54,7 +54,9 @@ class RunConfig(Section):
     prompts: str = Field(
         "package:sppo",
         min_length=1,
-        description="A .jsonl, .json, .csv or .parquet file, s3://…, hf://org/name:config/split@revision, package:sppo.",
+        description=(
+            "A .jsonl, .json, .csv or .parquet file, s3://…, hf://org/name:config/split@revision, or package:sppo."
+        ),
     )
     preference_model: str = Field(
         "package:sppo",
