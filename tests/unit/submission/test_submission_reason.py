@@ -3,7 +3,8 @@
 from xml.etree import ElementTree
 
 import pytest
-from sppo_pipelines.submission.reason import exit_code, last_lines
+from sppo_pipelines.last_lines import last_lines
+from sppo_pipelines.submission.reason import exit_code
 
 from .argo import NAMESPACE, RUN, driver, pod_id, pod_name, stage_log, task
 from .conftest import TOKEN, snapshot
