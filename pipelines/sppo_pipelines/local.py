@@ -47,7 +47,7 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
     """
     config = resolve(dict(values))
     # In this process first, so that a mistake is told at once; the pipeline's own prepare then finds it done.
-    with goes_on("nothing was committed yet; the same command begins again"):
+    with goes_on("what is committed is kept; the same command goes on from there"):
         prepared(config)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
