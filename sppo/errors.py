@@ -7,13 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_NAME = {errno.ENAMETOOLONG, errno.ELOOP}
 _NO_PLACE = _NO_ROOM | {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 
 
 class SppoError(Exception):
-    """A failure whose message is written for the person who reads it: one line, naming the thing and the mend."""
+    """A failure whose message is written for the person who reads it: one line, naming the thing and the mend.
+
+    Args:
+        message: the line. What it quotes may span lines, and does not then.
+        lines: what somebody else said of it, such as the end of a log, to stand below.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *lines: str) -> None:
+        super().__init__("\n  ".join([message.replace("\n", "\\n"), *lines]))
 
 
 class ConfigError(SppoError, ValueError):
@@ -46,10 +55,16 @@ KINDS: dict[int, type[SppoError]] = {kind.exit_code: kind for kind in (ConfigErr
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn a full or forbidden file system, or a file in a folder's place, into one line that names the path."""
+    """Turn a full or forbidden file system, a file in a folder's place, or a path that none can have into one line.
+
+    Raises:
+        InfrastructureError, ConfigError: naming the path.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in _NO_NAME:
+            raise ConfigError(f"{error.filename}: {error.strerror}; give another path") from error
         if error.errno not in _NO_PLACE:
             raise
         raise InfrastructureError(

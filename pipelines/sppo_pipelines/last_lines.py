@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 from sppo.process.output import printable
 
@@ -16,8 +17,16 @@ _ARGO = re.compile(r'time=\S+ level=\S+ msg=|\{"time":.*"argo":true|Error: exit 
 
 
 def last_lines(log: str) -> list[str]:
-    """What a stage said last: its `error:` line, or else the end of its traceback, without what is around the stage."""
+    """What a stage said last, without what is around it.
+
+    That is its `error:` line with those that belong to it, which are indented, or else the end of its traceback.
+    """
     lines = [printable(line).rstrip() for line in log.splitlines() if line.strip()]
     own = [line for line in lines if not _LAUNCHER.match(line) and not _ARGO.match(line)]
-    errors = [line.strip() for line in own if _OURS.match(line)]
-    return errors[-1:] or own[-SHOWN:] or lines[-SHOWN:]
+    errors = [number for number, line in enumerate(own) if _OURS.match(line)]
+    if not errors:
+        return own[-SHOWN:] or lines[-SHOWN:]
+    error = own[errors[-1]]
+    indent = error[: len(error) - len(error.lstrip())] + "  "
+    below = takewhile(lambda line: line.startswith(indent), own[errors[-1] + 1 :])
+    return [line.strip() for line in [error, *below]][: 1 + SHOWN]

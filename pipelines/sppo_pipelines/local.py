@@ -97,9 +97,9 @@ def _failure(told: str, exits: list[Exit], output_uri: str) -> SppoError:
         ConfigError: "correct the input and run again",
         InfrastructureError: f"when that is mended, `sppo resume {output_uri}` goes on",
     }.get(kind, f"`sppo resume {output_uri}` goes on from there")
-    if len(lines) == 1 and lines[0].startswith("error: "):
-        return kind(f"{what}: {lines[0].removeprefix('error: ')}; {advice}")
-    return kind("\n  ".join([f"{what}{_ended(code) if exits else ''}; {advice}", *lines]))
+    if lines and lines[0].startswith("error: "):
+        return kind(f"{what}: {lines[0].removeprefix('error: ')}; {advice}", *lines[1:])
+    return kind(f"{what}{_ended(code) if exits else ''}; {advice}", *lines)
 
 
 def _ended(code: int) -> str:

@@ -101,7 +101,7 @@ def plain_output(colors: bool = False) -> Iterator[None]:
             if stream is not None and not isinstance(stream, Output):  # None where it was closed from the start
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="backslashreplace")  # a narrow encoding lacks some of our letters
-                output = Output(stream, _with_colors if colors else printable)
+                output = Output(stream, _with_colors if colors and stream.isatty() else printable)
                 stack.enter_context(redirect(output))
                 stack.callback(output.flush)
         yield

@@ -205,3 +205,8 @@ def test_the_installed_command_is_quiet_when_its_reader_leaves():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_an_error_that_quotes_several_lines_is_one_line():
+    assert str(ConfigError("x\ny: is none")) == "x\\ny: is none"
+    assert str(ConfigError("the run failed", "first", "last")) == "the run failed\n  first\n  last"
