@@ -19,7 +19,7 @@ from sppo_pipelines import cli
 from sppo_pipelines.submission.follow import Screen
 
 from sppo import stages
-from sppo.errors import ConfigError, InfrastructureError
+from sppo.errors import ConfigError, InfrastructureError, storage_errors
 from sppo.process.output import goes_on, plain_output, printable
 
 STEERING = "\x1b]0;title\x07\x1b[2J\x9b31m\rgone\x1b[31mred"
@@ -134,6 +134,13 @@ def test_no_command_lets_data_reach_the_terminal(run_sppo, monkeypatch):
     assert (result.out, result.err) == (f"prompt: {shown}\n", f"error: model {shown}: is none\n")
 
 
+def test_nor_does_a_table(capsys):
+    row = {"prompt": STEERING, "responses": [STEERING], "best": 0, "win_probabilities": [0.5]}
+    with plain_output():
+        cli._print_judgements([row])
+    assert not {"\x1b", "\x07", "\x9b"} & set(capsys.readouterr().out)
+
+
 def test_nor_does_a_stage_in_a_pod(capsys):
     @stages.stage
     def work() -> None:
@@ -205,6 +212,11 @@ def test_the_installed_command_is_quiet_when_its_reader_leaves():
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_a_path_that_none_can_have_is_wrong_input():
+    with pytest.raises(ConfigError, match=r"x: File name too long; give another path"), storage_errors():
+        Path("x" * 5000).stat()
 
 
 def test_an_error_that_quotes_several_lines_is_one_line():
