@@ -19,6 +19,7 @@ from sppo.config.sections.bench import BENCHMARKS, Benchmark
 from sppo.errors import ConfigError
 from sppo.models.hub import refuse_page
 from sppo.preparing.recorded import config_path, recorded_config
+from sppo.process.output import goes_on
 from sppo.store import keys
 from sppo.store.base import Store
 from sppo.store.opening import open_store
@@ -34,6 +35,8 @@ ConfigFile = Annotated[Path | None, tyro.conf.arg(name="config", help="A YAML fi
 RunPlace = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT_URI", help="The run's folder or s3://… .")
 ]
+
+_again = goes_on("what is committed is kept; the same command goes on from there")
 
 
 def collect_values(preset: str | None, file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
@@ -59,6 +62,7 @@ def collect_values(preset: str | None, file: Path | None, overrides: Sequence[st
     return values if preset is None else {**values, "preset": preset}
 
 
+@_again
 def prepare(overrides: Overrides = (), preset: str | None = None, config_file: ConfigFile = None) -> None:
     """Check the configuration, clean the prompts and divide them."""
     values = collect_values(preset, config_file, overrides)
@@ -67,6 +71,7 @@ def prepare(overrides: Overrides = (), preset: str | None = None, config_file: C
         stages.prepare(Form({}, values), {}, 1, limits, f"{folder}/config.json", f"{folder}/prompts")
 
 
+@_again
 def generate(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
     """Answer an iteration's prompts with its policy."""
     _check_shard(shard, shards)
@@ -75,6 +80,7 @@ def generate(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: i
         _generate(config, store, iteration, shard, shards, Path(folder))
 
 
+@_again
 def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
     """Judge an iteration's responses and build its pairs."""
     _check_shard(shard, shards)
@@ -85,6 +91,7 @@ def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int =
         stages.rank(_config_path(store), iteration, shard, shards, str(responses), *outputs)
 
 
+@_again
 def train(output_uri: RunPlace, iteration: int = 1, shards: int = 1) -> None:
     """Train an iteration's next policy on the pairs of all its shards."""
     config, store = _opened(output_uri, iteration)
@@ -93,6 +100,7 @@ def train(output_uri: RunPlace, iteration: int = 1, shards: int = 1) -> None:
     stages.train(_config_path(store), iteration, _policy(config, store, iteration), prompts, pairs)
 
 
+@_again
 def evaluate(output_uri: RunPlace, iteration: int = 1) -> None:
     """Measure an iteration's new policy, and decide whether to go on."""
     config, store = _opened(output_uri, iteration)
@@ -109,6 +117,7 @@ def evaluate(output_uri: RunPlace, iteration: int = 1) -> None:
         )
 
 
+@_again
 def publish(output_uri: RunPlace) -> None:
     """Export the best model of the iterations played, and write the report."""
     _, store = _opened(output_uri)
@@ -116,6 +125,7 @@ def publish(output_uri: RunPlace) -> None:
         stages.publish(_config_path(store), f"{folder}/report.html", f"{folder}/report.md")
 
 
+@_again
 def bench(
     target: Annotated[
         str,

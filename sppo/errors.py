@@ -12,9 +12,17 @@ _NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAM
 
 
 class SppoError(Exception):
-    """A failure whose message is written for the person who reads it: one line, naming the thing and the mend."""
+    """A failure whose message is written for the person who reads it: one line, naming the thing and the mend.
+
+    Args:
+        message: the line. What it quotes may span lines, and does not then.
+        lines: what somebody else said of it, such as the end of a log, to stand below.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, *lines: str) -> None:
+        super().__init__("\n  ".join([message.replace("\n", "\\n"), *lines]))
 
 
 class ConfigError(SppoError, ValueError):

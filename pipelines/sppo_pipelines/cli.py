@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values
 from sppo.config.run import RunConfig, all_keys, explain, resolve
 from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
 from sppo.preparing.recorded import recorded_config
+from sppo.process.output import plain_output
 from sppo.reporting.compare.command import compare
 from sppo.store import keys
 from sppo.store.opening import open_store
@@ -32,7 +34,6 @@ SHOWN = 10
 """Judgements that `sppo judge` prints."""
 
 
-@app.command
 def run(overrides: Overrides = (), preset: str | None = None, config_file: ConfigFile = None) -> None:
     """Play a whole alignment run on this machine; what is committed already is not done again."""
     from sppo_pipelines.local import run_locally
@@ -40,7 +41,6 @@ def run(overrides: Overrides = (), preset: str | None = None, config_file: Confi
     _finish(run_locally(collect_values(preset, config_file, overrides)))
 
 
-@app.command
 def resume(
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT_URI|RUN_ID")],
     host: submission.Host = "",
@@ -68,13 +68,11 @@ def resume(
     _finish(run_locally(recorded_config(run).model_dump(mode="json")))
 
 
-@app.command
 def report(output_uri: RunPlace) -> None:
     """Print the table of a run."""
     _print_table(recorded_config(output_uri))
 
 
-@app.command(name="compile")
 def compile_package(
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("sppo.yaml"),
     max_iterations: int = 3,
@@ -96,7 +94,6 @@ def compile_package(
     print(f"wrote {output}: up to {max_iterations} iterations of {most} shards fit into a workflow of Argo")
 
 
-@app.command(name="train-preference")
 def train_preference(
     train: tuple[str, ...],
     output: str,
@@ -141,7 +138,6 @@ def train_preference(
     work(config)
 
 
-@app.command
 def judge(
     file: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
     settings: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = (),
@@ -187,21 +183,40 @@ def _by_name(flag: str, pairs: tuple[str, ...]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-app.command(compare)
-app.command(name="keep-going")(submission.keep_going)
-for function in (
-    submission.submit,
-    submission.logs,
-    stage.config,
-    stage.prepare,
-    stage.generate,
-    stage.rank,
-    stage.train,
-    stage.evaluate,
-    stage.publish,
-    stage.bench,
-):
-    app.command(function)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "run": run,
+    "resume": resume,
+    "report": report,
+    "compile": compile_package,
+    "train-preference": train_preference,
+    "judge": judge,
+    "compare": compare,
+    "keep-going": submission.keep_going,
+    "submit": submission.submit,
+    "logs": submission.logs,
+    "config": stage.config,
+    "prepare": stage.prepare,
+    "generate": stage.generate,
+    "rank": stage.rank,
+    "train": stage.train,
+    "evaluate": stage.evaluate,
+    "publish": stage.publish,
+    "bench": stage.bench,
+}
+
+
+def _asked(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """A command that is only parsed: what `main` is to call, once nothing but its own words may be printed."""
+
+    @wraps(function)
+    def asked(*args: Any, **values: Any) -> Callable[[], None]:
+        return partial(function, *args, **values)
+
+    return asked
+
+
+for name, function in COMMANDS.items():
+    app.command(name=name)(_asked(function))
 
 
 def main() -> None:
@@ -209,12 +224,15 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stopped)
     signal.signal(signal.SIGINT, _stopped)
     try:
-        with storage_errors():
-            app.cli(
+        with plain_output(colors=True):
+            play = app.cli(
                 prog="sppo", description="Self-Play Preference Optimization: align a chat model to human preference."
             )
+        with plain_output(), storage_errors():
+            play()
     except SppoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with plain_output():
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

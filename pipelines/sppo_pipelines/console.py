@@ -4,14 +4,41 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import deque
 from typing import TextIO
 
-COLOR = re.compile(r"\x1b\[\d+m")
-_INNER = re.compile(
-    r"^\s*($|[-\d.]+,?$|[\"{}\[\]]|-{20}|\S+: (Dataset|Artifact|Metrics|HTML|Markdown)\(|(uri|metadata)=)"
-)
-_ERROR = re.compile(r"\s*(error: .*)")
-_STATUS = re.compile(r"^\d\d:\d\d:\d\d\.\d+ - [A-Z]+ - ")
+from sppo.process.output import printable
+
+KEPT = 100
+"""Lines of a stage that are kept, to tell why it failed."""
+_EXECUTOR = re.compile(r"\s*\[KFP Executor [^]]* (DEBUG|INFO|WARNING)\]: ")
+"""How lines begin that the runner's half of a stage's process logs, and libraries through it
+(`kfp/dsl/executor_main.py`, 2.17.3)."""
+_RUNNER = re.compile(r"\d\d:\d\d:\d\d\.\d+ - [A-Z]+ - ")
+"""The same of the runner itself (`kfp/local/logging_utils.py`)."""
+_RULE = re.compile(r"\s*-{20,}$")
+"""What it draws below a task's outputs."""
+
+
+class _Thread:
+    """What comes from one of the runner's threads, which has the output of one stage at a time."""
+
+    def __init__(self) -> None:
+        self.partial = ""
+        self.said: deque[str] = deque(maxlen=KEPT)
+        self._brackets = 0
+        self._inputs = self._outputs = False
+
+    def wanted(self, line: str) -> bool:
+        """Whether the next line is for people; the inputs and outputs of tasks are only passed from one to the next."""
+        if self._inputs:  # JSON, indented: each bracket that spans lines ends one line and begins another
+            self._brackets += line.endswith(("{", "[")) - line.lstrip().startswith(("}", "]"))
+            self._inputs = self._brackets > 0
+            return False
+        self._inputs = bool(_EXECUTOR.match(line)) and line.endswith("Got executor_input:")
+        if _RUNNER.match(line) or _RULE.match(line):
+            self._outputs = line.endswith(" outputs:")
+        return not (self._outputs or _EXECUTOR.match(line) or _RULE.match(line) or not line.strip())
 
 
 class StageLines:
@@ -19,25 +46,30 @@ class StageLines:
 
     The local runner prints every task's executor input as JSON, and its outputs as nested literals; a person who
     follows a run looks for what the stages say, and for what started, ended or failed.
-
-    `errors` holds the last `error:` line by the thread that wrote it: each stage's output comes from one.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        self.partial = ""
-        self.errors: dict[int, str] = {}
+        self._threads: dict[int, _Thread] = {}
 
     def write(self, text: str) -> int:
         """Pass on the lines that are complete and wanted."""
-        *lines, self.partial = (self.partial + text).split("\n")
-        for line in lines:
-            plain = COLOR.sub("", line)
-            if error := _ERROR.match(plain):
-                self.errors[threading.get_ident()] = error[1]
-            if not _INNER.match(plain) and not (_STATUS.match(plain) and plain.endswith("outputs:")):
-                self.stream.write(plain + "\n")
+        thread = self._threads.setdefault(threading.get_ident(), _Thread())
+        *lines, thread.partial = (thread.partial + text).split("\n")
+        for line in map(printable, lines):
+            if thread.wanted(line):
+                thread.said.append(line)
+                self.stream.write(line + "\n")
         return len(text)
+
+    def begin(self) -> None:
+        """Forget what this thread's stage before said."""
+        self._threads.pop(threading.get_ident(), None)
+
+    def said(self) -> str:
+        """The end of what this thread's stage said."""
+        thread = self._threads.get(threading.get_ident(), _Thread())
+        return "\n".join([*thread.said, printable(thread.partial)])
 
     def flush(self) -> None:
         """Flush the stream behind."""

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import threading
+import textwrap
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sppo_pipelines.console import StageLines
+from sppo_pipelines.last_lines import last_lines
 
 
 class Exit(NamedTuple):
-    """How the process of a stage ended, and the last `error:` line that it printed."""
+    """How the process of a stage ended: its exit code, or less than 0 for a signal, and the last lines it printed."""
 
     code: int
-    error: str
+    lines: list[str]
 
 
 @contextlib.contextmanager
@@ -30,10 +31,10 @@ def exits_kept(lines: StageLines) -> Iterator[list[Exit]]:
     kept, exits = handler.run_local_subprocess, list[Exit]()
 
     def run(*arguments: Any, **named: Any) -> int:
-        lines.errors.pop(threading.get_ident(), None)
+        lines.begin()
         code: int = kept(*arguments, **named)
         if code:
-            exits.append(Exit(code, lines.errors.get(threading.get_ident(), "")))
+            exits.append(Exit(code, last_lines(textwrap.dedent(lines.said()))))
         return code
 
     handler.run_local_subprocess = run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
 import tempfile
 import warnings
@@ -13,10 +14,11 @@ from typing import Any
 
 from sppo.config.run import RunConfig, resolve
 from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
+from sppo.process.output import goes_on, printable
 from sppo.reporting.tracking.ending import end
 from sppo.stages import prepared
 from sppo.store.opening import open_store
-from sppo_pipelines.console import COLOR, StageLines
+from sppo_pipelines.console import StageLines
 from sppo_pipelines.kfp_local import Exit, conditions_on_outputs, exits_kept, print_kept
 from sppo_pipelines.profile import Profile
 
@@ -45,7 +47,8 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
     """
     config = resolve(dict(values))
     # In this process first, so that a mistake is told at once; the pipeline's own prepare then finds it done.
-    prepared(config)
+    with goes_on("what is committed is kept; the same command goes on from there"):
+        prepared(config)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     from kfp import local
@@ -55,6 +58,7 @@ def run_locally(values: Mapping[str, Any]) -> RunConfig:
     with (
         tempfile.TemporaryDirectory(prefix="sppo-pipeline-") as folder,
         warnings.catch_warnings(),
+        goes_on(f"what is committed is kept; `sppo resume {config.output_uri}` goes on from there"),
         open_store(config.output_uri).only_user(),
         conditions_on_outputs(),
         contextlib.redirect_stdout(StageLines(sys.stdout)) as lines,
@@ -84,13 +88,23 @@ def _failure(told: str, exits: list[Exit], output_uri: str) -> SppoError:
         exits: how stages failed, in the order in which they ended.
         output_uri: where the run is.
     """
-    names = re.findall(r"'([\w-]+)'", COLOR.sub("", told).partition("Inner task failed: ")[2])
+    names = re.findall(r"'([\w-]+)'", printable(told).partition("Inner task failed: ")[2])
     iteration = next((f"self-play {n.rpartition('-')[2]} " for n in names if n.startswith("self-play-")), "")
     what = f"the run failed in {iteration}{names[0]}" if names else f"the run failed: {told.splitlines()[0]}"
-    code, error = exits[0] if exits else Exit(1, "")
+    code, lines = exits[0] if exits else Exit(1, [])
     kind = KINDS.get(code, RunFailedError)
     advice = {
         ConfigError: "correct the input and run again",
         InfrastructureError: f"when that is mended, `sppo resume {output_uri}` goes on",
     }.get(kind, f"`sppo resume {output_uri}` goes on from there")
-    return kind(f"{what}: {error.removeprefix('error: ') or 'its message is above'}; {advice}")
+    if lines and lines[0].startswith("error: "):
+        return kind(f"{what}: {lines[0].removeprefix('error: ')}; {advice}", *lines[1:])
+    return kind(f"{what}{_ended(code) if exits else ''}; {advice}", *lines)
+
+
+def _ended(code: int) -> str:
+    """How a process ended that does not tell it itself; a shell tells a signal as 128 and its number."""
+    number = -code if code < 0 else code - 128
+    if number == signal.SIGKILL:
+        return ": killed, as a machine does that is out of memory"
+    return f": {signal.Signals(number).name}" if number in set(signal.Signals) else f": exit code {code}"

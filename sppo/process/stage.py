@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
@@ -11,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from sppo.config.run import read_config
 from sppo.errors import SppoError, storage_errors
+from sppo.process.output import plain_output
 from sppo.process.supervisor import supervised
 from sppo.process.surroundings import put_right
 from sppo.reporting.tracking import last_error
@@ -29,12 +31,15 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
     """
 
     def told(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            with storage_errors():
-                return function(*args, **kwargs)
-        except SppoError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            raise SystemExit(error.exit_code) from None
+        with plain_output():
+            try:
+                with storage_errors():
+                    return function(*args, **kwargs)
+            except SppoError as error:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+                raise SystemExit(error.exit_code) from None
+            except KeyboardInterrupt:  # whoever was interrupted knows what to say
+                raise SystemExit(128 + signal.SIGINT) from None
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

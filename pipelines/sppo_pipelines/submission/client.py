@@ -55,7 +55,10 @@ class Client:
         Raises:
             ConfigError: for an address that is none or holds a password, or a malformed token or cookie.
         """
-        parts = urlsplit(host)
+        try:
+            parts = urlsplit(host)
+        except ValueError as error:
+            raise ConfigError(f"host: {host!r}: {error}; give one such as https://kubeflow.example.org") from None
         if parts.username or parts.password:
             raise ConfigError("host: the address holds a user or password; give those as SPPO_KFP_TOKEN or _COOKIE")
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.process.output import goes_on
 from sppo.reporting.tracking import without_password
 from sppo_pipelines.submission import package as packages
 from sppo_pipelines.submission.client import Client, Json
-from sppo_pipelines.submission.follow import duration, follow
+from sppo_pipelines.submission.follow import Screen, duration, follow
 from sppo_pipelines.submission.outcome import outcome, raise_unless_passed, write_reports
 from sppo_pipelines.submission.resume import Resumed, go_on, pause
 from sppo_pipelines.submission.run import Run, create, short_name
@@ -105,11 +105,12 @@ def wait(client: Client, start: Resumed, junit: Path | None, keep_going: int = 0
 
 
 def _follow(client: Client, resumed: Resumed) -> Run:
+    again = f"the run goes on, and `sppo resume {resumed.run_id} --host {client.host} --wait` follows it again"
     try:
-        return follow(client, resumed.run_id, Console(), resumed.before)
+        with goes_on(again):
+            return follow(client, resumed.run_id, Screen(), resumed.before)
     except InfrastructureError as error:
-        again = f"`sppo resume {resumed.run_id} --host {client.host} --wait` follows it again"
-        raise InfrastructureError(f"{error}; the run goes on, and {again}") from None
+        raise InfrastructureError(f"{error}; {again}") from None
 
 
 def _go_on(client: Client, run: Run) -> Resumed:

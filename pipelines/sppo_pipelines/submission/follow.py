@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from datetime import datetime
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
+from rich.segment import Segment
 from rich.text import Text
 from rich.tree import Tree
 
+from sppo.process.output import printable, terminal
 from sppo_pipelines.submission import progress
 from sppo_pipelines.submission import run as runs
 from sppo_pipelines.submission.client import Client
@@ -22,6 +24,18 @@ LATE = 12
 """Looks that a run is given to leave the state that a retry should end."""
 
 _STYLES = {"SUCCEEDED": "green", "RUNNING": "yellow", "PENDING": "yellow", "FAILED": "red", "CANCELED": "red"}
+
+
+class Screen(Console):
+    """Standard output, where a terminal is steered to draw anew, but not by what others wrote."""
+
+    def __init__(self) -> None:
+        super().__init__(file=terminal())
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The pieces of what is shown."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
 
 
 def follow(client: Client, run_id: str, console: Console, before: Run | None = None) -> Run:

@@ -67,7 +67,7 @@ def raise_unless_passed(result: Outcome) -> None:
         InfrastructureError: if the server does not tell the gate.
     """
     if result.reason is not None:
-        raise result.reason.kind(f"{result.line}: {result.url}; {result.reason.advice}{result.said}")
+        raise result.reason.kind(f"{result.line}: {result.url}; {result.reason.advice}", *result.reason.lines)
     if result.passed is None:
         raise InfrastructureError(f"{result.line}: no branch of its workflow tells it; look at {result.url}")
     if not result.passed:

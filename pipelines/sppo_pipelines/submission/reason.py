@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 from sppo.errors import KINDS, ConfigError, InfrastructureError, RunFailedError, SppoError
+from sppo_pipelines.last_lines import last_lines
 from sppo_pipelines.profile import STAGES
 from sppo_pipelines.submission.client import Client
 from sppo_pipelines.submission.podlog import NoLogError, read_log
@@ -13,13 +14,6 @@ from sppo_pipelines.submission.progress import PLAYED, failed_pods, key_of, name
 from sppo_pipelines.submission.run import Run
 from sppo_pipelines.submission.workflow import Node
 
-SHOWN = 10
-"""Lines of a log that are shown, if none of them is an `error:` line."""
-_OURS = re.compile(r"\s*error: ")
-_LAUNCHER = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
-"""How a line of Kubeflow's launcher begins (glog)."""
-_ARGO = re.compile(r'time=\S+ level=\S+ msg=|\{"time":.*"argo":true|Error: exit status \d+$')
-"""The same of Argo's executor, in text or JSON; the last is what older versions print at the end."""
 _EXIT = re.compile(r"[EF]\d{4} .*\bexit status (\d+)$", re.MULTILINE)
 """The launcher's last words; its own exit code is 1 (backend/src/v2/component/launcher_v2.go, Execute)."""
 _PLAIN_EXIT = re.compile(r"(main: )?Error \(exit code \d+\)(: Error)?")
@@ -107,11 +101,3 @@ def exit_code(log: str) -> int:
     """The exit code of the stage whose log this is, or 0 if the log does not tell it."""
     told = _EXIT.findall(log)
     return int(told[-1]) if told else 0
-
-
-def last_lines(log: str) -> list[str]:
-    """What a stage said last: its `error:` line, or else the end of its traceback, without what is around the stage."""
-    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
-    own = [line for line in lines if not _LAUNCHER.match(line) and not _ARGO.match(line)]
-    errors = [line.strip() for line in own if _OURS.match(line)]
-    return errors[-1:] or own[-SHOWN:] or lines[-SHOWN:]

@@ -167,7 +167,8 @@ def test_an_interrupted_wait_leaves_the_run_alone(kubeflow, failed_run, number):
             assert process.poll() is None
         process.send_signal(number)
         assert process.wait() == 128 + number
-        assert process.stderr.read() == ""
+        again = f"`sppo resume run-0 --host {kubeflow.address} --wait` follows it again"
+        assert process.stderr.read() == f"stopped: the run goes on, and {again}\n"
     assert {request.line for request in kubeflow.requests} == {"GET runs/run-0", "GET v1beta1/runs/run-0"}
 
 

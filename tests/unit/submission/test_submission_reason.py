@@ -3,7 +3,8 @@
 from xml.etree import ElementTree
 
 import pytest
-from sppo_pipelines.submission.reason import exit_code, last_lines
+from sppo_pipelines.last_lines import last_lines
+from sppo_pipelines.submission.reason import exit_code
 
 from .argo import NAMESPACE, RUN, driver, pod_id, pod_name, stage_log, task
 from .conftest import TOKEN, snapshot
@@ -230,4 +231,14 @@ def test_what_argos_versions_say_is_not_the_stages(ending):
 def test_of_several_errors_the_last_one_counts():
     assert last_lines("error: first\nerror: second\nI0101 00:00:09.000001 1 x.go:1] bye\n") == ["error: second"]
     assert last_lines("") == []
+
+
+def test_what_stands_below_an_error_belongs_to_it_and_colours_do_not():
+    """A stage that waits for a TrainJob quotes its pods' last lines."""
+    log = "before\n  error: TrainJob x failed: Error; its last lines:\n    \x1b[31mValueError:\x1b[0m no\x07\n  after\n"
+    assert last_lines(log) == ["error: TrainJob x failed: Error; its last lines:", "ValueError: no\\x07"]
+    assert last_lines("\x1b[0;36m[rank0]:\x1b[0m ValueError: no\n") == ["[rank0]: ValueError: no"]
+
+
+def test_the_stages_words_are_not_its_exit_code():
     assert exit_code("the stage said: exit status 2\n") == 0

@@ -110,6 +110,7 @@ def test_wrong_input_is_one_line_and_sends_nothing(submit, kubeflow, wrong, mess
             "output_uri: runs/here is a folder, which the pods do not share; set",
         ),
         (["--host", "kubeflow.example.org"], "host: 'kubeflow.example.org' is no address such as https://"),
+        (["--host", "https://[::1"], "host: 'https://[::1': Invalid IPv6 URL; give one such as https://"),
         (["--host", "https://me:word@kubeflow.example.org"], "host: the address holds a user or password"),
     ],
 )

@@ -44,10 +44,10 @@ class Failure(NamedTuple):
         told = _ROOT_CAUSE.search("\n".join(self.tail))
         return int(told[1]) if told else self.exit_code
 
-    def lines(self) -> str:
-        """The last lines of what torchrun ran, indented."""
+    def lines(self) -> list[str]:
+        """The last lines of what torchrun ran."""
         own = next((i for i, line in enumerate(self.tail) if _TORCHRUN in line), 0)
-        return "".join(f"\n  {line}" for line in (self.tail[:own] or self.tail)[-SHOWN:])
+        return (self.tail[:own] or self.tail)[-SHOWN:]
 
     def weight(self) -> tuple[int, str]:
         """The least is the failure that the others follow from: peers of a pod that is gone end with other errors."""
@@ -108,15 +108,15 @@ class PodFollower:
         with self._seeing:
             failures = list(self.failures.values())
         if not failures:
-            lines = "".join(f"\n  {line}" for line in list(self.tail)[-SHOWN:])
+            lines = list(self.tail)[-SHOWN:]
             return RunFailedError(
-                f"TrainJob {self.name} failed: {why}" + (f"; the last lines:{lines}" if lines else "")
+                f"TrainJob {self.name} failed: {why}" + ("; the last lines:" if lines else ""), *lines
             )
         first = min(failures, key=Failure.weight)
         code = f"exit code {first.cause}" if first.cause >= 0 else f"signal {-first.cause}"
         told = f"TrainJob {self.name} failed: pod {first.pod}: {first.reason or 'ended'}, {code} ({why})"
         kind = KINDS.get(first.cause, RunFailedError)
-        return kind(told + (f"; its last lines:{first.lines()}" if first.tail else ""))
+        return kind(told + ("; its last lines:" if first.tail else ""), *first.lines())
 
     def _drain(self) -> None:
         """Wait until the log is printed, for as long as it grows: on a busy host that takes its time."""
