@@ -1,4 +1,4 @@
-"""Preferences without a model: a score of each response; among them checks of what a prompt asks for in so many words."""
+"""Preferences without a model: a score of each response, such as how much it follows of what its prompt asks for."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Store(ABC):
         """
         yield
 
-    def probe(self) -> None:
+    def probe(self) -> None:  # noqa: B027 - a folder's rename sees to that
         """Make sure that of two attempts at one folder only one can win, as not every server of S3 sees to that.
 
         Raises:

@@ -95,7 +95,7 @@ def store(server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Store
 
 @pytest.fixture
 def deaf(server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
-    """The same place through a gateway that drops `If-None-Match` and signs anew, as one does that speaks for others."""
+    """The same place through a gateway that drops `If-None-Match` and signs anew."""
     weed = server["AWS_ENDPOINT_URL"]
     credentials = Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
     dropped = {"if-none-match", "authorization", "host", "x-amz-date", "connection"}

@@ -21,6 +21,10 @@ class Hub(ThreadingHTTPServer):
         self.commits: dict[str, dict[str, Path]] = {}
         self.asked: list[tuple[str, str]] = []
         """Path and range of every GET of a file."""
+        self.headers: list[str] = []
+        """The headers of every request."""
+        self.elsewhere = ""
+        """Another server that files are at, to which requests are redirected as the hub does for large files."""
 
     @property
     def url(self) -> str:
@@ -48,6 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, body: bool) -> None:
+        self.server.headers.append(str(self.headers))
         path = self.path.partition("?")[0]
         api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(?:revision|tree)/([^/]+))?", path)
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
@@ -69,6 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse("EntryNotFound")
         content = place.read_bytes()
         told = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"', "Accept-Ranges": "bytes"}
+        if self.server.elsewhere:
+            told |= {"X-Linked-ETag": told.pop("ETag"), "X-Linked-Size": str(len(content))}
+            return self._send(302, b"", {**told, "Location": f"{self.server.elsewhere}{self.path}"}, body)
         span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if body:
             self.server.asked.append((path, self.headers.get("Range", "")))

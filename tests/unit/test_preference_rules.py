@@ -133,7 +133,7 @@ def test_an_allowed_module_does_not_allow_what_it_imports(module, monkeypatch):
             with pytest.raises(ConfigError, match="standard library"):
                 check_judge(f"rules:borrowing_rules:{name}", SETTINGS)
     monkeypatch.setenv("SPPO_RULES", "borrowing_rules")
-    with pytest.raises(ConfigError, match="has it from lending_rules; .* allow borrowing_rules:score by name"):
+    with pytest.raises(ConfigError, match=r"has it from lending_rules; .* allow borrowing_rules:score by name"):
         check_judge("rules:borrowing_rules:score", SETTINGS)
     monkeypatch.setenv("SPPO_RULES", "borrowing_rules:score")
     check_judge("rules:borrowing_rules:score", SETTINGS)
