@@ -3,7 +3,7 @@
 A folder is *committed* by its manifest, which lists every file with its size and SHA-256 and is written last. Readers
 refuse a folder without a manifest, or with a file that differs from it. Two attempts at the same folder cannot mix:
 on a file system the whole folder appears with one rename; in S3 each attempt uploads under a prefix of its own, and
-the manifest, written with `If-None-Match: *`, names the prefix that won.
+the manifest, written with `If-None-Match: *`, names the prefix that won; `Store.probe` finds a server that ignores it.
 """
 
 from __future__ import annotations

@@ -166,6 +166,12 @@ def test_prepare_probes_the_server_before_anything_else(s3, store):
     assert s3.keys() == []
 
 
+def test_benchmarks_of_a_model_probe_the_server_too(s3, run_sppo):
+    s3.conditional = False
+    ended = run_sppo("bench", "hf://org/name", f"output_uri={s3.uri}", "--benchmarks", "leaderboard")
+    assert ended.code == 2 and "ignores If-None-Match" in ended.err
+
+
 def test_a_download_that_cannot_be_put_in_the_cache_is_kept(s3, store, tmp_path, monkeypatch):
     run_once(store, "stage", {}, fill)
     monkeypatch.setattr(Path, "rename", refused)

@@ -17,7 +17,9 @@ from sppo.training.train import train
 from tests.conftest import NO_OTHERS
 
 PAIR = {
-    "prompt_id": "p", "prompt": "What?", "prompt_ids": [1, 2], "chosen_index": 0, "rejected_index": 1, **NO_OTHERS,
+    "prompt_id": "p", "prompt": "What?", "prompt_ids": [1, 2], **NO_OTHERS,
+    "chosen": "a", "chosen_index": 0, "p_chosen": 0.7, "chosen_ids": [3], "chosen_logprobs": [-1.0],
+    "rejected": "b", "rejected_index": 1, "p_rejected": 0.3, "rejected_ids": [4], "rejected_logprobs": [-1.0],
 }  # fmt: skip
 
 
@@ -55,9 +57,7 @@ def test_generate_samples_from_what_was_evaluated(run, tmp_path):
 
 def test_train_starts_from_what_was_sampled(run, tmp_path):
     config, _, uri = run
-    schema = {field.name for field in tables.PAIRS}
-    rest = {name: [0] if "ids" in name else [0.0] if "logprobs" in name else 0.5 for name in schema - PAIR.keys()}
-    tables.write(tmp_path / "pairs.parquet", tables.PAIRS, [{**PAIR, **rest}])
+    tables.write(tmp_path / "pairs.parquet", tables.PAIRS, [PAIR])
     with pytest.raises(ConfigError, match=f"^{uri}: is another model than iteration-2/responses/chunk-00000 was made"):
         train(config, 2, uri, [tmp_path / "pairs.parquet"], {})
 
