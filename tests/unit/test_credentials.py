@@ -198,6 +198,8 @@ def test_a_redirect_does_not_carry_the_judges_key(ours, other):
 
 def test_a_proxy_is_not_told_the_key_for_this_machine(ours, other, monkeypatch):
     monkeypatch.setenv("http_proxy", other.url)
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
     with pytest.raises(ConfigError, match="404"):
         judge(endpoint(ours.url)).compare(ONE)
     assert ours.asked and other.asked == []
