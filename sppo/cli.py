@@ -163,14 +163,17 @@ def _under_test(target: str, values: dict[str, Any]) -> tuple[RunConfig, str]:
     """The configuration of a benchmark, and the URI of the model that it measures.
 
     Raises:
-        ConfigError: for a run that has published nothing, or values that would make it another run.
+        ConfigError: for a run that has published nothing, values that would make it another run, or a place that cannot
+            hold one.
     """
     refuse_page(target)
     names_a_model = target.startswith(("hf://", "package:"))
     store = None if names_a_model else open_store(target)
     if store is None or store.manifest(keys.PREPARED) is None:
         name = re.sub(r"[^\w.]+", "-", target.rstrip("/").rpartition("/")[2])
-        return resolve({"output_uri": f"runs/bench-{name}", "base_model": target, **values}), target
+        config = resolve({"output_uri": f"runs/bench-{name}", "base_model": target, **values})
+        open_store(config.output_uri).probe()  # what prepare does where there is a run
+        return config, target
     recorded = recorded_config(target)
     config = resolve({**recorded.model_dump(mode="json"), **values})
     if config.digest() != recorded.digest() or config.output_uri != recorded.output_uri:

@@ -142,6 +142,8 @@ class FaultyS3:
         self.requests: list[str] = []
         self.ranges: list[tuple[str, str]] = []
         self.faults: list[dict[str, Any]] = []
+        self.conditional = True
+        """Whether `If-None-Match` is heeded, as older servers and some gateways do not."""
 
     def fail(
         self, method: str, path: str, *, status: int = 503, code: str = "SlowDown", times: int = 1, late: bool = False
@@ -161,6 +163,8 @@ class FaultyS3:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.requests.append(f"{method} {path}")
+        if not self.conditional:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         if method == "GET":
             self.ranges.append((path, environ.get("HTTP_RANGE", "")))
         fault = next((f for f in self.faults if f["method"] == method and f["path"] in path and f["times"]), None)
@@ -210,5 +214,6 @@ def s3(s3_server: tuple[FaultyS3, str], tmp_path: Path, monkeypatch: pytest.Monk
     bucket = f"bucket-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     faulty.faults.clear()
+    faulty.conditional = True
     faulty.uri = f"s3://{bucket}/some/run"
     return faulty

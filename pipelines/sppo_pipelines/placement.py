@@ -24,6 +24,8 @@ SETTINGS = (
     "AWS_DEFAULT_REGION",
     "HF_ENDPOINT",
     "HF_HUB_OFFLINE",
+    "SPPO_RULES",
+    "SPPO_JUDGE_HOSTS",
 )
 """Keys of the ConfigMap."""
 CREDENTIALS = (

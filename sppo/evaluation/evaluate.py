@@ -22,7 +22,7 @@ from sppo.sampling.load import LazyEngine
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store, file_sha256
-from sppo.store.once import run_once
+from sppo.store.once import check_made_from, run_once
 from sppo.store.opening import open_store
 
 
@@ -51,6 +51,7 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
     uris = {"new": model_uri, "previous": previous_uri, "base": config.base_model}
     policies = {role: fetch_policy(uri) for role, uri in uris.items()}
     digests = {role: policy.digest() for role, policy in policies.items()}
+    check_made_from(store, keys.model(iteration), ("reference",), digests["previous"], previous_uri)
     common = {"config": config.digest(), "held_out": file_sha256(held_out)}
     instructions = held_out.with_name(keys.INSTRUCTIONS_FILE)
     measured = config.evaluate.instructions.count > 0

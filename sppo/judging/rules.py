@@ -1,11 +1,7 @@
-"""Preferences without a model: a function of the user's, or checks of what a prompt asks for in so many words."""
+"""Preferences without a model: a score of each response, such as how much it follows of what its prompt asks for."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import math
-import numbers
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -49,56 +45,6 @@ class Rules:
     def _scores(self, texts: Sequence[Scored]) -> list[float]:
         self._scored += len(texts)
         return [self.score(prompt, response) for prompt, response in texts]
-
-
-# A function of the user's
-
-
-def module_source(entry_point: str) -> Path:
-    """The file of the module that an entry point `module:function` names.
-
-    Raises:
-        ConfigError: if it is written in another way, or there is no such module.
-    """
-    module, _, function = entry_point.partition(":")
-    if not all(part.isidentifier() for part in module.split(".")) or not function.isidentifier():
-        raise ConfigError(f"rules:{entry_point}: write rules:MODULE:FUNCTION, such as rules:my_rules:score")
-    try:
-        spec = importlib.util.find_spec(module)
-    except ImportError as error:  # of a package around the module
-        raise ConfigError(f"rules:{entry_point}: cannot be imported ({error})") from error
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise ConfigError(f"rules:{entry_point}: no module {module}; install it, or add its folder to PYTHONPATH")
-    return Path(spec.origin)
-
-
-def load_function(entry_point: str) -> Callable[[str, str], float]:
-    """The function that an entry point `module:function` names; its result is checked at every call.
-
-    Raises:
-        ConfigError: if it cannot be imported or is no function; when called, if it returns no finite number.
-    """
-    module_source(entry_point)
-    module, _, name = entry_point.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name, None)
-    except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"rules:{entry_point}: cannot be imported ({type(error).__name__}: {error})") from error
-    if not callable(function):
-        raise ConfigError(f"rules:{entry_point}: {module} has no function {name}")
-
-    def checked(prompt: str, response: str) -> float:
-        score = function(prompt, response)
-        if not isinstance(score, numbers.Real) or not math.isfinite(score):
-            raise ConfigError(
-                f"rules:{entry_point}: returned {score!r} for the prompt {prompt[:60]!r}; return a finite number"
-            )
-        return float(score)
-
-    return checked
-
-
-# Instructions that can be checked
 
 
 def instructions_file(uri: str) -> Path:

@@ -7,8 +7,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +17,7 @@ from sppo.models.headers import SUFFIX, is_whole
 from sppo.models.hub import hub_errors, refuse_page
 from sppo.models.saving import weights_written
 from sppo.store.base import MANIFEST, Manifest, file_sha256
-from sppo.store.local_cache import cached
+from sppo.store.local_cache import cached, filling
 from sppo.store.opening import open_store
 from sppo.store.s3 import S3Folder
 
@@ -235,15 +233,8 @@ def _from_package(name: str) -> Path:
         raise ConfigError(f"package:{name}: ships neither safetensors nor GGUF weights")
     target = cached("models", f"{name}-{importlib.metadata.version(name)}")
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
-            staging = Path(folder) / "model"
+        with filling(target) as staging:
             _convert_gguf(gguf[0], staging)
-            try:
-                os.rename(staging, target)
-            except OSError:  # another process converted the same file meanwhile
-                if not target.exists():
-                    raise
     return target
 
 

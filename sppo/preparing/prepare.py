@@ -47,6 +47,7 @@ def prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add) -> 
         _refuse_another_run(before, config)
 
     def work(folder: Path) -> Mapping[str, float]:
+        store.probe()
         (folder / keys.PINS_FILE).write_text(json.dumps(pins, indent=1))
         return _prepare(config, check, add, folder)
 

@@ -18,7 +18,7 @@ from sppo.sampling.load import LazyEngine
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, file_sha256
-from sppo.store.once import run_once
+from sppo.store.once import check_made_from, run_once
 from sppo.store.opening import open_store
 
 
@@ -44,6 +44,7 @@ def generate(
     store = open_store(config.output_uri)
     policy = fetch_policy(model_uri)
     inputs = {"config": config.digest(), "model": policy.digest(), "prompts": file_sha256(prompts)}
+    check_made_from(store, keys.evaluation(iteration - 1), ("new", "previous", "base"), inputs["model"], model_uri)
     engine = LazyEngine(policy, config, sequences=config.generate.responses * config.generate.chunk_size)
     rows: list[dict[str, Any]] = []
     all_chunks = chunks(tables.read(prompts, tables.PROMPTS), config.generate.chunk_size)

@@ -3,11 +3,12 @@
 A folder is *committed* by its manifest, which lists every file with its size and SHA-256 and is written last. Readers
 refuse a folder without a manifest, or with a file that differs from it. Two attempts at the same folder cannot mix:
 on a file system the whole folder appears with one rename; in S3 each attempt uploads under a prefix of its own, and
-the manifest, written with `If-None-Match: *`, names the prefix that won.
+the manifest, written with `If-None-Match: *`, names the prefix that won; `Store.probe` finds a server that ignores it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import tempfile
 import uuid
@@ -141,6 +142,14 @@ class Store(ABC):
         """
         yield
 
+    def probe(self) -> None:  # noqa: B027 - a folder's rename sees to that
+        """Make sure that of two attempts at one folder only one can win, as not every server of S3 sees to that.
+
+        Raises:
+            ConfigError: if both would, naming servers that can be used.
+            InfrastructureError: if that cannot be found out.
+        """
+
     @abstractmethod
     def upload(self, key: str, attempt: str, folder: Path) -> tuple[StoredFile, ...]:
         """Bring one worker's files of `key` to where `seal` commits them; several workers share an attempt."""
@@ -187,6 +196,27 @@ def describe(folder: Path) -> tuple[StoredFile, ...]:
     return tuple(
         StoredFile(path=p.relative_to(folder).as_posix(), bytes=p.stat().st_size, sha256=file_sha256(p)) for p in paths
     )
+
+
+def put_in_place(staging: Path, target: Path) -> bool:
+    """Rename a finished folder.
+
+    Returns:
+        Whether it lies at `target` now; False where a folder with something in it was there before.
+
+    Raises:
+        InfrastructureError: if it cannot be renamed for another reason; it stays, and the message says where.
+    """
+    try:
+        staging.rename(target)
+    except OSError as error:
+        if error.errno in {errno.EEXIST, errno.ENOTEMPTY} and target.is_dir():
+            return False
+        raise InfrastructureError(
+            f"{target}: cannot be written ({error.strerror}); what was finished lies in {staging}: mend that, and move "
+            f"it to {target}, or run again"
+        ) from error
+    return True
 
 
 def verify(folder: Path, manifest: Manifest, uri: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sppo.errors import InfrastructureError
-from sppo.store.base import MANIFEST, Manifest, Store, StoredFile, describe, new_attempt, verify
+from sppo.store.base import MANIFEST, Manifest, Store, StoredFile, describe, new_attempt, put_in_place, verify
 
 
 class LocalStore(Store):
@@ -44,16 +44,15 @@ class LocalStore(Store):
         except OSError:
             shutil.rmtree(staging)
             raise
-        try:
-            staging.rename(target)
-        except OSError as error:
-            shutil.rmtree(staging)
-            if not (target / MANIFEST).is_file():
-                raise InfrastructureError(
-                    f"{target}: cannot be written; a folder without {MANIFEST} there is not this run's: move it away"
-                ) from error
-            return False
-        return True
+        if put_in_place(staging, target):
+            return True
+        if not (target / MANIFEST).is_file():
+            raise InfrastructureError(
+                f"{target}: cannot be written: a folder without {MANIFEST} there is not this run's; move it away, and "
+                f"what was finished, {staging}, to {target}, or run again"
+            )
+        shutil.rmtree(staging)
+        return False
 
     def _staging(self, key: str, attempt: str) -> Path:
         target = self.root / key
@@ -86,6 +85,7 @@ class LocalStore(Store):
             # Moved away first, so that an interruption cannot leave half a folder in its place.
             doomed = self._staging(key, new_attempt())
             target.rename(doomed)
+            (doomed / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(doomed)
 
     @contextmanager
@@ -103,14 +103,19 @@ class LocalStore(Store):
 
     @contextmanager
     def only_user(self) -> Iterator[None]:
-        """See `Store.only_user`."""
+        """See `Store.only_user`; what an attempt finished, and could not put in its place, is not cleared away."""
         with (self.root / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InfrastructureError(f"{self.uri}: another run is at work there; wait until it ends") from error
             for leftover in [*self.root.glob(".work-*"), *self.root.rglob(".*.tmp-*")]:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+                if (leftover / MANIFEST).is_file():
+                    print(f"warning: {leftover} was finished but not put in its place; move or remove it", flush=True)
+                elif leftover.is_dir():
+                    shutil.rmtree(leftover)
+                else:
+                    leftover.unlink(missing_ok=True)
             yield
 
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from sppo.errors import InfrastructureError
+from sppo.store.base import put_in_place
 
 OTHERS_WRITE = 0o022
 """Rights of a file's group and of everybody to write it."""
@@ -22,6 +28,26 @@ def cached(*names: str) -> Path:
     if place.exists():
         make_private(place)
     return place
+
+
+@contextmanager
+def filling(target: Path) -> Iterator[Path]:
+    """A path for a folder to be made, which is put at `target` once it is finished; one that is there already stays.
+
+    Raises:
+        InfrastructureError: see `put_in_place`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    around = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+    with ExitStack() as cleaning:
+        cleaning.callback(shutil.rmtree, around)
+        staging = around / target.name
+        yield staging
+        try:
+            put_in_place(staging, target)
+        except InfrastructureError:
+            cleaning.pop_all()
+            raise
 
 
 def make_private(folder: Path) -> bool:

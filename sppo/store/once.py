@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from sppo.errors import ConfigError
 from sppo.store.base import Manifest, Store
+
+
+def check_made_from(store: Store, key: str, names: Iterable[str], digest: str, uri: str) -> None:
+    """Refuse a model that is not the one which an earlier stage had, whatever its own manifest says.
+
+    Args:
+        store: the run's.
+        key: what the earlier stage committed; where there is nothing, nothing is refused.
+        names: the inputs under which that may have the model.
+        digest: the model's now.
+        uri: the model's.
+
+    Raises:
+        ConfigError: if it is another one.
+    """
+    manifest = store.manifest(key)
+    if manifest is not None and digest not in {manifest.inputs.get(name) for name in names}:
+        raise ConfigError(f"{uri}: is another model than {key} was made from; put its files back, or start a new run")
 
 
 def run_once(

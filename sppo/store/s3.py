@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import random
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,16 @@ from typing import Any
 from urllib.parse import urlparse
 
 from sppo.errors import ConfigError, InfrastructureError, one_line
-from sppo.store.base import MANIFEST, Manifest, Store, StoredFile, describe, verify
-from sppo.store.local_cache import cached
+from sppo.store.base import MANIFEST, Manifest, Store, StoredFile, describe, new_attempt, verify
+from sppo.store.local_cache import cached, filling
+
+_REFUSED = {"PreconditionFailed", "412"}
+_IN_FLIGHT = {"ConditionalRequestConflict", "OperationAborted", "409"}
+"""Another write of the object is under way, of which nobody knows yet whether it succeeds: S3 asks to try again."""
+_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds at most before each further try of such a write."""
+SERVERS = "Amazon S3, Cloudflare R2, Ceph, a recent MinIO, or SeaweedFS later than 4.16"
+"""Servers that put an object with `If-None-Match: *` only where there is none, by what docs/security.md names."""
 
 
 class S3Store(Store):
@@ -44,13 +53,15 @@ class S3Store(Store):
     def _publish(self, key: str, attempt: str, manifest: bytes) -> bool:
         name = f"{key}/{MANIFEST}"
         with _reported(f"{self.uri}/{key}"):
-            # A request whose answer was lost is sent again, and then refused because of itself.
-            won = self._put_if_absent(name, manifest) or self.read(name) == manifest
-        if won:
+            self._put_if_absent(name, manifest)
+        # What lies there decides, not the answer: a request whose answer was lost is sent again, and then refused
+        # because of itself. Nothing that another attempt's manifest may name is removed.
+        there = self.read(name)
+        if there == manifest:
             self._delete_others(key, attempt)
-        else:
+        elif there is not None:
             self._delete_prefix(f"{key}/{attempt}")
-        return won
+        return there == manifest
 
     def _verified(self, key: str, manifest: Manifest) -> Path:
         """Downloaded once into the cache, which is keyed by content."""
@@ -70,9 +81,8 @@ class S3Store(Store):
         Raises:
             ConfigError: for a name that leads out of the folder.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
-            staging = Path(folder) / "folder"
+        with filling(target) as staging:
+            staging.mkdir()
             with _reported(uri):
                 for name in names:
                     path = staging / name
@@ -84,11 +94,6 @@ class S3Store(Store):
                     self.client.download_file(self.bucket, self._key(f"{key}/{name}"), str(path))
             if manifest is not None:
                 verify(staging, manifest, uri)
-            try:
-                staging.rename(target)
-            except OSError:  # another process downloaded the same meanwhile
-                if not target.exists():
-                    raise
 
     def read(self, key: str) -> bytes | None:
         """See `Store.read`."""
@@ -113,6 +118,25 @@ class S3Store(Store):
         """
         with _reported(f"{self.uri}/{key}"):
             return self._put_if_absent(key, data) or self.read(key) == data
+
+    def probe(self) -> None:
+        """See `Store.probe`: an object is put twice, and the second time must be refused."""
+        from botocore.exceptions import ClientError
+
+        key = f".probe-{new_attempt()}"
+        with _reported(f"{self.uri}/{key}"):
+            try:
+                refuses = not (self._put_if_absent(key, b"first") and self._put_if_absent(key, b"second"))
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in {"NotImplemented", "501"}:
+                    raise
+                refuses = False
+        self._delete(key)
+        if not refuses:
+            raise ConfigError(
+                f"output_uri: {self.uri}: the server at {self.client.meta.endpoint_url} ignores If-None-Match, so that "
+                f"two attempts at a stage would delete each other's files; use {SERVERS}, or a folder"
+            )
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
@@ -153,13 +177,20 @@ class S3Store(Store):
     def _put_if_absent(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError
 
-        try:
-            self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
-        except ClientError as error:
-            if error.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}:
-                return False
-            raise
-        return True
+        waits = iter(_WAITS)
+        while True:
+            try:
+                self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
+            except ClientError as error:
+                code = error.response["Error"]["Code"]
+                if code in _REFUSED:
+                    return False
+                wait = next(waits, None) if code in _IN_FLIGHT else None
+                if wait is None:
+                    raise
+                time.sleep(wait * random.uniform(0.5, 1.0))
+            else:
+                return True
 
 
 class S3Folder:

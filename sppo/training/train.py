@@ -27,7 +27,7 @@ from sppo.models.policy import empty_policy, load_policy, without_dropout
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store
-from sppo.store.once import run_once
+from sppo.store.once import check_made_from, run_once
 from sppo.store.opening import open_store
 from sppo.training.audit import Audit
 from sppo.training.checkpoint import Checkpoints
@@ -69,6 +69,7 @@ def train(
             "reference": group.gather(start.digest() if group.first else "")[0],
             "pairs": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest(),
         }
+        check_made_from(store, keys.response_chunk(iteration, 0), ("model",), inputs["reference"], model_uri)
         checkpoints = Checkpoints(store, keys.checkpoints(iteration), inputs, group)
         key = keys.model(iteration)
 

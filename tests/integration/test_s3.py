@@ -5,15 +5,25 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+import requests
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 from mlflow import MlflowClient
+from werkzeug import Request, Response
+from werkzeug.serving import make_server
 
+from sppo.errors import ConfigError
 from sppo.reporting.tracking.ending import STARTED
 from sppo.store import keys, tables
 from sppo.store.base import MANIFEST, Manifest, file_sha256
@@ -81,6 +91,61 @@ def store(server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> S3Store
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # which keeps the credentials that it first saw
     return S3Store(f"s3://{BUCKET}/runs/one")
+
+
+@pytest.fixture
+def deaf(server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
+    """The same place through a gateway that drops `If-None-Match` and signs anew."""
+    weed = server["AWS_ENDPOINT_URL"]
+    credentials = Credentials(KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
+    dropped = {"if-none-match", "authorization", "host", "x-amz-date", "connection"}
+
+    def gateway(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        asked = Request(environ)
+        headers = {name: value for name, value in asked.headers.items() if name.lower() not in dropped}
+        wanted = AWSRequest(asked.method, f"{weed}{environ['REQUEST_URI']}", headers, asked.get_data())
+        S3SigV4Auth(credentials, "s3", server["AWS_DEFAULT_REGION"]).add_auth(wanted)
+        sent = wanted.prepare()
+        answer = requests.request(sent.method, sent.url, data=sent.body, headers=dict(sent.headers), timeout=60)
+        return Response(answer.content, answer.status_code, {"ETag": answer.headers.get("ETag", "")})(
+            environ, start_response
+        )
+
+    http = make_server("127.0.0.1", 0, gateway, threaded=True)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    for name, value in {**server, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{http.server_port}"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    yield S3Store(f"s3://{BUCKET}/runs/one")
+    http.shutdown()
+    thread.join()
+
+
+def test_a_gateway_that_drops_the_condition_is_found_out_and_the_server_itself_lets_one_win(
+    deaf: S3Store, server: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="ignores If-None-Match"):
+        deaf.probe()
+    for name, value in {**server, "SPPO_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    straight = S3Store(deaf.uri)
+    straight.probe()
+    assert straight.entries("") == {}, "a probe leaves nothing"
+
+    def commit(number: int) -> Manifest:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "who.txt").write_text(str(number))
+        return straight.commit("raced", folder, {}, {"number": float(number)})
+
+    with ThreadPoolExecutor(8) as racers:
+        (winner,) = {told.model_dump_json() for told in racers.map(commit, range(8))}
+    manifest = Manifest.model_validate_json(winner)
+    assert set(straight.entries("raced")) == {MANIFEST, f"{manifest.prefix}/who.txt"}
+    assert (straight.fetch("raced") / "who.txt").read_text() == f"{manifest.figures['number']:g}"
+    straight.delete("raced")
 
 
 def manifests(store: S3Store) -> dict[str, Manifest]:

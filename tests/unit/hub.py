@@ -26,6 +26,10 @@ class Hub(ThreadingHTTPServer):
         """Path and range of every GET of a file."""
         self.status = 0
         """With which every request is answered; 0: as it is to be."""
+        self.headers: list[str] = []
+        """The headers of every request."""
+        self.elsewhere = ""
+        """Another server that files are at, to which requests are redirected as the hub does for large files."""
 
     @property
     def url(self) -> str:
@@ -58,6 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self, body: bool, paths: list[str] | None = None) -> None:
+        self.server.headers.append(str(self.headers))
         path = unquote(self.path.partition("?")[0])
         api = re.fullmatch(
             r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/(?:revision|tree|paths-info)/([^/]+)(?:/.*)?)?", path
@@ -86,6 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse("EntryNotFound")
         content = place.read_bytes()
         told = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"', "Accept-Ranges": "bytes"}
+        if self.server.elsewhere:
+            told |= {"X-Linked-ETag": told.pop("ETag"), "X-Linked-Size": str(len(content))}
+            return self._send(302, b"", {**told, "Location": f"{self.server.elsewhere}{self.path}"}, body)
         span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if body:
             self.server.asked.append((path, self.headers.get("Range", "")))

@@ -1,6 +1,7 @@
 """Others may not write what lies in the cache, whatever an older stage left there."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sppo.store.local_cache import cached, make_private
+from sppo.errors import InfrastructureError
+from sppo.store.local_cache import cached, filling, make_private
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 COUNT = """
@@ -50,6 +52,37 @@ def test_a_place_in_the_cache_is_made_private_when_it_is_used(tmp_path, monkeypa
     assert cached("models", "one") == tmp_path / "models" / "one"
     assert not any(path.stat().st_mode & 0o022 for path in (tmp_path / "models" / "one").rglob("*"))
     assert not cached("models", "two").exists()
+
+
+def fill(target: Path, text: str) -> None:
+    with filling(target) as staging:
+        staging.mkdir()
+        (staging / "file").write_text(text)
+
+
+def test_what_another_process_finished_first_stays(tmp_path):
+    target = tmp_path / "models" / "one"
+    with filling(target) as staging:
+        staging.mkdir()
+        fill(target, "first")
+    assert (target / "file").read_text() == "first"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_what_was_finished_and_cannot_be_put_in_the_cache_is_kept(tmp_path):
+    target = tmp_path / "models" / "one"
+    target.parent.mkdir()
+    target.write_text("a file in its place")
+    with pytest.raises(InfrastructureError, match=r"one: cannot be written \(Not a directory\); what was") as told:
+        fill(target, "finished")
+    assert (Path(re.search("lies in (.*): mend", str(told.value))[1]) / "file").read_text() == "finished"
+
+
+def test_what_was_not_finished_is_not_kept(tmp_path):
+    with pytest.raises(ZeroDivisionError), filling(tmp_path / "models" / "one") as staging:
+        staging.mkdir()
+        raise ZeroDivisionError
+    assert not list((tmp_path / "models").iterdir())
 
 
 def count_sentences(cache: Path) -> str:

@@ -1,5 +1,6 @@
 """What two runs' results say of each other."""
 
+import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
@@ -241,6 +242,8 @@ def longer_wins(tmp_path, monkeypatch):
     (tmp_path / "longer_rules.py").write_text("def score(prompt, response):\n    return float(len(response))\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("SPPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SPPO_RULES", "longer_rules")
+    monkeypatch.delitem(sys.modules, "longer_rules", raising=False)  # that of an earlier test, whose folder is gone
     uri = "rules:longer_rules:score"
     return uri, judge_digest(uri, resolve({}).judge)
 

@@ -59,6 +59,7 @@ def test_the_example_of_a_mixture_is_one() -> None:
 def test_the_example_of_a_rule_judges(tmp_path, monkeypatch) -> None:
     (tmp_path / "rules_of_the_page.py").write_text(FENCED["python"])
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("SPPO_RULES", "rules_of_the_page:score")
     judge = load_judge("rules:rules_of_the_page:score", JudgeConfig(cache=False))
     assert judge.logits(["p"], [["{}", "{"]])[0][0, 1] == FOLLOWED == 4.0
 

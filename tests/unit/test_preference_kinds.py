@@ -44,6 +44,7 @@ def pinned(tmp_path, monkeypatch):
         (tmp_path / name / "config.json").write_text(json.dumps(config))
         (tmp_path / name / "model.safetensors").write_bytes(EMPTY_WEIGHTS)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("SPPO_RULES", "pinned_rules")
     monkeypatch.chdir(tmp_path)
 
 
@@ -86,6 +87,7 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(place))
         patch.delenv("SPPO_JUDGE_KEY", raising=False)
+        patch.setenv("SPPO_RULES", "trial_rules:score")
         yield place
 
 

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -81,6 +82,8 @@ def rules(tmp_path, monkeypatch):
         "    return -float(sum(map(r.count, 'aeiou')))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("SPPO_RULES", "opinions")
+    monkeypatch.delitem(sys.modules, "opinions", raising=False)  # that of an earlier test, whose folder is gone
     monkeypatch.setenv("SPPO_CACHE", str(tmp_path / "cache"))
 
 

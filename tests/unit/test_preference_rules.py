@@ -1,4 +1,7 @@
 import json
+import os
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -17,11 +20,13 @@ COMPARISONS = st.lists(st.builds(Comparison, *[st.sampled_from("abc")] * 3), max
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Writes a module with a name of its own, which can be imported."""
+    """Writes a module with a name of its own, which can be imported and is allowed."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("SPPO_RULES", raising=False)
 
     def write(name, text):
         (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.setenv("SPPO_RULES", f"{os.environ.get('SPPO_RULES', '')},{name}")
         return name
 
     return write
@@ -55,15 +60,21 @@ def test_a_result_that_is_no_finite_number_is_named(module, value):
         load_judge(f"rules:{name}:score", SETTINGS).compare([Comparison("why?", "a", "b")])
 
 
-def test_problems_of_the_import_are_named(module):
+def test_problems_of_the_import_are_named(module, tmp_path, monkeypatch):
     module("broken_rules", "def score(:\n")
     module("needy_rules", "import no_such_package_anywhere\n")
     module("empty_rules", "score = 3\n")
+    module("raising_rules", "\n{}['key']\n")
+    (tmp_path / "raising_package").mkdir()
+    (tmp_path / "raising_package" / "__init__.py").write_text("1 / 0\n")
+    monkeypatch.setenv("SPPO_RULES", f"{os.environ['SPPO_RULES']},absent_rules,absent.rules,raising_package.rules")
     for entry, message in {
         "rules:absent_rules:score": "no module absent_rules",
         "rules:absent.rules:score": "No module named 'absent'",
         "rules:broken_rules:score": "cannot be imported .SyntaxError",
         "rules:needy_rules:score": "no_such_package_anywhere",
+        "rules:raising_rules:score": r"cannot be imported .KeyError: 'key', raising_rules\.py line 2",
+        "rules:raising_package.rules:score": "cannot be imported .ZeroDivisionError",
         "rules:empty_rules:score": "has no function score",
         "rules:empty_rules:other": "has no function other",
         "rules:empty_rules": "write rules:MODULE:FUNCTION",
@@ -73,10 +84,66 @@ def test_problems_of_the_import_are_named(module):
             check_judge(entry, SETTINGS)
 
 
-def test_an_error_in_the_function_is_not_hidden(module):
+def test_an_error_in_the_function_is_a_line_that_names_it(module):
     module("failing_rules", "def score(prompt, response):\n    return 1 / 0\n")
-    with pytest.raises(ZeroDivisionError):
+    message = r"^rules:failing_rules:score: fails for the prompt 'p' \(ZeroDivisionError: division by zero, .*line 2\)"
+    with pytest.raises(ConfigError, match=message):
         load_judge("rules:failing_rules:score", SETTINGS).compare([Comparison("p", "a", "b")])
+
+
+CONSTANT = "def score(prompt, response):\n    return 1.0\n"
+
+
+@pytest.mark.parametrize("allowed", [None, "", " , ", "own_rules:other", "own_rules.score", "own", "own_rules.below"])
+def test_a_function_that_the_environment_does_not_allow_is_not_even_imported(module, monkeypatch, allowed):
+    module("own_rules", "raise SystemExit('imported')\n")
+    monkeypatch.delenv("SPPO_RULES")
+    entry = "own_rules:score"
+    if allowed is not None:
+        monkeypatch.setenv("SPPO_RULES", allowed)
+        entry = ",".join(filter(None, [allowed.strip(" ,"), entry]))
+    told = f"here: export SPPO_RULES={entry}; on a cluster: the key SPPO_RULES of the ConfigMap sppo-settings"
+    for ask in (check_judge, judge_digest, load_judge):
+        with pytest.raises(ConfigError, match=f"^rules:own_rules:score: not among .*{re.escape(told)}$"):
+            ask("rules:own_rules:score", SETTINGS)
+
+
+@pytest.mark.parametrize("allowed", ["own_rules:score", "own_rules", " other , own_rules:score ,"])
+def test_the_export_that_a_refusal_prints_is_enough(module, monkeypatch, allowed):
+    module("own_rules", CONSTANT)
+    monkeypatch.setenv("SPPO_RULES", allowed)
+    sys.modules.pop("own_rules", None)
+    check_judge("rules:own_rules:score", SETTINGS)
+
+
+@pytest.mark.parametrize("entry", ["timeit:timeit", "os.path:join", "builtins:eval", "subprocess:run", "_thread:exit"])
+def test_the_standard_library_never_judges(monkeypatch, entry):
+    """`timeit` would execute what it is given as a prompt and a response."""
+    monkeypatch.setenv("SPPO_RULES", f"{entry},{entry.partition(':')[0]}")
+    with pytest.raises(ConfigError, match=f"^rules:{entry}: is of Python's standard library, which never judges"):
+        check_judge(f"rules:{entry}", SETTINGS)
+
+
+def test_an_allowed_module_does_not_allow_what_it_imports(module, monkeypatch):
+    module("lending_rules", CONSTANT)
+    module("borrowing_rules", "from timeit import timeit\nfrom lending_rules import score\nprint = print\n")
+    for name in ("timeit", "print"):
+        for allowed in ("borrowing_rules", f"borrowing_rules:{name}"):
+            monkeypatch.setenv("SPPO_RULES", allowed)
+            with pytest.raises(ConfigError, match="standard library"):
+                check_judge(f"rules:borrowing_rules:{name}", SETTINGS)
+    monkeypatch.setenv("SPPO_RULES", "borrowing_rules")
+    with pytest.raises(ConfigError, match=r"has it from lending_rules; .* allow borrowing_rules:score by name"):
+        check_judge("rules:borrowing_rules:score", SETTINGS)
+    monkeypatch.setenv("SPPO_RULES", "borrowing_rules:score")
+    check_judge("rules:borrowing_rules:score", SETTINGS)
+
+
+def test_a_wrong_entry_of_the_environment_is_named(module, monkeypatch):
+    module("own_rules", CONSTANT)
+    monkeypatch.setenv("SPPO_RULES", "own_rules, ../x:score")
+    with pytest.raises(ConfigError, match=r"^SPPO_RULES: '\.\./x:score' is neither MODULE:FUNCTION nor MODULE"):
+        check_judge("rules:own_rules:score", SETTINGS)
 
 
 def test_the_digest_follows_the_source(module):

@@ -1,14 +1,18 @@
+import errno
 import json
 import re
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
+from sppo.config.run import resolve
 from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError, InfrastructureError, SppoError
 from sppo.models.fetch import fetch_model, model_digest
 from sppo.models.weights import check_weights
+from sppo.preparing.prepare import prepare
 from sppo.preparing.prompts import read_prompts
 from sppo.store.base import MANIFEST
 from sppo.store.once import run_once
@@ -88,10 +92,100 @@ def test_what_killed_attempts_left_is_removed_by_the_one_that_wins(s3, store):
     assert [upload["Key"] for upload in uploads] == [f"{prefix}/stage-2/0badcafe/b.txt"]
 
 
-def test_a_conflict_without_a_winner_says_resume(s3, store):
-    s3.fail("PUT", MANIFEST, status=409, code="ConditionalRequestConflict")
-    with pytest.raises(InfrastructureError, match="resume"):
+@pytest.mark.parametrize("code", ["ConditionalRequestConflict", "OperationAborted"])
+def test_a_conflict_that_passes_is_no_loss(s3, store, code):
+    """S3 asks to try again: what was in flight may have failed."""
+    s3.fail("PUT", MANIFEST, status=409, code=code, times=3)
+    manifest = run_once(store, "stage", {}, fill)
+    assert manifest == store.manifest("stage")
+    assert (store.fetch("stage") / "a.txt").read_text() == "content"
+
+
+def test_a_conflict_without_an_end_ends_and_loses_nothing(s3, store):
+    s3.fail("PUT", MANIFEST, status=409, code="ConditionalRequestConflict", times=100)
+    with pytest.raises(InfrastructureError, match="ConditionalRequestConflict"):
         run_once(store, "stage", {}, fill)
+    assert s3.requests.count(f"PUT /{store.bucket}/some/run/stage/{MANIFEST}") == 6
+    assert [key.rpartition("/")[2] for key in sorted(s3.keys())] == ["a.txt"]
+    s3.faults.clear()
+    manifest = run_once(store, "stage", {}, fill)
+    assert set(store.entries("stage")) == {MANIFEST, f"{manifest.prefix}/a.txt"}
+
+
+def test_the_answer_to_the_put_is_not_believed(s3, store, monkeypatch, folder):
+    """A server that answers 200 to both: whoever reads another's manifest removes its own files, and those alone."""
+    s3.conditional = False
+    read = store.read
+
+    def overtaken(key):
+        if key.endswith(MANIFEST) and "a.txt" in str(store.entries("stage")):
+            S3Store(s3.uri).write(key, other)
+        return read(key)
+
+    winner = S3Store(s3.uri).commit("stage", folder, {}, {"other": 1.0})
+    other = read(f"stage/{MANIFEST}")
+    store._delete(f"stage/{MANIFEST}")
+    monkeypatch.setattr(store, "read", overtaken)
+    assert run_once(store, "stage", {}, fill) == winner
+    assert (store.fetch("stage") / "b.txt").read_text() == "other"
+    assert set(store.entries("stage")) == {MANIFEST, f"{winner.prefix}/b.txt"}
+
+
+def test_a_server_that_ignores_the_condition_is_refused(s3, store):
+    store.probe()
+    assert s3.keys() == []
+    s3.conditional = False
+    with pytest.raises(ConfigError, match=r"at http://127\.0\.0\.1:\d+ ignores If-None-Match.*use Amazon S3") as caught:
+        store.probe()
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+    assert s3.keys() == []
+
+
+def test_a_server_that_does_not_know_the_condition_is_refused(s3, store):
+    s3.fail("PUT", ".probe-", status=501, code="NotImplemented")
+    with pytest.raises(ConfigError, match="ignores If-None-Match"):
+        store.probe()
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_probe_whose_answer_was_lost_proves_the_same(s3, store, late):
+    s3.fail("PUT", ".probe-", status=500, code="InternalError", late=late)
+    store.probe()
+
+
+def test_a_probe_that_gets_no_answer_is_an_infrastructure_error(s3, store):
+    s3.fail("PUT", ".probe-", status=403, code="AccessDenied")
+    with pytest.raises(InfrastructureError, match="AccessDenied"):
+        store.probe()
+
+
+def test_prepare_probes_the_server_before_anything_else(s3, store):
+    s3.conditional = False
+    with pytest.raises(ConfigError, match="ignores If-None-Match"):
+        prepare(resolve({"output_uri": s3.uri, "prompts": "nowhere.jsonl"}), lambda _: None, lambda *_: None)
+    assert s3.keys() == []
+
+
+def test_benchmarks_of_a_model_probe_the_server_too(s3, run_sppo):
+    s3.conditional = False
+    ended = run_sppo("bench", "hf://org/name", f"output_uri={s3.uri}", "--benchmarks", "leaderboard")
+    assert ended.code == 2 and "ignores If-None-Match" in ended.err
+
+
+def test_a_download_that_cannot_be_put_in_the_cache_is_kept(s3, store, tmp_path, monkeypatch):
+    run_once(store, "stage", {}, fill)
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(
+        InfrastructureError, match=r"cannot be written \(Input/output error\).* lies in (.*): mend"
+    ) as told:
+        store.fetch("stage")
+    kept = Path(re.search(r"lies in (.*): mend", str(told.value))[1])
+    assert (kept / "a.txt").read_text() == "content"
+    monkeypatch.undo()
+
+
+def refused(self, target):
+    raise OSError(errno.EIO, "Input/output error", str(self))
 
 
 def test_what_is_fetched_once_is_not_downloaded_again(s3, store):

@@ -1,5 +1,7 @@
+import errno
 import math
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -237,13 +239,45 @@ def test_any_files_survive(tmp_path_factory, contents):
     assert {name: (folder / name).read_bytes() for name in contents} == contents
 
 
-def test_a_foreign_folder_in_the_way_is_named_and_kept(tmp_path):
+def test_a_foreign_folder_in_the_way_is_named_and_kept(tmp_path, capsys):
     store = open_store(str(tmp_path))
     (tmp_path / "stage").mkdir()
     (tmp_path / "stage" / "thesis.tex").write_text("mine")
     with pytest.raises(InfrastructureError, match=re.escape(f"{tmp_path}/stage: cannot be written")):
         run_once(store, "stage", INPUTS, fill)
-    assert [path.name for path in tmp_path.rglob("*")] == ["stage", "thesis.tex"]
+    assert (tmp_path / "stage" / "thesis.tex").read_text() == "mine"
+    (kept,) = tmp_path.glob(".stage.tmp-*")
+    with store.only_user():
+        assert str(kept) in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "stage")
+    kept.rename(tmp_path / "stage")
+    run_once(store, "stage", INPUTS, never)
+    store.fetch("stage")
+
+
+def test_a_finished_folder_that_cannot_be_renamed_is_kept_and_named(tmp_path, monkeypatch, capsys):
+    def refused(self, target):
+        raise OSError(errno.EIO, "Input/output error", str(self))
+
+    store = open_store(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refused)
+        with pytest.raises(InfrastructureError, match=r"stage: cannot be written \(Input/output error\)") as told:
+            run_once(store, "stage", INPUTS, fill)
+    kept = Path(re.search("lies in (.*): mend", str(told.value))[1])
+    with store.only_user():
+        assert f"{kept} was finished" in capsys.readouterr().out
+    kept.rename(tmp_path / "stage")
+    run_once(store, "stage", INPUTS, never)
+    assert (store.fetch("stage") / "weights.bin").read_bytes() == bytes(range(256)) * 8
+
+
+def test_what_an_attempt_did_not_finish_is_cleared_away(tmp_path):
+    store = open_store(str(tmp_path))
+    (tmp_path / ".stage.tmp-0badcafe").mkdir(parents=True)
+    (tmp_path / ".stage.tmp-0badcafe" / "weights.bin").write_bytes(b"half")
+    with store.only_user():
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/x", "http://host/x"])

@@ -16,15 +16,16 @@ class ChatEndpoint(Kind):
 
     def check(self, uri: str, settings: JudgeConfig) -> None:
         """See `Kind.check`; the endpoint is not asked."""
-        from sppo.judging.llm.endpoint import parse
+        from sppo.judging.llm.endpoint import parse, read_key
 
-        parse(uri)
+        read_key(parse(uri).url)
 
     def digest(self, uri: str, settings: JudgeConfig) -> str:
         """See `Kind.digest`; which weights answer to the model's name only the endpoint knows."""
+        from sppo.judging.llm.endpoint import parse
         from sppo.judging.llm.verdict import MESSAGE
 
-        self.check(uri, settings)
+        parse(uri)
         return text_sha256(uri, MESSAGE)
 
     def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:

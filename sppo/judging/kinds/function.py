@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sppo.config.sections.judge import JudgeConfig
+from sppo.judging.functions import load_function, module_source
 from sppo.judging.preference_model import PreferenceModel
 from sppo.judging.registry import Kind, register, text_sha256
-from sppo.judging.rules import Rules, load_function, module_source
+from sppo.judging.rules import Rules
 from sppo.store.base import file_sha256
 
 

@@ -24,12 +24,13 @@ import urllib3
 
 from sppo.config.sections.judge import LlmJudgeConfig
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.judging.llm.hosts import check_key_may_go, is_loopback
 from sppo.judging.llm.verdict import Reply, read_letters
 
 T = TypeVar("T")
 
 KEY = "SPPO_JUDGE_KEY"
-"""Environment variable with the endpoint's key; without it, none is sent."""
+"""Environment variable with the endpoint's key; without it, none is sent. Where it may go: `sppo.judging.llm.hosts`."""
 _FORM = "write openai:MODEL@https://HOST/v1"
 _AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
 _LONGEST_WAIT = 300  # seconds that a server may ask to be left alone
@@ -63,6 +64,24 @@ def parse(uri: str, key: str = "preference_model") -> Place:
     return Place(match[1], match[2].rstrip("/"))
 
 
+def read_key(url: str, named_by: str = "preference_model") -> str:
+    """The key for an endpoint; empty where there is none.
+
+    Args:
+        url: where it would go.
+        named_by: the setting that holds the address, for messages.
+
+    Raises:
+        ConfigError: if it cannot be one, or may not go there.
+    """
+    key = os.environ.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{KEY}: holds characters that no key has; set it again")
+    if key:
+        check_key_may_go(url, named_by, KEY)
+    return key
+
+
 class Endpoint:
     """Implements `sppo.judging.llm.verdict.Asker` over HTTP, within the limits of the configuration."""
 
@@ -75,12 +94,10 @@ class Endpoint:
             key: the setting that holds the URI, for messages.
 
         Raises:
-            ConfigError: if the URI is no endpoint's, or the key cannot be one.
+            ConfigError: if the URI is no endpoint's, or the key cannot be one or may not go there.
         """
         self.name, self.settings, self.place, self._named_by = uri, settings, parse(uri, key), key
-        self._key = os.environ.get(KEY, "").strip()
-        if not (self._key.isascii() and self._key.isprintable()):
-            raise ConfigError(f"{KEY}: holds characters that no key has; set it again")
+        self._key = read_key(self.place.url, key)
         self._pool = self._connect()
         self._lock = threading.Lock()
         self._requests = self._retries = 0
@@ -153,7 +170,9 @@ class Endpoint:
         options: dict[str, Any] = {"maxsize": wanted.concurrency, "timeout": wanted.timeout, "retries": retry}
         parts = urlsplit(self.place.url)
         proxy = urllib.request.getproxies().get(parts.scheme)
-        if proxy is None or urllib.request.proxy_bypass(parts.netloc):
+        # A proxy would be told the key where the address is this machine and the scheme plain http.
+        here = is_loopback(urllib3.util.parse_url(self.place.url))
+        if proxy is None or here or urllib.request.proxy_bypass(parts.netloc):
             return urllib3.PoolManager(**options)
         return urllib3.ProxyManager(proxy, **options)
 

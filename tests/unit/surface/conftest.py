@@ -54,6 +54,7 @@ def metrics(
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "rules_of_the_surface.py").write_text(RULES)
+    monkeypatch.setenv("SPPO_RULES", "rules_of_the_surface")
     monkeypatch.syspath_prepend(str(tmp_path))
     sample_a_machine_with_a_gpu(monkeypatch)
     write_mt_bench(tmp_path / "mt")
