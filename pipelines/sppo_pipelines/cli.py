@@ -16,7 +16,8 @@ from rich.text import Text
 
 from sppo import cli as stage
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values
-from sppo.config.run import RunConfig, all_keys, explain, resolve
+from sppo.config.reading import read_overrides
+from sppo.config.run import RunConfig, all_keys, explain, kinds, resolve
 from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
 from sppo.preparing.recorded import recorded_config
 from sppo.reporting.compare.command import compare
@@ -128,7 +129,7 @@ def train_preference(
         "baseline": baseline,
         "seed": seed,
         **named,
-        **collect_values(None, None, settings),
+        **read_overrides(settings, kinds(TrainPreferenceConfig)),
     }
     try:
         config = TrainPreferenceConfig.model_validate(values)
