@@ -22,6 +22,7 @@ from sppo.preparing.recorded import config_path, recorded_config
 from sppo.store import keys
 from sppo.store.base import Store
 from sppo.store.opening import open_store
+from sppo.store.uri import Hub, Package, parse
 
 Overrides = Annotated[
     tuple[str, ...],
@@ -158,8 +159,7 @@ def _under_test(target: str, values: dict[str, Any]) -> tuple[RunConfig, str]:
     Raises:
         ConfigError: for a run that has published nothing, or values that would make it another run.
     """
-    names_a_model = target.startswith(("hf://", "package:"))
-    store = None if names_a_model else open_store(target)
+    store = None if isinstance(parse(target), Hub | Package) else open_store(target)
     if store is None or store.manifest(keys.PREPARED) is None:
         name = re.sub(r"[^\w.]+", "-", target.rstrip("/").rpartition("/")[2])
         return resolve({"output_uri": f"runs/bench-{name}", "base_model": target, **values}), target

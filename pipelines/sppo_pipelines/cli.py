@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -257,8 +258,8 @@ def _mlflow_hint(uri: str | None) -> str:
 
     if uri is None:
         return "set MLFLOW_TRACKING_URI and run `sppo resume` to send the figures there"
-    if uri.startswith("sqlite:"):
-        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
+    if uri.startswith("sqlite"):
+        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {shlex.quote(uri)}"
     return without_password(uri)
 
 

@@ -13,18 +13,17 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.preference_model import PreferenceModel
 from sppo.models.fetch import fetch_model, model_digest
+from sppo.models.moved import present
+from sppo.store.uri import Foreign, Local, parse
 
 PACKAGE = "sppo.judging.kinds"
 """Where the kinds are; nothing imports it by name."""
-MODELS = {"hf", "s3", "file", "package"}
-"""Schemes of models (`sppo.models.fetch`)."""
 GROUP = "sppo.preference_models"
 """Entry points of installed packages that hold further ones: each names a module."""
 
@@ -119,7 +118,8 @@ def kind_of(uri: str) -> Kind:
     for kind in kinds():
         if scheme in kind.schemes:
             return kind
-    if scheme not in MODELS and not Path(uri).expanduser().exists():
+    place = parse(uri)
+    if isinstance(place, Foreign) or (isinstance(place, Local) and not present(place.path.absolute()).exists()):
         raise ConfigError(f"{uri}: no such model folder, and no kind that is written so; supported: {supported()}")
     path = fetch_model(uri, weights=False) / "config.json"
     if not path.is_file():

@@ -8,25 +8,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.store.base import MANIFEST, Manifest, Store, StoredFile, describe, verify
 from sppo.store.local_cache import cached
+from sppo.store.uri import S3, parse
 
 
 class S3Store(Store):
     """A store under `s3://bucket/prefix`; credentials and endpoint come from the environment, as boto3 reads them."""
 
     def __init__(self, uri: str) -> None:
-        parsed = urlparse(uri)
-        if not parsed.netloc:
-            raise ConfigError(f"{uri}: name a bucket, as in s3://bucket/prefix")
+        place = _place_of(uri)
         import boto3
         from botocore.config import Config
 
-        self.bucket, self.prefix = parsed.netloc, parsed.path.strip("/")
-        self.uri = uri.rstrip("/")
+        self.bucket, self.prefix, self.uri = *place, place.uri
         self.client: Any = boto3.client("s3", config=Config(retries={"max_attempts": 8, "mode": "standard"}))
 
     def _key(self, key: str) -> str:
@@ -222,8 +219,11 @@ def s3_file(uri: str) -> Path:
     Raises:
         ConfigError: if there is no such object.
     """
-    parent, _, name = uri.rpartition("/")
-    store = S3Store(parent)
+    place = _place_of(uri)
+    parent, _, name = place.key.rpartition("/")
+    if name in {"", ".", ".."}:
+        raise ConfigError(f"{uri}: names no object; write s3://bucket/key")
+    store = S3Store(S3(place.bucket, parent).uri)
     data = store.read(name)
     if data is None:
         raise ConfigError(f"{uri}: no such object; check the bucket and the key")
@@ -231,6 +231,13 @@ def s3_file(uri: str) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
     return target
+
+
+def _place_of(uri: str) -> S3:
+    place = parse(uri)
+    if not isinstance(place, S3):
+        raise ConfigError(f"{uri}: not in S3; write s3://bucket/prefix")
+    return place
 
 
 @contextmanager
