@@ -79,6 +79,12 @@ def fetch_policy(uri: str) -> Policy:
     if not (folder / BASE_FILE).is_file():
         return Policy(folder, uri)
     base = Base.model_validate_json((folder / BASE_FILE).read_bytes())
+    place = parse(base.uri)
+    if isinstance(place, Local) and not present(place.path.absolute()).is_dir():
+        raise ConfigError(
+            f"{uri}: is an adapter of {base.uri}, which is not there; put it back, or let its run find it with "
+            "`sppo resume RUN base_model=FOLDER`"
+        )
     base_folder = fetch_model(base.uri)
     if model_digest(base_folder) != base.sha256:
         raise ConfigError(
