@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -14,7 +14,8 @@ import yaml
 
 from sppo import stages
 from sppo.config.limits import Limits
-from sppo.config.run import Form, RunConfig, parse_yaml, reference, resolve
+from sppo.config.reading import read_mapping, read_overrides
+from sppo.config.run import Form, RunConfig, kinds, reference, resolve
 from sppo.config.sections.bench import BENCHMARKS, Benchmark
 from sppo.errors import ConfigError
 from sppo.models.hub import refuse_page
@@ -23,6 +24,7 @@ from sppo.process.output import goes_on
 from sppo.store import keys
 from sppo.store.base import Store
 from sppo.store.opening import open_store
+from sppo.store.uri import Hub, Package, parse
 
 Overrides = Annotated[
     tuple[str, ...],
@@ -39,27 +41,31 @@ RunPlace = Annotated[
 _again = goes_on("what is committed is kept; the same command goes on from there")
 
 
-def collect_values(preset: str | None, file: Path | None, overrides: Sequence[str]) -> dict[str, Any]:
-    """The values that a command line asks for: the file's, then the overrides, the last word winning.
+def collect_values(
+    preset: str | None, file: Path | None, overrides: Sequence[str], known: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The values that a command line asks for: the file's, and over them the overrides.
+
+    Args:
+        preset: the preset, which is an override too.
+        file: a YAML file.
+        overrides: each KEY=VALUE.
+        known: the type of each key's field; that of the configuration of a run if None.
 
     Raises:
-        ConfigError: for a file that is not a YAML mapping, or an override that is not KEY=VALUE.
+        ConfigError: for a file that is not a YAML mapping, an override that is not KEY=VALUE, or a key that is given
+            twice.
     """
     values: dict[str, Any] = {}
     if file is not None:
         if not file.is_file():
             what = "a folder; give a YAML file" if file.is_dir() else "no such file"
             raise ConfigError(f"config: {file}: {what}")
-        loaded = parse_yaml(file.read_bytes(), f"config: {file}")
-        if not isinstance(loaded, dict):
-            raise ConfigError(f"config: {file}: not a YAML mapping of keys to values")
-        values |= loaded
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals:
-            raise ConfigError(f"{override!r} is not KEY=VALUE; write {override}=VALUE")
-        values[key] = parse_yaml(value, key) if value else ""
-    return values if preset is None else {**values, "preset": preset}
+        values = read_mapping(file.read_bytes(), f"config: {file}")
+    chosen = [] if preset is None else [f"preset={preset}"]
+    asked = read_overrides([*chosen, *overrides], kinds(RunConfig) if known is None else known)
+    # The last of the keys that lead to one value wins: the overrides come last, also those of a key that the file has.
+    return {**{key: value for key, value in values.items() if key not in asked}, **asked}
 
 
 @_again
@@ -167,8 +173,7 @@ def _under_test(target: str, values: dict[str, Any]) -> tuple[RunConfig, str]:
             hold one.
     """
     refuse_page(target)
-    names_a_model = target.startswith(("hf://", "package:"))
-    store = None if names_a_model else open_store(target)
+    store = None if isinstance(parse(target), Hub | Package) else open_store(target)
     if store is None or store.manifest(keys.PREPARED) is None:
         name = re.sub(r"[^\w.]+", "-", target.rstrip("/").rpartition("/")[2])
         config = resolve({"output_uri": f"runs/bench-{name}", "base_model": target, **values})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sppo.config.limits import Limits
 from sppo.config.run import Form, RunConfig, read_config, resolve
@@ -17,6 +17,9 @@ from sppo.store import keys, tables
 from sppo.store.base import Store
 from sppo.store.opening import open_store
 from sppo.training.workers.trainjob.spec import Pods
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Prepared(NamedTuple):
@@ -101,8 +104,13 @@ def prepared(config: RunConfig) -> Path:
     from sppo.evaluation.ifeval import write_instructions
     from sppo.judging.load import check_judges
     from sppo.preparing import prepare as work
+    from sppo.process.folders import write_digests
 
-    return work.prepare(config, check_judges, write_instructions)
+    def add(config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        write_instructions(config, tokenizer, folder)
+        write_digests(config, folder)
+
+    return work.prepare(config, check_judges, add)
 
 
 @stage

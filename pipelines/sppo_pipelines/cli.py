@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,11 @@ from rich.text import Text
 
 from sppo import cli as stage
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values
-from sppo.config.run import RunConfig, all_keys, explain, resolve
+from sppo.config.reading import read_overrides
+from sppo.config.run import RunConfig, all_keys, explain, kinds, resolve
 from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
 from sppo.preparing.recorded import recorded_config
+from sppo.process.folders import find_folders
 from sppo.process.output import plain_output
 from sppo.reporting.compare.command import compare
 from sppo.store import keys
@@ -43,6 +46,7 @@ def run(overrides: Overrides = (), preset: str | None = None, config_file: Confi
 
 def resume(
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT_URI|RUN_ID")],
+    moved: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=FOLDER")] = (),
     host: submission.Host = "",
     wait: tyro.conf.FlagCreatePairsOff[bool] = False,
     keep_going: submission.KeepGoing = 0,
@@ -52,6 +56,7 @@ def resume(
 
     Args:
         run: The run's folder or s3://…; with --host the id of a run there.
+        moved: Where a model folder of this run lies now, as base_model=FOLDER or preference_model=FOLDER.
         host: Kubeflow Pipelines, such as https://kubeflow.example.org/pipeline.
         wait: With --host, follow the run to its end, and exit as `sppo submit --wait`.
         keep_going: With --wait, how often to resume the run when infrastructure ends it.
@@ -59,13 +64,17 @@ def resume(
     """
     submission.check_wait(wait, keep_going, junit)
     if host:
+        if moved:
+            raise ConfigError(f"{moved[0]}: names a folder of this machine; a run on a cluster is resumed without it")
         submission.resume_there(run, host, wait, keep_going, junit)
         return
     if wait:
         raise ConfigError("--wait follows a run on a cluster: give --host too")
     from sppo_pipelines.local import run_locally
 
-    _finish(run_locally(recorded_config(run).model_dump(mode="json")))
+    config = recorded_config(run)
+    find_folders(config, read_overrides(moved, kinds(RunConfig)))
+    _finish(run_locally(config.model_dump(mode="json")))
 
 
 def report(output_uri: RunPlace) -> None:
@@ -125,7 +134,7 @@ def train_preference(
         "baseline": baseline,
         "seed": seed,
         **named,
-        **collect_values(None, None, settings),
+        **read_overrides(settings, kinds(TrainPreferenceConfig)),
     }
     try:
         config = TrainPreferenceConfig.model_validate(values)
@@ -274,8 +283,8 @@ def _mlflow_hint(uri: str | None) -> str:
 
     if uri is None:
         return "set MLFLOW_TRACKING_URI and run `sppo resume` to send the figures there"
-    if uri.startswith("sqlite:"):
-        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {uri}"
+    if uri.startswith("sqlite"):
+        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {shlex.quote(uri)}"
     return without_password(uri)
 
 

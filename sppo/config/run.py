@@ -126,22 +126,6 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def parse_yaml(text: str | bytes, what: str) -> Any:
-    """YAML that a person wrote.
-
-    Args:
-        text: the YAML.
-        what: where it comes from, for the message.
-
-    Raises:
-        ConfigError: if it is not YAML.
-    """
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what}: not YAML ({' '.join(str(error).split())})") from None
-
-
 def load_preset(name: str) -> dict[str, Any]:
     """The values of one preset, as written in its YAML file."""
     if name not in PRESETS:
@@ -186,14 +170,22 @@ class Form(NamedTuple):
 def _merge(target: dict[str, Any], source: Mapping[str, Any]) -> None:
     """Lay nested values over others; a dotted key, on whatever level, is a path."""
     for key, value in source.items():
-        head, _, rest = str(key).partition(".")
-        part = {rest: value} if rest else value
-        if isinstance(part, Mapping):
-            if not isinstance(target.get(head), dict):
-                target[head] = {}
-            _merge(target[head], part)
+        *sections, name = str(key).split(".")
+        place = target
+        for section in sections:
+            place = _section(place, section)
+        if isinstance(value, Mapping):
+            _merge(_section(place, name), value)
         else:
-            target[head] = part
+            place[name] = value
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """The mapping under a name; what else is there makes room for it."""
+    if not isinstance(values.get(name), dict):
+        values[name] = {}
+    section: dict[str, Any] = values[name]
+    return section
 
 
 def explain(error: ValidationError, section: type[BaseModel], otherwise: str) -> str:
@@ -213,7 +205,9 @@ def _explain(problem: Any, keys: list[str], otherwise: str) -> str:
         message = problem["msg"].removeprefix("Value error, ")
         told = isinstance(problem["input"], dict) or problem["type"] == "value_error"
         got = "" if told else f" (got {problem['input']!r})"
-        return f"{path}: {message}{got}"
+        # What YAML and JSON take for a number, a switch, a date or nothing may be a name.
+        mend = "; write text in quotes" if problem["type"] == "string_type" and not told else ""
+        return f"{path}: {message}{got}{mend}"
     near = difflib.get_close_matches(path, keys, n=1, cutoff=0.6)
     return f"{path}: unknown key; {f'did you mean {near[0]}?' if near else otherwise}"
 
@@ -221,6 +215,11 @@ def _explain(problem: Any, keys: list[str], otherwise: str) -> str:
 def all_keys(section: type[BaseModel] = RunConfig) -> list[str]:
     """Dotted paths of every value of the configuration."""
     return [key for key, _ in _fields(section)]
+
+
+def kinds(section: type[BaseModel]) -> dict[str, Any]:
+    """The type of every value of a configuration, by dotted path."""
+    return {key: field.annotation for key, field in _fields(section)}
 
 
 def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

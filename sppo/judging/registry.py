@@ -14,7 +14,6 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sppo.config.sections.judge import JudgeConfig
@@ -22,11 +21,11 @@ from sppo.errors import ConfigError
 from sppo.judging.preference_model import PreferenceModel
 from sppo.models.fetch import fetch_model, model_digest
 from sppo.models.hub import refuse_page
+from sppo.models.moved import present
+from sppo.store.uri import Foreign, Local, parse
 
 PACKAGE = "sppo.judging.kinds"
 """Where the kinds are; nothing imports it by name."""
-MODELS = {"hf", "s3", "file", "package"}
-"""Schemes of models (`sppo.models.fetch`)."""
 GROUP = "sppo.preference_models"
 """Entry points of installed packages that hold further ones: each names a module."""
 
@@ -122,7 +121,8 @@ def kind_of(uri: str) -> Kind:
         if scheme in kind.schemes:
             return kind
     refuse_page(uri)
-    if scheme not in MODELS and not Path(uri).expanduser().exists():
+    place = parse(uri)
+    if isinstance(place, Foreign) or (isinstance(place, Local) and not present(place.path.absolute()).exists()):
         near = difflib.get_close_matches(scheme, [name for kind in kinds() for name in kind.schemes], 1)
         hint = f"did you mean {near[0]}:…? " if near and ":" in uri else ""
         raise ConfigError(

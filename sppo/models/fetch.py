@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict
 from sppo.errors import ConfigError
 from sppo.models.headers import SUFFIX, is_whole
 from sppo.models.hub import hub_errors, refuse_page
+from sppo.models.moved import present
 from sppo.models.saving import weights_written
 from sppo.store.base import MANIFEST, Manifest, file_sha256
+from sppo.store.local import LocalStore
 from sppo.store.local_cache import cached, filling
-from sppo.store.opening import open_store
 from sppo.store.s3 import S3Folder
+from sppo.store.uri import S3, Foreign, Hub, Local, Package, parse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -77,6 +79,12 @@ def fetch_policy(uri: str) -> Policy:
     if not (folder / BASE_FILE).is_file():
         return Policy(folder, uri)
     base = Base.model_validate_json((folder / BASE_FILE).read_bytes())
+    place = parse(base.uri)
+    if isinstance(place, Local) and not present(place.path.absolute()).is_dir():
+        raise ConfigError(
+            f"{uri}: is an adapter of {base.uri}, which is not there; put it back, or let its run find it with "
+            "`sppo resume RUN base_model=FOLDER`"
+        )
     base_folder = fetch_model(base.uri)
     if model_digest(base_folder) != base.sha256:
         raise ConfigError(
@@ -96,21 +104,19 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
         InfrastructureError: if a hub or store cannot be reached.
     """
     refuse_page(uri)
-    if uri.startswith("hf://"):
-        folder = _from_hub(uri.removeprefix("hf://"), _SETTINGS + _WEIGHTS * weights)
-    elif uri.startswith("s3://"):
-        folder = S3Folder(uri).fetch(leave_out="" if weights else SUFFIX)
-    elif uri.startswith("package:"):
-        folder = _from_package(uri.removeprefix("package:"))
-    elif "://" in uri and not uri.startswith("file://"):
-        raise ConfigError(f"{uri}: unknown kind of model URI; use hf://org/name, s3://…, a folder, or package:NAME")
-    else:
-        folder = Path(uri.removeprefix("file://")).expanduser().absolute()
-        if not folder.is_dir():
-            raise ConfigError(f"{uri}: no such model folder; a model of the Hugging Face hub is written hf://org/name")
-        if (folder / MANIFEST).exists():
-            open_store(str(folder.parent)).fetch(folder.name)
-    check_safe(folder, uri, weights=weights or not uri.startswith(("hf://", "s3://")))
+    place = parse(uri)
+    match place:
+        case Hub():
+            folder = _from_hub(uri.removeprefix("hf://"), _SETTINGS + _WEIGHTS * weights)
+        case S3():
+            folder = S3Folder(uri).fetch(leave_out="" if weights else SUFFIX)
+        case Package(name):
+            folder = _from_package(name)
+        case Local(path):
+            folder = _from_folder(path, uri)
+        case Foreign():
+            raise ConfigError(f"{uri}: unknown kind of model URI; use hf://org/name, s3://…, a folder, or package:NAME")
+    check_safe(folder, uri, weights=weights or not isinstance(place, Hub | S3))
     return folder
 
 
@@ -207,6 +213,15 @@ def hub_commit(uri: str) -> str:
         InfrastructureError: see `fetch_model`.
     """
     return fetch_model(uri, weights=False).name  # the cache has a folder a commit
+
+
+def _from_folder(path: Path, uri: str) -> Path:
+    folder = present(path.absolute())
+    if not folder.is_dir():
+        raise ConfigError(f"{uri}: no such model folder; a model of the Hugging Face hub is written hf://org/name")
+    if (folder / MANIFEST).exists():
+        LocalStore(folder.parent).fetch(folder.name)
+    return folder
 
 
 def _from_hub(name: str, patterns: list[str]) -> Path:

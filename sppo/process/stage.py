@@ -12,6 +12,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from sppo.config.run import read_config
 from sppo.errors import SppoError, storage_errors
+from sppo.models.moved import moved
+from sppo.preparing.pins import places
 from sppo.process.output import plain_output
 from sppo.process.supervisor import supervised
 from sppo.process.surroundings import put_right
@@ -50,14 +52,14 @@ def stage(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def playing(function: Callable[P, R]) -> Callable[P, R]:
-    """A stage that plays a part of a run: the error that it ends with is kept in the run's store."""
+    """A stage that plays a part of a run: it finds models that were moved, and its error is kept in the run's store."""
     signature = inspect.signature(function)
 
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         given = signature.bind(*args, **kwargs).arguments
         try:
-            with storage_errors():
+            with storage_errors(), moved(places(_store(given))):
                 result = function(*args, **kwargs)
         except Exception as error:
             message = str(error) if isinstance(error, SppoError) else f"{type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sppo.errors import ConfigError
+from sppo.store import uri as places
 from sppo.store.base import Store
 from sppo.store.local import LocalStore
 from sppo.store.s3 import S3Store, s3_file
@@ -16,11 +17,13 @@ def open_store(uri: str) -> Store:
     Raises:
         ConfigError: for another scheme.
     """
-    if uri.startswith("s3://"):
-        return S3Store(uri)
-    if "://" in uri and not uri.startswith("file://"):
-        raise ConfigError(f"output_uri: {uri!r} is not supported; give a folder or s3://bucket/prefix")
-    return LocalStore(Path(uri.removeprefix("file://").removeprefix("file:")))
+    match places.parse(uri):
+        case places.S3():
+            return S3Store(uri)
+        case places.Local(path):
+            return LocalStore(path)
+        case _:
+            raise ConfigError(f"output_uri: {uri!r} is not supported; give a folder or s3://bucket/prefix")
 
 
 def fetch_file(uri: str, otherwise: str) -> Path:
@@ -33,9 +36,10 @@ def fetch_file(uri: str, otherwise: str) -> Path:
     Raises:
         ConfigError: if there is no such file or object.
     """
-    if uri.startswith("s3://"):
-        return s3_file(uri)
-    path = Path(uri.removeprefix("file://")).expanduser()
-    if not path.is_file():
-        raise ConfigError(otherwise)
-    return path
+    match places.parse(uri):
+        case places.S3():
+            return s3_file(uri)
+        case places.Local(path) if path.is_file():
+            return path
+        case _:
+            raise ConfigError(otherwise)

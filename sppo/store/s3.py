@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from sppo.errors import ConfigError, InfrastructureError, one_line
 from sppo.store.base import MANIFEST, Manifest, Store, StoredFile, describe, new_attempt, verify
 from sppo.store.local_cache import cached, filling
+from sppo.store.uri import S3, parse
 
 _REFUSED = {"PreconditionFailed", "412"}
 _IN_FLIGHT = {"ConditionalRequestConflict", "OperationAborted", "409"}
@@ -28,11 +28,8 @@ class S3Store(Store):
     """A store under `s3://bucket/prefix`; credentials and endpoint come from the environment, as boto3 reads them."""
 
     def __init__(self, uri: str) -> None:
-        parsed = urlparse(uri)
-        if not parsed.netloc:
-            raise ConfigError(f"{uri}: name a bucket, as in s3://bucket/prefix")
-        self.bucket, self.prefix = parsed.netloc, parsed.path.strip("/")
-        self.uri = uri.rstrip("/")
+        place = _place_of(uri)
+        self.bucket, self.prefix, self.uri = *place, place.uri
         self.client = _client(uri)
 
     def _key(self, key: str) -> str:
@@ -250,8 +247,11 @@ def s3_file(uri: str) -> Path:
     Raises:
         ConfigError: if there is no such object.
     """
-    parent, _, name = uri.rpartition("/")
-    store = S3Store(parent)
+    place = _place_of(uri)
+    parent, _, name = place.key.rpartition("/")
+    if name in {"", ".", ".."}:
+        raise ConfigError(f"{uri}: names no object; write s3://bucket/key")
+    store = S3Store(S3(place.bucket, parent).uri)
     data = store.read(name)
     if data is None:
         raise ConfigError(f"{uri}: no such object; check the bucket and the key")
@@ -278,6 +278,13 @@ def _client(uri: str) -> Any:
 
 
 _MEND = "mend AWS_ENDPOINT_URL, AWS_PROFILE, AWS_DEFAULT_REGION or ~/.aws/config"
+
+
+def _place_of(uri: str) -> S3:
+    place = parse(uri)
+    if not isinstance(place, S3):
+        raise ConfigError(f"{uri}: not in S3; write s3://bucket/prefix")
+    return place
 
 
 @contextmanager

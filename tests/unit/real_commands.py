@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 from sppo_pipelines import cli
 from sppo_pipelines.profile import load_images, load_profile
-from sppo_pipelines.submission.package import parameters
+from sppo_pipelines.submission.package import kinds_of_keys, parameters
 
 from sppo.config.limits import Limits
 from sppo.config.run import resolve
@@ -116,7 +116,9 @@ def check_sppo(arguments: list[str], made: Iterable[str] = ()) -> None:
     name, values = parsed(arguments)
     try:
         if "overrides" in values:
-            asked = cli.stage.collect_values(values.get("preset"), values.get("config_file"), values["overrides"])
+            known = kinds_of_keys() if name == "submit" else None
+            given = values.get("preset"), values.get("config_file"), values["overrides"]
+            asked = cli.stage.collect_values(*given, known)
             if name == "submit":
                 several_nodes = load_profile(values["profile"]).training.nodes > 1
                 parameters(asked, Limits(values["max_iterations"], several_nodes))

@@ -38,6 +38,12 @@ def small(tmp_path, tiny_llama, write_prompts) -> list[str]:
     return [f"output_uri={tmp_path / 'run'}", f"base_model={tiny_llama}", f"prompts={write_prompts(PROMPTS)}", *SMALL]
 
 
+def changed(arguments: list[str], *overrides: str) -> list[str]:
+    """Arguments with others in the place of those that have the same key."""
+    keys = {override.partition("=")[0] for override in overrides}
+    return [each for each in arguments if each.partition("=")[0] not in keys] + list(overrides)
+
+
 def assert_refused(result, message: str) -> None:
     assert result.code == 2, result.err
     assert result.err.startswith("error: ") and result.err.count("\n") == 1, result.err
@@ -82,12 +88,13 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
         ("preference_model=package:no-such", "pip install no-such; supported preference models: package:sppo"),
         ("prompts=https://huggingface.co/datasets/org/name", "write hf://org/name"),
         ("train.eta", "'train.eta' is not KEY=VALUE"),
-        ("train.eta=[", "train.eta: not YAML"),
+        ("train.eta=[", "train.eta: Input should be a valid number, unable to parse string as a number (got '[')"),
+        ("judge.mixture=[", "judge.mixture: not YAML"),
     ],
 )
 def test_wrong_input_is_one_line_and_writes_nothing(command, small, tmp_path, verb, override, message):
     before = sorted(tmp_path.rglob("*"))
-    assert_refused(command(verb, *small, override), message)
+    assert_refused(command(verb, *changed(small, override)), message)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -126,7 +133,7 @@ def test_a_model_that_cannot_be_trained_on_these_prompts_is_refused(
 ):
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
     (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | values))
-    assert_refused(command("prepare", *small, f"base_model={folder}"), message)
+    assert_refused(command("prepare", *changed(small, f"base_model={folder}")), message)
 
 
 def test_a_model_without_an_end_token_is_told_once(command, small, tiny_llama, tmp_path):
@@ -134,7 +141,7 @@ def test_a_model_without_an_end_token_is_told_once(command, small, tiny_llama, t
     for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         settings = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({**settings, **{key: None for key in settings if key.startswith("eos")}}))
-    result = command("prepare", *small, f"base_model={folder}")
+    result = command("prepare", *changed(small, f"base_model={folder}"))
     assert result.code == 0
     assert result.out.count("warning: the model has no end token: every response counts as cut") == 1
 
@@ -146,13 +153,13 @@ def test_a_path_that_cannot_be_is_named(command, small, tmp_path):
         (Path("/proc/none/run"), "No such file or directory"),
         (tmp_path / ("x" * 300), "File name too long"),
     ]:
-        result = command("prepare", *small, f"output_uri={path}")
+        result = command("prepare", *changed(small, f"output_uri={path}"))
         assert_refused(result, f"{reason}; give another path")
         assert str(path) in result.err or str(path.parent) in result.err
 
 
 def test_a_place_that_may_not_be_written_is_an_infrastructure_error(command, small):
-    result = command("prepare", *small, "output_uri=/sys/kernel/run")
+    result = command("prepare", *changed(small, "output_uri=/sys/kernel/run"))
     assert (result.code, result.err.count("\n")) == (3, 1), result.err
     assert "/sys/kernel/run: " in result.err and "free or allow that place" in result.err
 
@@ -181,7 +188,7 @@ def test_a_configuration_file_that_is_a_folder_is_named(command, tmp_path):
 
 
 def test_prompts_that_are_all_too_long_are_counted(command, small):
-    result = command("prepare", *small, "prepare.max_prompt_tokens=8")
+    result = command("prepare", *changed(small, "prepare.max_prompt_tokens=8"))
     assert_refused(result, "0 usable prompts")
     assert "12 prompts read, 0 kept, dropped: 0 empty, 0 duplicate, 0 with special tokens, 12 too long" in result.out
 
@@ -190,10 +197,11 @@ def test_a_model_without_safetensors_is_refused(command, small, tiny_llama, tmp_
     folder = shutil.copytree(tiny_llama, tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert_refused(
-        command("prepare", *small, f"base_model={folder}"), "pytorch_model.bin, which could run code; convert it"
+        command("prepare", *changed(small, f"base_model={folder}")),
+        "pytorch_model.bin, which could run code; convert it",
     )
     (folder / "pytorch_model.bin").unlink()
-    assert_refused(command("prepare", *small, f"base_model={folder}"), "no *.safetensors in that folder")
+    assert_refused(command("prepare", *changed(small, f"base_model={folder}")), "no *.safetensors in that folder")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +231,7 @@ def test_a_damaged_model_is_one_line_and_writes_nothing(command, small, tiny_lla
     if content is not None:
         (folder / name).write_text(content)
     before = sorted(tmp_path.rglob("*"))
-    assert_refused(command("prepare", *small, f"base_model={folder}"), f"error: {folder}: {message}")
+    assert_refused(command("prepare", *changed(small, f"base_model={folder}")), f"error: {folder}: {message}")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -231,15 +239,15 @@ def test_weights_alone_are_no_model(command, small, tiny_llama, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     shutil.copy(tiny_llama / "model.safetensors", folder)
-    assert_refused(command("prepare", *small, f"base_model={folder}"), "no config.json in that folder")
+    assert_refused(command("prepare", *changed(small, f"base_model={folder}")), "no config.json in that folder")
 
 
 def test_another_run_in_the_same_place_is_refused_by_what_differs(command, small, tmp_path):
     assert command("prepare", *small).code == 0
-    assert command("prepare", *small, "experiment=renamed").code == 0
+    assert command("prepare", *changed(small, "experiment=renamed")).code == 0
     before = {path: path.read_bytes() for path in (tmp_path / "run" / keys.PREPARED).iterdir()}
     assert_refused(
-        command("prepare", *small, "train.eta=5", "seed=3"), "holds a run with another seed, train.eta; choose"
+        command("prepare", *changed(small, "train.eta=5", "seed=3")), "holds a run with another seed, train.eta; choose"
     )
     assert {path: path.read_bytes() for path in (tmp_path / "run" / keys.PREPARED).iterdir()} == before
 

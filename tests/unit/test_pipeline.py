@@ -339,7 +339,12 @@ def test_what_cannot_be_compiled_is_told(tmp_path, output, iterations, profile, 
     ("text", "message"),
     [
         ("generation: {gpus: -1}", r"generation\.gpus: Input should be greater than or equal to 0"),
-        ("generation: {gpu: 1}", r"generation\.gpu: Extra inputs are not permitted"),
+        ("generation: {gpu: 1}", r"generation\.gpu: unknown key; did you mean generation\.gpus\?"),
+        (
+            "stages: {train: {cpu: 8}}",
+            r"stages\.train\.cpu: Input should be a valid string \(got 8\); write text in quotes",
+        ),
+        ("retries: 1\nretries: 2", r"mine\.yaml: retries is given twice, the second time in line 2; give it once"),
         ("retries: [", "not YAML"),
         ("- a", "valid dictionary"),
     ],

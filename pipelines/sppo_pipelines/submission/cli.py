@@ -56,7 +56,7 @@ def submit(
     from sppo_pipelines.submission.resume import Resumed
 
     check_wait(wait, keep_going, junit)
-    values = collect_values(preset, config_file, overrides)
+    values = collect_values(preset, config_file, overrides, package.kinds_of_keys())
     if experiment:
         values.setdefault("experiment", experiment)
     client = Client(host, namespace)

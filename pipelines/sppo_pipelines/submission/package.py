@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from sppo.config.limits import Limits
-from sppo.config.run import RunConfig, resolve
+from sppo.config.run import RunConfig, kinds, resolve
 from sppo.errors import ConfigError
 from sppo_pipelines.compiling import compile_pipeline
 from sppo_pipelines.names import PIPELINE
@@ -81,6 +81,12 @@ def parameters(values: Mapping[str, Any], limits: Limits) -> tuple[Json, RunConf
 def hardware_keys() -> dict[str, str]:
     """The pipeline's parameters for the hardware, each with the setting of a pool that it is."""
     return {f"{pool}_{setting}": setting for pool, kind in POOLS.items() for setting in kind.model_fields}
+
+
+def kinds_of_keys() -> dict[str, Any]:
+    """The type of every value that a run is submitted with: of the configuration, and of the hardware."""
+    hardware = hardware_keys().items()
+    return kinds(RunConfig) | {key: TrainingPool.model_fields[setting].annotation for key, setting in hardware}
 
 
 def _of_pool(name: str, setting: str, value: Any) -> Any:

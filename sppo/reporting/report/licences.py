@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sppo.config.run import RunConfig
+from sppo.models.moved import present
+from sppo.store.uri import Hub, Local, Package, parse
 
 UNKNOWN = "not stated where the run found it"
 _PACKAGE, _HUB = "package:", "hf://"
@@ -67,19 +69,22 @@ def _licence_of_model(uri: str) -> str | None:
     """What a model's own card says, where the run left one on this machine: nothing is fetched for it."""
     from huggingface_hub import metadata_load
 
-    if uri.startswith(_PACKAGE):
-        return _licence_of_package(uri)
-    local = Path(uri.removeprefix("file://")).expanduser() / _CARD
-    card = _card_from_hub(uri.removeprefix(_HUB)) if uri.startswith(_HUB) else local
+    card = None
+    match parse(uri):
+        case Package():
+            return _licence_of_package(uri)
+        case Hub(repository, revision):
+            card = _card_from_hub(repository, revision)
+        case Local(path):
+            card = present(path) / _CARD
     metadata = metadata_load(card) if card and card.is_file() else None
     licence = metadata.get("license") if metadata else None
     return licence if isinstance(licence, str) else None  # a list names parts that this cannot tell apart
 
 
-def _card_from_hub(name: str) -> Path | None:
+def _card_from_hub(repository: str, revision: str) -> Path | None:
     """The card of a model in the Hugging Face cache, which `sppo.models.fetch.fetch_model` brings with the weights."""
     from huggingface_hub import try_to_load_from_cache
 
-    repo, _, revision = name.partition("@")
-    found = try_to_load_from_cache(repo, _CARD, revision=revision or None)
+    found = try_to_load_from_cache(repository, _CARD, revision=revision or None)
     return Path(found) if isinstance(found, str) else None

@@ -123,7 +123,7 @@ class TrackedRun:
         found = self.client.get_experiment_by_name(self.config.experiment)
         if found is not None:
             return str(found.experiment_id)
-        local = self.uri.startswith("sqlite:") and isinstance(self.store, LocalStore)
+        local = self.uri.startswith("sqlite") and isinstance(self.store, LocalStore)
         location = (Path(self.store.uri) / "mlflow-artifacts").as_uri() if local else None
         return str(self.client.create_experiment(self.config.experiment, artifact_location=location))
 

@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
 
 from sppo.config.run import RunConfig
 from sppo.config.sections.bench import BENCHMARKS
@@ -42,7 +44,21 @@ def tracking_uri(store: Store) -> str | None:
     configured = os.environ.get("MLFLOW_TRACKING_URI")
     if configured:
         return configured
-    return f"sqlite:///{store.root}/mlflow.db" if isinstance(store, LocalStore) else None
+    return _database(store.root / "mlflow.db") if isinstance(store, LocalStore) else None
+
+
+def _database(path: Path) -> str:
+    """The address of an SQLite database.
+
+    SQLAlchemy cuts a path at a ?, and 2.1 takes a % for the beginning of an escape, as 2.0 does not. With such a path
+    the address is one of SQLite itself (https://www.sqlite.org/uri.html), which both leave as it is. It does not begin
+    with sqlite:///, because then MLflow makes the folder without reading escapes (store/db/utils.py, 3.17).
+    """
+    if not {"?", "%"} & set(str(path)):
+        return f"sqlite:///{path}"
+    from sqlalchemy import URL
+
+    return URL.create("sqlite+pysqlite", database=f"file:{quote(str(path))}", query={"uri": "true"}).render_as_string()
 
 
 def _keep(store: Store, record: Record) -> None:
