@@ -113,6 +113,7 @@ def outage_reported(uri: str) -> Iterator[None]:
     except SppoError:  # of the store that keeps the records
         raise
     except (*outages, ImportError, ValueError) as error:
-        mend = "; install it, or name another in the address" if isinstance(error, ImportError) else ""
-        told = f"MLflow at {without_password(uri)} failed ({one_line(error)}{mend})"
-        print(f"warning: {told}; figures are kept and sent later", flush=True)
+        reason, place = one_line(error), without_password(uri)
+        if isinstance(error, ImportError):
+            reason += "; install it, or name another in the address"
+        print(f"warning: MLflow at {place} failed ({reason}); figures are kept and sent later", flush=True)
