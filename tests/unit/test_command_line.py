@@ -55,7 +55,8 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
     assert result.code == 0, result.err
     assert "12 prompts read, 12 kept" in result.out
     files = {path.name for path in (tmp_path / "run" / keys.PREPARED).iterdir()}
-    assert files == {"MANIFEST.json", "config.json", "pins.json", "iteration-1.parquet", "held-out.parquet"}
+    tables = {"iteration-1.parquet", "held-out.parquet"}
+    assert files == {"MANIFEST.json", "config.json", "pins.json", "folders.json", *tables}
 
 
 @pytest.mark.parametrize("verb", ["prepare", "run"])
