@@ -24,6 +24,16 @@ PORT = 5057
 REGISTRY = f"localhost:{PORT}/sppo"
 BASE = "localhost/sppo-base:bookworm"
 
+FORM = {
+    **dict.fromkeys(("preset", "base_model", "prompts", "preference_model", "experiment", "output_uri"), ""),
+    **dict.fromkeys(("generation_gpus", "ranking_gpus", "training_gpus"), "1"),
+    **dict.fromkeys(("iterations", "max_iterations", "training_nodes", "shards"), 1),
+    "several_nodes": False,
+    "shard_iterations": 0,
+    "config": {},
+}
+"""What prepare is given where a form says nothing."""
+
 
 def why_not() -> str:
     """What is missing for building images here; empty if nothing is."""

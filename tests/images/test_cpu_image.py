@@ -8,6 +8,7 @@ from sppo_pipelines.profile import STAGES
 
 from sppo.store import keys
 from sppo.store.opening import open_store
+from tests.images.conftest import FORM
 
 pytestmark = pytest.mark.timeout(3000)  # the first run downloads and installs gigabytes
 
@@ -28,19 +29,17 @@ def test_it_plays_every_stage(build, registry, cluster):
     build("cpu")
     here = cluster(dict.fromkeys(STAGES, image("cpu", registry)))
     # Empty fields mean the preset's values: SmolLM2, the embedded prompts and judge.
-    form = dict.fromkeys(("base_model", "prompts", "preference_model", "experiment"), "")
-    numbers = {"iterations": 1, "max_iterations": 1, "training_nodes": 1, "several_nodes": False, "shards": 1}
-    prepared = here.run("prepare", {**form, **numbers, "output_uri": f"{here.store}/run", "config": SETTINGS}, {})
+    prepared = here.run("prepare", {**FORM, "output_uri": f"{here.store}/run", "config": SETTINGS}, {})
     config = {"run_config": [prepared["run_config"]]}
     inputs = {**config, "prompt_tables": [prepared["prompt_tables"]]}
     base = prepared["base_uri"]
-    shard = {"iteration": 1, "shard": 0, "shards": prepared["shards"]}
+    shard = {"iteration": 1, "shard": 0, "shards": prepared["shard_count"]}
     generated = here.run("generate", {**shard, "model_uri": base}, inputs)
     ranked = here.run("rank", shard, {**config, "responses": [generated["responses"]]})
     trained = here.run("train", {"iteration": 1, "model_uri": base}, {**inputs, "pairs": [ranked["pairs"]]})
     policies = {"model_uri": trained["Output"], "previous_uri": base}
     evaluated = here.run("evaluate", {"iteration": 1, **policies}, inputs)
-    published = here.run("publish", {"best_uri": evaluated["best_uri"]}, config)
+    published = here.run("publish", {}, config)
     store = open_store(f"{here.store}/run")
     assert published["model_uri"] == f"{store.uri}/{keys.PUBLISHED_MODEL}"
     assert json.loads((store.fetch(keys.PUBLISHED_MODEL) / "config.json").read_text())["dtype"] == "bfloat16"

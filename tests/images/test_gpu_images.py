@@ -18,6 +18,7 @@ from sppo import stages
 from sppo.models.policy import load_policy
 from sppo.store import keys, tables
 from sppo.store.opening import open_store
+from tests.images.conftest import FORM
 
 pytestmark = pytest.mark.timeout(3000)  # the first run downloads and installs gigabytes
 
@@ -66,7 +67,7 @@ def from_registry(registry: str, kind: str, digest: str) -> dict:
 
 
 def test_the_pushed_image_is_labelled_and_unprivileged(pushed, registry):
-    assert set(pushed) == {"prepare", "keep"} and pushed["keep"] == pushed["prepare"]
+    assert set(pushed) == {"prepare"}
     digest = re.fullmatch(rf"{registry}/sppo-prepare@(sha256:[0-9a-f]{{64}})", pushed["prepare"])[1]
     settings = from_registry(registry, "blobs", from_registry(registry, "manifests", digest)["config"]["digest"])[
         "config"
@@ -85,15 +86,12 @@ def prepared(images, cluster, tiny_llama):
     (here.store / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
     give_away(here.store)
     parameters = {
+        **FORM,
         "base_model": f"{here.store}/model",
         "prompts": f"{here.store}/prompts.jsonl",
         "preference_model": "package:sppo",
         "output_uri": f"{here.store}/run",
         "experiment": "images",
-        "iterations": 1,
-        "max_iterations": 1,
-        "training_nodes": 1,
-        "several_nodes": False,
         "shards": 2,
         "config": SETTINGS,
     }
@@ -153,22 +151,7 @@ def give_away(folder: Path) -> None:
 
 def test_a_mistake_ends_the_task_with_its_one_line(images, cluster):
     here = cluster(images)
+    form = {"base_model": "/nowhere", "prompts": "/nowhere.jsonl", "output_uri": f"{here.store}/run"}
     with pytest.raises(AssertionError, match=r"error: .*/nowhere"):
-        here.run(
-            "prepare",
-            {
-                "base_model": "/nowhere",
-                "prompts": "/nowhere.jsonl",
-                "preference_model": "",
-                "output_uri": f"{here.store}/run",
-                "experiment": "",
-                "iterations": 1,
-                "max_iterations": 1,
-                "training_nodes": 1,
-                "several_nodes": False,
-                "shards": 1,
-                "config": {},
-            },
-            {},
-        )
+        here.run("prepare", {**FORM, **form}, {})
     assert os.listdir(here.store) == []

@@ -9,11 +9,13 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 from sppo_components.images import GUESTS, REGISTRY, VERSION, image
+from sppo_components.prepare.component import prepare
 from sppo_pipelines.placement import CACHE, USER
 from sppo_pipelines.profile import STAGES as TASKS
 from sppo_pipelines.profile import load_profile
 
 from scripts.build_images import NAMES, STAGES, build_command, stage_maps
+from tests.images.conftest import FORM
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -208,3 +210,8 @@ def test_the_base_and_the_revision_reach_the_build(engine):
     assert passed == ["REVISION=abc", "PYTHON_IMAGE=base@sha256:0"]
     assert command[0] == engine and command[-1] == "."
     assert "PYTHON_IMAGE" not in " ".join(build_command(engine, "rank", "t", "abc", None))
+
+
+def test_the_tests_of_the_images_give_prepare_what_it_takes():
+    """They need buildah and minutes, so that most runs of the tests leave them out."""
+    assert FORM.keys() == prepare.component_spec.inputs.keys()
