@@ -25,6 +25,14 @@ NAMES = st.text("a?%#&+;:=@ '\"\\ü漢~.", min_size=1, max_size=9) | st.text(
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda names: Path("/", *names))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_server_of_mlflow():
+    """MLflow leaves the address that a test has set in the environment, where it would be the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield
+
+
 @given(PATHS)
 @example(Path("/tmp", ODD))
 def test_a_path_is_the_same_after_every_way_through_a_url(path):
