@@ -106,8 +106,8 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
     refuse_page(uri)
     place = parse(uri)
     match place:
-        case Hub():
-            folder = _from_hub(uri.removeprefix("hf://"), _SETTINGS + _WEIGHTS * weights)
+        case Hub(repository, revision):
+            folder = _from_hub(uri, repository, revision, _SETTINGS + _WEIGHTS * weights)
         case S3():
             folder = S3Folder(uri).fetch(leave_out="" if weights else SUFFIX)
         case Package(name):
@@ -224,12 +224,13 @@ def _from_folder(path: Path, uri: str) -> Path:
     return folder
 
 
-def _from_hub(name: str, patterns: list[str]) -> Path:
+def _from_hub(uri: str, repository: str, revision: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    repo, _, revision = name.partition("@")
-    with hub_errors(f"hf://{name}"):
-        folder = snapshot_download(repo, revision=revision or None, allow_patterns=patterns, ignore_patterns=_TWICE)
+    with hub_errors(uri):
+        folder = snapshot_download(
+            repository, revision=revision or None, allow_patterns=patterns, ignore_patterns=_TWICE
+        )
     return Path(folder)
 
 

@@ -89,7 +89,9 @@ def export_slopes(
 
     trained = _trained(config, start, weights)
     figures = {"train/export_slope": slope_of(load_adapted(saved, config.generate.dtype, attention.NAME))}
-    figures["train/publish_slope"] = slope_of(load_merged(saved, config.publish.dtype, attention.NAME))
+    figures["train/publish_slope"] = figures["train/export_slope"]
+    if saved.adapter or config.publish.dtype != config.generate.dtype:
+        figures["train/publish_slope"] = slope_of(load_merged(saved, config.publish.dtype, attention.NAME))
     return figures
 
 
