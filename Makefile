@@ -30,8 +30,12 @@ run: venv ## Play the whole alignment loop on this machine (three iterations, no
 	$(BIN)/sppo run
 
 .PHONY: mlflow
-mlflow: venv ## Open the runs of `make run` in MLflow's UI
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/default/mlflow.db
+mlflow: venv ## Open the runs in runs/, such as that of `make run`, in MLflow's UI
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db
+
+.PHONY: results
+results: venv ## Play the default run with three seeds, and write docs/results.md and the README's table
+	$(BIN)/python benchmarks/results.py
 
 ##@ Develop
 
@@ -67,8 +71,8 @@ golden: venv ## Write the golden packages of the tests anew
 	done
 
 .PHONY: surface
-surface: venv ## Write the tests' lists of public names anew
-	SURFACE=write $(BIN)/pytest --quiet tests/unit/surface
+surface: venv ## Write the tests' lists of public names anew, and the tables of docs/configuration.md
+	SURFACE=write $(BIN)/pytest --quiet tests/unit/surface tests/unit/test_docs.py
 
 .PHONY: lock
 lock: ## Write requirements.txt anew from requirements.in, and the images' own from pyproject.toml

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from sppo.preparing.recorded import recorded_config
-from sppo.store import keys
+from sppo.store.lineage import Lineage
 from sppo.store.opening import open_store
 
 INTERVAL = 2.0
@@ -50,10 +50,10 @@ def play(arguments: list[str], network: bool) -> tuple[int, float, int]:
 
 def stage_seconds(output_uri: str) -> list[str]:
     """One line an iteration: the seconds of each stage's work, without starting processes and loading models."""
-    store = open_store(output_uri)
-    lines = []
-    for iteration in range(1, recorded_config(output_uri).iterations + 1):
-        manifest = store.manifest(keys.model(iteration))
+    store, config = open_store(output_uri), recorded_config(output_uri)
+    lineage, lines = Lineage(config, store), []
+    for iteration in range(1, config.iterations + 1):
+        manifest = store.manifest(lineage.model_key(iteration))
         if manifest is not None:
             seconds = {name: manifest.figures[f"{name}/seconds"] for name in ("generate", "rank", "train")}
             lines.append(f"iteration {iteration}: " + ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items()))

@@ -3,8 +3,9 @@
     python benchmarks/same.py runs/before runs/after
 
 compares two folders that `sppo run` wrote: tensors bit by bit, tables cell by cell, every value of manifests, verdicts,
-logs, records and reports, but for what `SKIPPED`, `VARYING` and `BLANKED` list and the run's own place. It exits with 0
-if they are the same, 1 if not, 2 if one is no finished run. It imports nothing of `sppo`, whose modules may move.
+logs, records and reports, but for what `SKIPPED`, `VARYING` and `BLANKED` list, the run's own place, and the digests in
+the names of its folders. It exits with 0 if they are the same, 1 if not, 2 if one is no finished run. It imports
+nothing of `sppo`, whose modules may move. A run of version 0.1 may be compared with a later one.
 """
 
 from __future__ import annotations
@@ -23,31 +24,58 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-CONFIG, END = "prepared/config.json", "published/report/MANIFEST.json"
-"""Where a run's configuration is, and what its last stage writes at its end."""
+CONFIG, END = "configuration.json", "report/MANIFEST.json"
+"""A run's configuration, and what its last stage writes at its end, as `plain` names them."""
+NAMES = (
+    (r"^configurations/[0-9a-f]{8}\.json$|^prepared/config\.json$", CONFIG),
+    (r"^prepared/pins\.json$", "pins.json"),
+    (r"(^|/)published/(?=report\b)|(?<=published)/model\b", r"\1"),
+    (
+        r"(^|/)(prepared|responses|preferences|model|evaluation|(?:instruction-)?answers/[0-9a-f]{16}|answers|result"
+        r"|published|report|tracking/[\w-]+)-[0-9a-f]{8}\b",
+        r"\1\2",
+    ),
+)
+"""How a file or folder is named without the digests of stages, and without what version 0.1 named otherwise."""
 SHOWN, WIDTH = 20, 60
 """How many differences are listed, and how many characters of a value."""
 SKIPPED = (
-    (".lock", "held while a run is played"),
+    (".lock*", "held while a run is played"),
+    ("current.json", "the digest of the configuration"),
+    ("prepared/folders.json", "version 0.1: digests of folders, which inputs of stages name too"),
+    ("tracking/run-*", "where its records are; they are compared"),
+    ("tracking/started*", "who plays it"),
+    ("tracking/mlflow*", "as what MLflow knows it"),
     ("mlflow[.-]*", "MLflow names what it holds by random ids; what it was sent is in tracking/"),
 )
 """Files that are not compared, and why."""
 VARYING = (
     ("*.json", r"figures\.(.+/)?(seconds|\w+_per_second)", "times and speeds"),
     ("*.json", r"(config\.)?output_uri", "the run's place, as it was given"),
+    (CONFIG, r"contents(\..*)?|continues", "digests of what values name, and what was played before"),
+    ("*MANIFEST.json", r"inputs\.(stage|config)", "digests of values, which the configuration has"),
+    ("prepared/MANIFEST.json", r"files\..*", "in version 0.1 the configuration was among them"),
     ("*MANIFEST.json", r"seconds", "the time of a stage's work"),
+    ("*MANIFEST.json", r"at|machine", "when and where it was done"),
     ("*MANIFEST.json", r"files\.\d+\.(bytes|sha256)", "those files are compared, and some name their run's place"),
     ("*MANIFEST.json", r"inputs\.evaluations", "a digest of verdicts, which name models by their place"),
+    ("tracking/*.json", r"made", "digits of the digest of a stage"),
     ("tracking/*.json", r"time", "when it was said"),
     ("tracking/*.json", r"system(\..*)?", "samples of the machine's load and memory"),
     ("tracking/*.json", r"tags\..*|kfp_run_id", "the commit; on a cluster the images and the run's id"),
 )
 """Values that are not compared: in which files, their dotted names there, and why."""
 BLANKED = (
-    (r"(?sm)<h2>Time.*?</section>|^## Time.*?(?=^## )", "the table of times"),
+    (r"(?sm)<h2>Time.*?(?=<h2>|</section>)|^## Time.*?(?=^## )", "the table of times"),
+    (r"(?s)<dl class=\"facts\">.*?</dl>", "when it was played, where and by what"),
+    (r"(?m)^run .*; by sppo .*$", "the same in Markdown"),
+    (r"(?s)<h2>What to do next</h2>.*?</section>", "commands with the run's place"),
     (r"(?s)<figcaption>(Time|Speed)</figcaption>.*?</figure>", "charts of times and speeds"),
     (r"(?m)^.*\b\w+/(seconds|\w+\\?_per\\?_second)\b.*$", "rows of figures that are times and speeds"),
     (r"(?m)^ *\"?output_uri\"?: .*$", "the run's place, as it was given"),
+    (r"(?im)^.*\bconfiguration\b.*\b[0-9a-f]{64}\b.*$", "the digest of the configuration"),
+    (r"(?s),\s*\"contents\": \{.*?\},\s*\"continues\": \"\w*\"", "digests of what values name"),
+    (r"(?<=\bsppo )\d+(\.\d+)+", "the version of this package"),
 )
 """Parts of reports, model cards and printed configurations that are not compared, and why."""
 
@@ -59,20 +87,25 @@ class Run:
     """A finished run's folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Find the run's files; a ValueError says that there is no finished run."""
+        """Find the run's files, by their plain names; a ValueError says that there is no finished run, or several."""
+        self.files: dict[str, Path] = {}
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            file = path.relative_to(folder).as_posix()
+            if any(fnmatch(file, pattern) for pattern, _ in SKIPPED):
+                continue
+            before = self.files.setdefault(plain(file), path)
+            if before != path:
+                raise ValueError(f"{folder} holds more than one run: {before.relative_to(folder)} and {file}")
         for name in (CONFIG, END):
-            if not (folder / name).is_file():
+            if name not in self.files:
                 raise ValueError(f"{folder} holds no finished run: {name} is not there")
-        self.folder = folder
-        paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        self.files = {path for path in paths if not any(fnmatch(path, pattern) for pattern, _ in SKIPPED)}
-        played = json.loads((folder / CONFIG).read_bytes())["output_uri"]
+        played = json.loads(self.files[CONFIG].read_bytes())["output_uri"]
         # A run that was moved names the place where it was played.
         self.places = sorted({played, str(folder.absolute()), str(folder.resolve())}, key=len, reverse=True)
 
     def values(self, file: str) -> dict[str, Any]:
         """What a file of text or JSON holds, by dotted name, without what varies; of any other file its bytes."""
-        data, kind = (self.folder / file).read_bytes(), Path(file).suffix
+        data, kind = self.files[file].read_bytes(), Path(file).suffix
         if kind not in {".json", ".jsonl", ".md", ".html", ".txt"} or Path(file).name == "tokenizer.json":
             return {"content": data}
         content: Any = data.decode("utf-8")
@@ -100,9 +133,17 @@ class Run:
     def _blank(self, name: str, text: str) -> str:
         for place in self.places:
             text = text.replace(place, "<run>")
+        text = "\n".join(map(plain, text.split("\n")))
         for pattern, _ in BLANKED if name.endswith((".html", ".md", "config.json")) else ():
             text = re.sub(pattern, "", text)
         return text
+
+
+def plain(text: str) -> str:
+    """A file's name, or a text in which such names are, as every run has them; see `NAMES`."""
+    for pattern, name in NAMES:
+        text = re.sub(pattern, name, text)
+    return text
 
 
 def tensors(path: Path) -> dict[str, Tensor]:
@@ -155,11 +196,11 @@ def differing_values(left: Mapping[str, Any], right: Mapping[str, Any]) -> Found
 
 def differing(left: Run, right: Run, file: str, counts: Counter[str]) -> Found:
     """What differs in a file of two runs; `counts` gets how much was compared."""
-    if file not in left.files & right.files:
+    if file not in left.files.keys() & right.files.keys():
         yield "the file", *(("there", "nothing") if file in left.files else ("nothing", "there"))
         return
     counts["files"] += 1
-    one, other = left.folder / file, right.folder / file
+    one, other = left.files[file], right.files[file]
     if file.endswith(".safetensors"):
         here = tensors(one)
         counts["tensors"] += len(here)
@@ -184,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     found, counts = 0, Counter(files=0, tensors=0, rows=0, figures=0)
-    for file in sorted(left.files | right.files):
+    for file in sorted({*left.files, *right.files}):
         for what, one, other in differing(left, right, file, counts):
             found += 1
             if found <= SHOWN:

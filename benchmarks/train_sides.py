@@ -21,7 +21,10 @@ from sppo.models.network.lean import fuse, make_lean
 from sppo.models.network.logprobs import ResponseLogprobs
 from sppo.models.network.packing import Group, pack
 from sppo.models.policy import device_for, load_policy
+from sppo.preparing.recorded import recorded_config
 from sppo.store import keys, tables
+from sppo.store.lineage import Lineage
+from sppo.store.opening import open_store
 from sppo.training import update
 from sppo.training.optimizer import RMSProp
 from sppo.training.update import Batch, Pair, Updater, group_of
@@ -53,7 +56,8 @@ def tell(**facts: float) -> None:
 
 def read_pairs(run: str, joined: int) -> list[Pair]:
     """The pairs of a run's first iteration, as long as so many of them one after the other."""
-    paths = sorted(Path(run).glob("iteration-1/preferences/*/pairs.parquet"))
+    lineage = Lineage(recorded_config(run), open_store(run))
+    paths = sorted(Path(run, keys.preferences(1, lineage.rank(1))).glob(f"*/{keys.PAIRS_FILE}"))
     if not paths:
         raise SystemExit(f"{run}: no pairs of a first iteration; play one with `sppo run output_uri={run}`")
     pairs = [row for path in paths for row in tables.read(path, tables.PAIRS)]
@@ -64,8 +68,7 @@ def read_pairs(run: str, joined: int) -> list[Pair]:
 
 def base_folder(run: str, weights: bool) -> Path:
     """The folder of a run's first policy."""
-    config = json.loads((Path(run) / keys.PREPARED / keys.CONFIG_FILE).read_text())
-    return fetch_model(config["base_model"], weights=weights)
+    return fetch_model(recorded_config(run).base_model, weights=weights)
 
 
 def read_policy(run: str, shape: str, how: str) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 import yaml
@@ -15,14 +16,16 @@ import yaml
 from sppo import stages
 from sppo.config.limits import Limits
 from sppo.config.reading import read_mapping, read_overrides
-from sppo.config.run import Form, RunConfig, kinds, reference, resolve
+from sppo.config.reference import reference
+from sppo.config.run import Form, PreparedConfig, RunConfig, kinds, resolve
 from sppo.config.sections.bench import BENCHMARKS, Benchmark
 from sppo.errors import ConfigError
 from sppo.models.hub import refuse_page
-from sppo.preparing.recorded import config_path, recorded_config
+from sppo.preparing.recorded import current, place_of, recorded_config
 from sppo.process.output import goes_on
 from sppo.store import keys
 from sppo.store.base import Store
+from sppo.store.lineage import Lineage
 from sppo.store.opening import open_store
 from sppo.store.uri import Hub, Package, parse
 
@@ -81,54 +84,46 @@ def prepare(overrides: Overrides = (), preset: str | None = None, config_file: C
 def generate(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
     """Answer an iteration's prompts with its policy."""
     _check_shard(shard, shards)
-    config, store = _opened(output_uri, iteration)
-    with TemporaryDirectory() as folder:
-        _generate(config, store, iteration, shard, shards, Path(folder))
+    with _opened(output_uri, iteration) as run:
+        _generate(run, iteration, shard, shards)
 
 
 @_again
 def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
     """Judge an iteration's responses and build its pairs."""
     _check_shard(shard, shards)
-    config, store = _opened(output_uri, iteration)
-    with TemporaryDirectory() as folder:
-        responses = _generate(config, store, iteration, shard, shards, Path(folder))
-        outputs = [f"{folder}/{name}" for name in (keys.PREFERENCES_FILE, keys.PAIRS_FILE)]
-        stages.rank(_config_path(store), iteration, shard, shards, str(responses), *outputs)
+    with _opened(output_uri, iteration) as run:
+        responses = _generate(run, iteration, shard, shards)
+        outputs = [str(run.folder / name) for name in (keys.PREFERENCES_FILE, keys.PAIRS_FILE)]
+        stages.rank(run.config_path, iteration, shard, shards, responses, *outputs)
 
 
 @_again
 def train(output_uri: RunPlace, iteration: int = 1, shards: int = 1) -> None:
     """Train an iteration's next policy on the pairs of all its shards."""
-    config, store = _opened(output_uri, iteration)
-    pairs = [str(store.fetch(keys.preferences(iteration, shard, shards)) / keys.PAIRS_FILE) for shard in range(shards)]
-    prompts = str(store.fetch(keys.PREPARED))
-    stages.train(_config_path(store), iteration, _policy(config, store, iteration), prompts, pairs)
+    with _opened(output_uri, iteration) as run:
+        shares = (run.lineage.preferences_key(iteration, shard, shards) for shard in range(shards))
+        pairs = [str(run.store.fetch(key) / keys.PAIRS_FILE) for key in shares]
+        stages.train(run.config_path, iteration, run.policy(iteration), run.prompts(), pairs)
 
 
 @_again
 def evaluate(output_uri: RunPlace, iteration: int = 1) -> None:
     """Measure an iteration's new policy, and decide whether to go on."""
-    config, store = _opened(output_uri, iteration)
-    store.fetch(keys.model(iteration))
-    with TemporaryDirectory() as folder:
-        stages.evaluate(
-            _config_path(store),
-            iteration,
-            f"{store.uri}/{keys.model(iteration)}",
-            _policy(config, store, iteration),
-            str(store.fetch(keys.PREPARED)),
-            f"{folder}/report.html",
-            f"{folder}/report.md",
-        )
+    with _opened(output_uri, iteration) as run:
+        model = run.lineage.model_key(iteration)
+        run.store.fetch(model)
+        reports = [str(run.folder / name) for name in (keys.REPORT_FILE, keys.SUMMARY_FILE)]
+        uris = f"{run.store.uri}/{model}", run.policy(iteration)
+        stages.evaluate(run.config_path, iteration, *uris, run.prompts(), *reports)
 
 
 @_again
 def publish(output_uri: RunPlace) -> None:
     """Export the best model of the iterations played, and write the report."""
-    _, store = _opened(output_uri)
-    with TemporaryDirectory() as folder:
-        stages.publish(_config_path(store), f"{folder}/report.html", f"{folder}/report.md")
+    with _opened(output_uri) as run:
+        reports = [str(run.folder / name) for name in (keys.REPORT_FILE, keys.SUMMARY_FILE)]
+        stages.publish(run.config_path, *reports)
 
 
 @_again
@@ -148,7 +143,7 @@ def bench(
 
     Args:
         target: A run, or a model.
-        overrides: Values of the configuration, such as bench.judge=openai:MODEL@URL; write them before the flags.
+        overrides: Values of the configuration, such as bench.judge=openai:MODEL@URL.
         benchmarks: Which of them; else those of bench.benchmarks.
     """
     values = collect_values(None, None, overrides)
@@ -158,7 +153,7 @@ def bench(
     if not config.bench.benchmarks:
         raise ConfigError(f"bench.benchmarks: none is set; give --benchmarks {' '.join(BENCHMARKS)}, or some of them")
     with TemporaryDirectory() as folder:
-        path, table = Path(folder) / keys.CONFIG_FILE, Path(folder) / "bench.md"
+        path, table = Path(folder) / "config.json", Path(folder) / "bench.md"
         path.write_text(config.model_dump_json())
         stages.bench(str(path), model_uri, str(table))
         print(table.read_text(), end="")
@@ -173,21 +168,22 @@ def _under_test(target: str, values: dict[str, Any]) -> tuple[RunConfig, str]:
             hold one.
     """
     refuse_page(target)
-    store = None if isinstance(parse(target), Hub | Package) else open_store(target)
-    if store is None or store.manifest(keys.PREPARED) is None:
+    store = None if isinstance(parse(target), Hub | Package) else open_store(place_of(target))
+    if store is None or not current(store):
         name = re.sub(r"[^\w.]+", "-", target.rstrip("/").rpartition("/")[2])
         config = resolve({"output_uri": f"runs/bench-{name}", "base_model": target, **values})
         open_store(config.output_uri).probe()  # what prepare does where there is a run
         return config, target
     recorded = recorded_config(target)
-    config = resolve({**recorded.model_dump(mode="json"), **values})
+    config = recorded.changed(resolve({**recorded.asked(), **values}))
     if config.digest() != recorded.digest() or config.output_uri != recorded.output_uri:
         raise ConfigError(
             f"{target}: a run's own values stay as they are; give bench.… and the limits of judge.llm only"
         )
-    if store.manifest(keys.PUBLISHED_MODEL) is None:
+    published = Lineage(config, store).published_key
+    if store.manifest(published) is None:
         raise ConfigError(f"{target}: this run has published no model yet; `sppo resume {target}`, or name a model")
-    return config, f"{store.uri}/{keys.PUBLISHED_MODEL}"
+    return config, f"{store.uri}/{published}"
 
 
 def config(
@@ -196,7 +192,7 @@ def config(
     preset: str | None = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Print the resolved configuration (show), its JSON Schema (schema), or a table of all keys (reference)."""
+    """Print the resolved configuration (show), its JSON Schema (schema), or tables of all keys (reference)."""
     if action == "schema":
         print(json.dumps(RunConfig.model_json_schema(), indent=1))
     elif action == "reference":
@@ -211,27 +207,44 @@ def _check_shard(shard: int, shards: int) -> None:
         raise ConfigError(f"shard: {shard} of {shards} does not exist; shards are counted from 0")
 
 
-def _opened(output_uri: str, iteration: int = 1) -> tuple[RunConfig, Store]:
-    config = recorded_config(output_uri)
+class _Opened(NamedTuple):
+    """A run that was started, and a folder for what its stages leave."""
+
+    config: PreparedConfig
+    store: Store
+    lineage: Lineage
+    folder: Path
+
+    @property
+    def config_path(self) -> str:
+        return str(self.folder / "config.json")
+
+    def prompts(self) -> str:
+        return str(self.store.fetch(self.lineage.prepared_key))
+
+    def policy(self, iteration: int) -> str:
+        """The URI of pi_t: the base model, or the best policy that the iteration before knew."""
+        if iteration == 1:
+            return self.config.base_model
+        verdict = self.lineage.verdict(iteration - 1)
+        if verdict is None:
+            raise ConfigError(f"--iteration {iteration}: iteration {iteration - 1} is not evaluated yet; play it first")
+        return str(verdict["best_uri"])
+
+
+@contextmanager
+def _opened(run: str, iteration: int = 1) -> Iterator[_Opened]:
+    config = recorded_config(run)
     if not 1 <= iteration <= config.iterations:
         raise ConfigError(f"--iteration {iteration}: this run plays 1 to {config.iterations}")
-    return config, open_store(config.output_uri)
+    store = open_store(config.output_uri)
+    with TemporaryDirectory() as folder:
+        opened = _Opened(config, store, Lineage(config, store), Path(folder))
+        Path(opened.config_path).write_text(config.model_dump_json())
+        yield opened
 
 
-def _config_path(store: Store) -> str:
-    return str(config_path(store))
-
-
-def _generate(config: RunConfig, store: Store, iteration: int, shard: int, shards: int, folder: Path) -> Path:
-    responses = folder / keys.RESPONSES_FILE
-    prompts, policy = str(store.fetch(keys.PREPARED)), _policy(config, store, iteration)
-    stages.generate(_config_path(store), iteration, shard, shards, policy, prompts, str(responses))
+def _generate(run: _Opened, iteration: int, shard: int, shards: int) -> str:
+    responses = str(run.folder / keys.RESPONSES_FILE)
+    stages.generate(run.config_path, iteration, shard, shards, run.policy(iteration), run.prompts(), responses)
     return responses
-
-
-def _policy(config: RunConfig, store: Store, iteration: int) -> str:
-    """The URI of pi_t: the base model, or the best policy that the iteration before knew."""
-    if iteration == 1:
-        return config.base_model
-    folder = store.fetch(keys.evaluation(iteration - 1))
-    return str(json.loads((folder / keys.VERDICT_FILE).read_text())["best_uri"])

@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
 _NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP}
@@ -23,6 +24,10 @@ class SppoError(Exception):
 
     def __init__(self, message: str, *lines: str) -> None:
         super().__init__("\n  ".join([message.replace("\n", "\\n"), *lines]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What makes it again in another process; its lines are still lines there."""
+        return type(self), tuple(str(self).split("\n  ")), self.__dict__
 
 
 class ConfigError(SppoError, ValueError):

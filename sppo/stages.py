@@ -5,21 +5,22 @@ Heavy libraries are imported inside each function: a pod, or a step that finds i
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from sppo.config.identity import sha256_of
 from sppo.config.limits import Limits
-from sppo.config.run import Form, RunConfig, read_config, resolve
+from sppo.config.run import Form, PreparedConfig, RunConfig, read_config, resolve
+from sppo.preparing.recorded import run_name
 from sppo.process.stage import playing, stage
 from sppo.store import keys, tables
 from sppo.store.base import Store
+from sppo.store.lineage import Lineage
 from sppo.store.opening import open_store
 from sppo.training.workers.trainjob.spec import Pods
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class Prepared(NamedTuple):
@@ -70,21 +71,24 @@ def prepare(
     Returns:
         The shards of each iteration, the URI of pi_1, and whether benchmarks are to be run at the end.
     """
-    from sppo.bench.base import check as check_bench
-    from sppo.preparing.pins import pin
     from sppo.preparing.prepare import shard_list
+    from sppo.process.plan import plan
     from sppo.reporting.tracking import stage_records as said
     from sppo.reporting.tracking import track
-    from sppo.reporting.tracking.ending import begin
+    from sppo.reporting.tracking.ending import LOCAL_RUN, begin
+    from sppo.training.again import forget
 
     limits.check_hardware(gpus, nodes)
-    config = resolve(form.values())
-    limits.check(config)
-    check_bench(config)
-    store = open_store(config.output_uri)
-    folder = prepared(config)
-    # Not the committed one: what does not change the results (shards, experiment) may differ from the first start.
-    config, _ = pin(config.model_copy(update={"output_uri": store.uri}), store)
+    asked = resolve(form.values())
+    limits.check(asked)
+    found = named(asked)
+    store = open_store(found.config.output_uri)
+    planned = plan(found.config, store)
+    if LOCAL_RUN not in os.environ:  # there, the command says so
+        planned.tell()
+    config, folder = prepared(found)
+    for t in planned.again:
+        forget(Lineage(config, store), t)
     _write(config_path, config.model_dump_json(indent=1))
     _leave(folder, prompts_path)
     begin(config, store)
@@ -92,25 +96,53 @@ def prepare(
     return Prepared(shard_list(config, folder), config.base_model, bool(config.bench.benchmarks))
 
 
-def prepared(config: RunConfig) -> Path:
-    """Check all that can be checked before a GPU is asked for, and commit the configuration and the prompts.
+class Named(NamedTuple):
+    """A configuration with what it names, and what its URIs became; see `sppo.preparing.pins.pin`."""
 
-    Returns:
-        A local folder with them; see `sppo.preparing.prepare.prepare`.
+    config: PreparedConfig
+    pins: dict[str, str]
+
+
+def named(config: RunConfig) -> Named:
+    """Find out what a configuration names; nothing is written.
 
     Raises:
-        ConfigError: for a wrong configuration, prompts, judge or model, or an output_uri that holds another run.
+        ConfigError: for a wrong judge, or an output_uri that another version wrote.
+    """
+    from sppo.bench.base import check as check_bench
+    from sppo.models.moved import moved
+    from sppo.preparing.pins import pin, places
+    from sppo.preparing.recorded import configuration, current, refuse_old
+    from sppo.process.contents import with_contents
+
+    check_bench(config)
+    store = open_store(config.output_uri)
+    refuse_old(store)
+    with moved(places(store)):
+        pinned, pins = pin(config.model_copy(update={"output_uri": store.uri}), store)
+        return Named(with_contents(pinned, configuration(store, current(store))), pins)
+
+
+def prepared(named: Named) -> tuple[PreparedConfig, Path]:
+    """Check all that can be checked before a GPU is asked for, commit the prompts, and record the configuration.
+
+    Returns:
+        The configuration, and a local folder with the prompts; see `sppo.preparing.prepare.prepare`.
+
+    Raises:
+        ConfigError: for a wrong configuration, prompts, judge or model.
     """
     from sppo.evaluation.ifeval import write_instructions
     from sppo.judging.load import check_judges
-    from sppo.preparing import prepare as work
-    from sppo.process.folders import write_digests
+    from sppo.models.moved import moved
+    from sppo.preparing.pins import places
+    from sppo.preparing.prepare import prepare as commit
+    from sppo.preparing.recorded import record
 
-    def add(config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-        write_instructions(config, tokenizer, folder)
-        write_digests(config, folder)
-
-    return work.prepare(config, check_judges, add)
+    store = open_store(named.config.output_uri)
+    with moved(places(store)):
+        folder = commit(named.config, check_judges, write_instructions)
+    return record(named.config, store, named.pins), folder
 
 
 @stage
@@ -148,7 +180,8 @@ def rank(
     folder = work.rank(config, iteration, shard, shards, Path(responses_path))
     _leave(folder / keys.PREFERENCES_FILE, preferences_path)
     _leave(folder / keys.PAIRS_FILE, pairs_path)
-    manifest = open_store(config.output_uri).manifest(keys.preferences(iteration, shard, shards))
+    store = open_store(config.output_uri)
+    manifest = store.manifest(Lineage(config, store).preferences_key(iteration, shard, shards))
     assert manifest is not None
     return work.figures([manifest.figures])
 
@@ -169,10 +202,10 @@ def train(config_path: str, iteration: int, model_uri: str, prompts_path: str, p
     upstream = _upstream(config, iteration, len(prompts), len(pairs_paths))
     pairs = [Path(path) for path in pairs_paths]
     with sampled() as system:
-        _train_with_workers(store, iteration, len(pairs))
+        _train_with_workers(config, store, iteration, len(pairs))
         uri, manifest = work.train(config, iteration, model_uri, pairs, *upstream)
     if first_of_all():
-        track(config, store, said.trained(store, iteration, work.read_pairs(pairs), system))
+        track(config, store, said.trained(Lineage(config, store), iteration, work.read_pairs(pairs), system))
     return Trained(uri, dict(manifest.figures))
 
 
@@ -225,7 +258,7 @@ def evaluate(
     _write(markdown_path, markdown)
     latest = report.iterations[-1]
     texts = {"report.html": page, "report.md": markdown, "probabilities.svg": distribution_svg(latest)}
-    track(config, store, said.evaluated(store, iteration, latest.samples, found, texts, system))
+    track(config, store, said.evaluated(Lineage(config, store), iteration, latest.samples, found, texts, system))
     return Evaluated(found.decision, found.best_uri, found.figures)
 
 
@@ -242,7 +275,7 @@ def publish(config_path: str, html_path: str, markdown_path: str) -> Published:
     result = work.publish(config)
     _leave(result.report_path, html_path)
     _leave(result.summary_path, markdown_path)
-    track(config, store, said.published(result))
+    track(config, store, said.published(Lineage(config, store), result))
     print(f"published {result.model_uri}; the gate is {'passed' if result.passed else 'NOT passed'}", flush=True)
     return Published(result.model_uri, result.passed, result.figures)
 
@@ -267,6 +300,7 @@ def bench(config_path: str, model_uri: str, markdown_path: str) -> dict[str, flo
         record = Record(
             stage=f"bench-{result.benchmark}",
             iteration=0,
+            made=keys.short(sha256_of(result.model_dump(mode="json"))),
             figures=result.tracked(),
             texts={f"bench/{result.benchmark}.json": result.model_dump_json(indent=1)},
             finished=True,
@@ -289,12 +323,12 @@ def finish(output_uri: str, state: str) -> None:
     end(open_store(output_uri), failed=state == "FAILED")
 
 
-def _train_with_workers(store: Store, iteration: int, shards: int) -> None:
+def _train_with_workers(config: RunConfig, store: Store, iteration: int, shards: int) -> None:
     """Have the model trained by a worker on each accelerator of this machine, if there are several."""
     from sppo.training.workers.accelerators import run_workers, workers_wanted
 
-    if store.manifest(keys.model(iteration)) is None and (count := workers_wanted()):
-        run_workers(count, store.uri, iteration, shards)
+    if store.manifest(Lineage(config, store).model_key(iteration)) is None and (count := workers_wanted()):
+        run_workers(count, run_name(config), iteration, shards)
 
 
 def _upstream(config: RunConfig, iteration: int, prompts: int, shards: int) -> tuple[dict[str, float], list[float]]:
@@ -305,7 +339,8 @@ def _upstream(config: RunConfig, iteration: int, prompts: int, shards: int) -> t
 
     store = open_store(config.output_uri)
     chunk_total = chunks.chunk_count(prompts, config.generate.chunk_size)
-    committed = [store.manifest(keys.preferences(iteration, shard, shards)) for shard in range(shards)]
+    lineage = Lineage(config, store)
+    committed = [store.manifest(lineage.preferences_key(iteration, shard, shards)) for shard in range(shards)]
     ranked = [manifest.figures for manifest in committed if manifest]
     return generate.figures(config, iteration, chunk_total) | rank.figures(ranked), rank.distribution(ranked)
 

@@ -1,7 +1,9 @@
 """What unit and integration tests share: a chat model small enough to train in milliseconds, and files of prompts."""
 
+import inspect
 import json
 import os
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,10 +14,29 @@ import pytest
 from hypothesis import settings
 from werkzeug.wsgi import get_input_stream
 
+from sppo.process.surroundings import wait_briefly
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it: no test may depend on the network
+wait_briefly()
 
 settings.register_profile("sppo", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("sppo")
+
+
+def _stack(context: int = 1) -> list[inspect.FrameInfo]:
+    """The frames above, without their files' text."""
+    frame, found = sys._getframe(1), []
+    while frame is not None:
+        code = frame.f_code
+        found.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, None, None))
+        frame = frame.f_back
+    return found
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # kfp asks for the whole stack to tell a caller's name, a hundred times a package. In a worker of xdist two frames
+    # have no file, and for each of them `inspect` looks through all modules: ten seconds a package in place of one.
+    inspect.stack = _stack
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -217,3 +238,26 @@ def s3(s3_server: tuple[FaultyS3, str], tmp_path: Path, monkeypatch: pytest.Monk
     faulty.conditional = True
     faulty.uri = f"s3://{bucket}/some/run"
     return faulty
+
+
+def lineage_of(run: Any) -> Any:
+    """The stages of a run: of a configuration, or of the last one that was started in a place.
+
+    Args:
+        run: a configuration, or a folder or `s3://…`.
+    """
+    from sppo.config.run import RunConfig
+    from sppo.preparing.recorded import recorded_config
+    from sppo.store.lineage import Lineage
+    from sppo.store.opening import open_store
+
+    config = run if isinstance(run, RunConfig) else recorded_config(str(run))
+    return Lineage(config, open_store(config.output_uri))
+
+
+def prepare(config: Any) -> Path:
+    """What `sppo.stages` does before a run's first stage; gives the folder with its prompts."""
+    from sppo.stages import named, prepared
+
+    _, folder = prepared(named(config))
+    return folder

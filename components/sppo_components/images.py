@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 REGISTRY = "ghcr.io/sppo-kubeflow"
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 GUESTS = {"bench": "evaluate", "keep": "prepare", "finish": "prepare"}
 """Steps that run in the image of another."""
 

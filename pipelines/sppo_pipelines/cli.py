@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from sppo import cli as stage
 from sppo.cli import ConfigFile, Overrides, RunPlace, collect_values
 from sppo.config.reading import read_overrides
 from sppo.config.run import RunConfig, all_keys, explain, kinds, resolve
-from sppo.errors import ConfigError, GateFailedError, SppoError, storage_errors
+from sppo.errors import ConfigError, SppoError, storage_errors
 from sppo.preparing.recorded import recorded_config
-from sppo.process.folders import find_folders
+from sppo.process.contents import find_folders
 from sppo.process.output import plain_output
 from sppo.reporting.compare.command import compare
-from sppo.store import keys
 from sppo.store.opening import open_store
+from sppo_pipelines.closing import close, print_table
+from sppo_pipelines.overview import DESCRIPTION
 from sppo_pipelines.submission import cli as submission
-
-if TYPE_CHECKING:
-    from sppo.reporting.report import RunReport
+from sppo_pipelines.words import answer_at_once, values_together
 
 app = tyro.extras.SubcommandApp()
 SHOWN = 10
 """Judgements that `sppo judge` prints."""
 
 
-def run(overrides: Overrides = (), preset: str | None = None, config_file: ConfigFile = None) -> None:
-    """Play a whole alignment run on this machine; what is committed already is not done again."""
-    from sppo_pipelines.local import run_locally
+PlanOnly = Annotated[
+    tyro.conf.FlagCreatePairsOff[bool],
+    tyro.conf.arg(help="Say what is there, and what a changed value redoes; do nothing."),
+]
 
-    _finish(run_locally(collect_values(preset, config_file, overrides)))
+Verbose = Annotated[
+    tyro.conf.FlagCreatePairsOff[bool],
+    tyro.conf.arg(help="Show every line that the stages print, in the place of what is done and what is to come."),
+]
+
+
+def run(
+    overrides: Overrides = (),
+    preset: str | None = None,
+    config_file: ConfigFile = None,
+    plan_only: PlanOnly = False,
+    verbose: Verbose = False,
+) -> None:
+    """Play a whole alignment run on this machine; what is committed already is not done again."""
+    _play(collect_values(preset, config_file, overrides), plan_only, verbose)
 
 
 def resume(
@@ -51,6 +65,8 @@ def resume(
     wait: tyro.conf.FlagCreatePairsOff[bool] = False,
     keep_going: submission.KeepGoing = 0,
     junit: Path | None = None,
+    plan_only: PlanOnly = False,
+    verbose: Verbose = False,
 ) -> None:
     """Go on with a run that stopped: here, from what is committed, or on a cluster.
 
@@ -61,25 +77,60 @@ def resume(
         wait: With --host, follow the run to its end, and exit as `sppo submit --wait`.
         keep_going: With --wait, how often to resume the run when infrastructure ends it.
         junit: With --wait, a JUnit report to write.
+        plan_only: Say what is there and what is left; do nothing.
+        verbose: Show every line that the stages print here, in the place of what is done and what is to come.
     """
     submission.check_wait(wait, keep_going, junit)
     if host:
+        if plan_only:
+            raise ConfigError("--plan-only looks into a run's store: give its folder or s3://… without --host")
+        if verbose:
+            raise ConfigError("--verbose shows what stages print here: give a run's folder or s3://… without --host")
         if moved:
             raise ConfigError(f"{moved[0]}: names a folder of this machine; a run on a cluster is resumed without it")
         submission.resume_there(run, host, wait, keep_going, junit)
         return
     if wait:
         raise ConfigError("--wait follows a run on a cluster: give --host too")
-    from sppo_pipelines.local import run_locally
-
     config = recorded_config(run)
     find_folders(config, read_overrides(moved, kinds(RunConfig)))
-    _finish(run_locally(config.model_dump(mode="json")))
+    _play(config.asked(), plan_only, verbose)
+
+
+def _play(values: Mapping[str, Any], plan_only: bool, verbose: bool) -> None:
+    from sppo_pipelines.local import run_locally
+
+    began = time.monotonic()
+    config = run_locally(values, plan_only, verbose)
+    if config is not None:
+        close(config, time.monotonic() - began)
 
 
 def report(output_uri: RunPlace) -> None:
     """Print the table of a run."""
-    _print_table(recorded_config(output_uri))
+    print_table(recorded_config(output_uri))
+
+
+def clean(output_uri: RunPlace, dry_run: tyro.conf.FlagCreatePairsOff[bool] = False) -> None:
+    """Remove what other values left in a run's place: what no stage of its configuration refers to.
+
+    Args:
+        output_uri: The run's folder or s3://…; nothing may be playing there.
+        dry_run: List it only.
+    """
+    from sppo.process.clean import remove, unused
+
+    config = recorded_config(output_uri)
+    store = open_store(config.output_uri)
+    with store.only_user(""):
+        found = unused(config, store)
+        sizes = {folder: sum(files.values()) / 1e6 for folder, files in found.items()}
+        for folder, files in found.items():
+            print(f"{sizes[folder]:10.1f} MB  {folder}", flush=True)
+            if not dry_run:
+                remove(store, folder, files)
+    done = "would be removed" if dry_run else "removed"
+    print(f"{len(found)} folders, {sum(sizes.values()):.1f} MB, {done}")
 
 
 def compile_package(
@@ -107,17 +158,19 @@ def train_preference(
     train: tuple[str, ...],
     output: str,
     settings: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="KEY=VALUE")] = (),
+    kind: Literal["encoder", "gpm"] = "encoder",
     evaluate: tuple[str, ...] = (),
     license: tuple[str, ...] = (),
     baseline: str = "",
     seed: int = 0,
 ) -> None:
-    """Train the embedded kind of preference model from preference pairs.
+    """Train a small preference model from preference pairs.
 
     Args:
         train: Files of pairs: .jsonl or .jsonl.gz with prompt, chosen and rejected.
         output: Folder for the model.
         settings: How to train, such as epochs=7 learning_rate=1e-4; write them before the flags.
+        kind: What is made: a pairwise encoder, or a General Preference Model, whose preferences can run in a circle.
         evaluate: Held-out files of pairs, each as NAME=FILE.
         license: Licences of the training files, each as FILENAME=LICENCE.
         baseline: A judge that the card compares with on the held-out files, such as package:sppo.
@@ -131,6 +184,7 @@ def train_preference(
     values = {
         "train": train,
         "output": output,
+        "kind": kind,
         "baseline": baseline,
         "seed": seed,
         **named,
@@ -192,26 +246,36 @@ def _by_name(flag: str, pairs: tuple[str, ...]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "run": run,
-    "resume": resume,
-    "report": report,
-    "compile": compile_package,
-    "train-preference": train_preference,
-    "judge": judge,
-    "compare": compare,
-    "keep-going": submission.keep_going,
-    "submit": submission.submit,
-    "logs": submission.logs,
-    "config": stage.config,
-    "prepare": stage.prepare,
-    "generate": stage.generate,
-    "rank": stage.rank,
-    "train": stage.train,
-    "evaluate": stage.evaluate,
-    "publish": stage.publish,
-    "bench": stage.bench,
+GROUPS: dict[str, dict[str, Callable[..., None]]] = {
+    "Align a model on this machine": {
+        "run": run,
+        "resume": resume,
+        "report": report,
+        "compare": compare,
+        "clean": clean,
+    },
+    "On a cluster": {
+        "compile": compile_package,
+        "submit": submission.submit,
+        "logs": submission.logs,
+        "keep-going": submission.keep_going,
+    },
+    "Judges and benchmarks": {
+        "judge": judge,
+        "train-preference": train_preference,
+        "bench": stage.bench,
+    },
+    "The configuration, and one stage by hand": {
+        "config": stage.config,
+        "prepare": stage.prepare,
+        "generate": stage.generate,
+        "rank": stage.rank,
+        "train": stage.train,
+        "evaluate": stage.evaluate,
+        "publish": stage.publish,
+    },
 }
+COMMANDS = {name: command for commands in GROUPS.values() for name, command in commands.items()}
 
 
 def _asked(function: Callable[..., None]) -> Callable[..., Callable[[], None]]:
@@ -234,8 +298,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, _stopped)
     try:
         with plain_output(colors=True):
+            answer_at_once(sys.argv[1:], GROUPS)
             play = app.cli(
-                prog="sppo", description="Self-Play Preference Optimization: align a chat model to human preference."
+                args=values_together(sys.argv[1:]),
+                prog="sppo",
+                description=DESCRIPTION,
             )
         with plain_output(), storage_errors():
             play()
@@ -259,35 +326,6 @@ def _end_children() -> None:
         child.terminate()
 
 
-def _finish(config: RunConfig) -> None:
-    """Say how the run ended and where to look.
-
-    Raises:
-        GateFailedError: if the best model does not meet the gate.
-    """
-    from sppo.reporting.tracking import tracking_uri
-
-    store = open_store(config.output_uri)
-    collected = _print_table(config)
-    print(f"model:   {store.uri}/{keys.PUBLISHED_MODEL}")
-    print(f"report:  {store.uri}/{keys.PUBLISHED_REPORT}/{keys.REPORT_FILE}")
-    print(f"MLflow:  {_mlflow_hint(tracking_uri(store))}")
-    if not collected.passed:
-        required = config.evaluate.gate.required_vs_base
-        raise GateFailedError(f"the best model's win rate over the base is not above {required} with 95 % confidence")
-
-
-def _mlflow_hint(uri: str | None) -> str:
-    """How to look at a run in MLflow; an address is shown without its password."""
-    from sppo.reporting.tracking import without_password
-
-    if uri is None:
-        return "set MLFLOW_TRACKING_URI and run `sppo resume` to send the figures there"
-    if uri.startswith("sqlite"):
-        return f"{Path(sys.executable).parent / 'mlflow'} ui --backend-store-uri {shlex.quote(uri)}"
-    return without_password(uri)
-
-
 def _print_judgements(rows: Sequence[Mapping[str, Any]]) -> None:
     """The first judgements, one a line."""
     table = Table("prompt", "responses", "best response", "its P", "worst P", box=SIMPLE)
@@ -309,16 +347,3 @@ def _one_line(text: str) -> str:
 def _print_figures(figures: Mapping[str, float]) -> None:
     for name, value in figures.items():
         print(f"{name:<28}{value:.6g}")
-
-
-def _print_table(config: RunConfig) -> RunReport:
-    """Print a run's table, and give the report that it is taken from."""
-    from sppo.reporting.report import SUMMARY_COLUMNS, collect, summary_rows
-
-    collected = collect(config, open_store(config.output_uri))
-    table = Table(*(Column(name, no_wrap=True) for name in SUMMARY_COLUMNS), box=SIMPLE)
-    for row in summary_rows(collected):
-        table.add_row(*row)
-    # On a narrow terminal whole lines wrap, which is better than figures that are cut.
-    Console(width=max(Console().width, 115)).print(table)
-    return collected

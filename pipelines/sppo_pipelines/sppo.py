@@ -257,9 +257,9 @@ def limit_shards(pipeline: Any, most: int) -> None:
 DESCRIPTION = """Self-Play Preference Optimization (arXiv 2405.00675) of a chat model.
 
 output_uri: where everything is written, s3://bucket/prefix. The same one again goes on with that run.
-preset: the values that the rest starts from: cpu (a smoke test), paper (as published), official (the released code).
+preset: what the rest starts from: cpu (a smoke test), paper, official (the released code), strong (not run at size).
 base_model: the chat model to align, hf://org/name or s3://…; empty: the preset's.
-prompts: the prompts to play, s3://….jsonl or hf://org/dataset; empty: the preset's.
+prompts: the prompts to play, s3://….jsonl or hf://org/dataset; empty: the preset's. A list goes into config.
 preference_model: the judge, hf://org/name or s3://…; empty: the preset's.
 experiment: the experiment in MLflow; empty: the preset's.
 iterations: how many to play; 0: the preset's.

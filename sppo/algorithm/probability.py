@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+Similarities = Callable[[Sequence[str]], Matrix]
+"""How alike each two of K texts are, in [0, 1]; shape (K, K)."""
 
 GRAM = 3
 """Characters of the n-grams by which two responses are compared."""
 SIMILAR_FROM = 0.8
-"""Text similarity above which `soften_duplicates` begins to pull a probability towards 1/2."""
+"""Similarity above which `soften_duplicates` begins to pull a probability towards 1/2."""
 
 
 def pairwise_probabilities(logits: Matrix, temperature: float) -> Matrix:
@@ -46,8 +48,22 @@ ESTIMATORS: dict[str, Callable[[Matrix, float], Matrix]] = {
 }
 
 
+def trigrams(texts: Sequence[str]) -> Matrix:
+    """The `similarity` of each two of K texts, shape (K, K)."""
+    alike = np.eye(len(texts))
+    for i in range(len(texts)):
+        for j in range(i):
+            alike[i, j] = alike[j, i] = similarity(texts[i], texts[j])
+    return alike
+
+
 def probabilities(
-    logits: Matrix, texts: Sequence[str], estimator: str, temperature: float, soft_duplicates: bool = False
+    logits: Matrix,
+    texts: Sequence[str],
+    estimator: str,
+    temperature: float,
+    soft_duplicates: bool = False,
+    similarities: Similarities = trigrams,
 ) -> Matrix:
     """P of shape (K, K) by the named estimator; equal responses get exactly 1/2 against each other.
 
@@ -57,6 +73,7 @@ def probabilities(
         estimator: a name of `ESTIMATORS`.
         temperature: tau.
         soft_duplicates: whether nearly equal responses are treated by `soften_duplicates`.
+        similarities: how alike they are.
 
     Raises:
         ValueError: if a logit is not finite.
@@ -65,7 +82,7 @@ def probabilities(
         raise ValueError("the preference model gave a logit that is not finite")
     estimate = ESTIMATORS[estimator](np.asarray(logits, dtype=np.float64), temperature)
     if soft_duplicates:
-        estimate = soften_duplicates(estimate, texts)
+        estimate = soften_duplicates(estimate, similarities(texts))
     same = np.array([[a == b for b in texts] for a in texts])
     return np.where(same, 0.5, estimate)
 
@@ -92,17 +109,17 @@ def without_length(logits: Sequence[Matrix], lengths: Sequence[Sequence[int]]) -
     return [matrix - slope * gap for matrix, gap in zip(logits, gaps, strict=True)]
 
 
-def soften_duplicates(pairwise: Matrix, texts: Sequence[str]) -> Matrix:
+def soften_duplicates(pairwise: Matrix, alike: Matrix) -> Matrix:
     """Pull P towards 1/2 where two responses nearly say the same.
 
     A judge that is sure of its verdict between two responses that nobody can tell apart sends the policy after noise
-    (S-SPPO, arXiv 2606.01561, which compares meanings; here it is the text). The weight of P - 1/2 falls from 1 at a
-    `similarity` of `SIMILAR_FROM` to 0 at 1 along 1 - (3 t^2 - 2 t^3), which is flat at both ends.
+    (S-SPPO, arXiv 2606.01561, which compares meanings). The weight of P - 1/2 falls from 1 at a similarity of
+    `SIMILAR_FROM` to 0 at 1 along 1 - (3 t^2 - 2 t^3), which is flat at both ends.
+
+    Args:
+        pairwise: P, shape (K, K).
+        alike: similarities of the responses, in [0, 1], shape (K, K).
     """
-    alike = np.eye(len(texts))
-    for i in range(len(texts)):
-        for j in range(i):
-            alike[i, j] = alike[j, i] = similarity(texts[i], texts[j])
     t = np.clip((alike - SIMILAR_FROM) / (1 - SIMILAR_FROM), 0, 1)
     result: Matrix = 0.5 + (1 - t**2 * (3 - 2 * t)) * (pairwise - 0.5)
     return result
@@ -124,6 +141,20 @@ def _grams(text: str) -> Counter[str]:
 def win_probabilities(pairwise: Matrix) -> NDArray[np.float64]:
     """P(y_i > pi_t | x): the mean over the K samples of pi_t, the response itself included as 1/2. Shape (K,)."""
     result: NDArray[np.float64] = pairwise.mean(axis=1)
+    return result
+
+
+def mean_logits(logits: Matrix) -> NDArray[np.float64]:
+    """How far a response is ahead of the K samples of pi_t, both orders averaged: ((M - M^T) / 2).mean(1). Shape (K,).
+
+    The paper chooses a prompt's pair by it (section 5.1). With intransitive preferences it need not order responses as
+    `win_probabilities` does: one clear win outweighs several narrow defeats.
+
+    Args:
+        logits: raw, or with the part removed that length explains; shape (K, K).
+    """
+    margins = np.asarray(logits, dtype=np.float64)
+    result: NDArray[np.float64] = ((margins - margins.T) / 2).mean(axis=1)
     return result
 
 

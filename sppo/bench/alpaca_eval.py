@@ -20,7 +20,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from sppo.bench.base import Message, Result, Subject, answers_once, digest_of, load_judge, reply_cache, result_once
+from sppo.bench.base import Message, Result, Subject, answers_once, load_judge, reply_cache, result_once
+from sppo.config.identity import sha256_of
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.evaluation.length_control import length_controlled_win_rate
 from sppo.judging.llm.endpoint import Endpoint, text_of
@@ -56,7 +57,7 @@ def measure(subject: Subject) -> Result:
     """
     wanted, judge = subject.config.bench.alpaca_eval, load_judge(subject.config)
     rows = _reference(wanted.reference)[: wanted.count]
-    prompts_digest = digest_of([row.model_dump() for row in rows])
+    prompts_digest = sha256_of([row.model_dump() for row in rows])
     inputs = subject.inputs("alpaca_eval", prompts_digest)
     answers = answers_once(subject, "alpaca_eval", inputs, lambda: _answer(subject, rows))
     judged_by = {**inputs, "judge": judge.name}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from sppo.config.identity import sha256_of
 from sppo.config.run import RunConfig
 from sppo.config.sections.bench import JUDGED, Benchmark
 from sppo.errors import ConfigError
@@ -71,7 +71,7 @@ class Subject:
             "engine": [generate.engine, generate.dtype],
             "seed": self.config.seed,
         }
-        return {"model": self.digest, "prompts": prompts_digest, "settings": digest_of(settings)}
+        return {"model": self.digest, "prompts": prompts_digest, "settings": sha256_of(settings)}
 
     def answer(self, chats: Sequence[Sequence[Message]], sampling: Sampling, seeds: Sequence[int]) -> list[str]:
         """One answer to each chat.
@@ -87,11 +87,6 @@ class Subject:
         engine = self.engine.load()
         with heartbeat(f"answering {len(prompts)} prompts"):
             return [responses[0].text for responses in engine.sample(prompts, sampling, seeds)]
-
-
-def digest_of(value: Any) -> str:
-    """SHA-256 of a value that JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -110,7 +105,7 @@ def answers_once(
         inputs: what the answers depend on.
         work: gives the answers.
     """
-    key = keys.benchmark_answers(benchmark)
+    key = keys.benchmark_answers(benchmark, sha256_of(dict(inputs)))
 
     def write(output: Path) -> dict[str, float]:
         write_jsonl(output / keys.BENCHMARK_ANSWERS_FILE, work())
@@ -132,7 +127,7 @@ def result_once(
         inputs: what the result depends on.
         work: measures, and leaves what a reader may want to check in the folder that it is given.
     """
-    key = keys.benchmark(benchmark)
+    key = keys.benchmark(benchmark, sha256_of(dict(inputs)))
 
     def write(output: Path) -> dict[str, float]:
         result = work(output)
@@ -168,6 +163,6 @@ def reply_cache(config: RunConfig, inputs: Mapping[str, str]) -> Path | None:
     """A folder of this machine for what a judge said of these inputs, so that a retry pays for it once; None: none."""
     if not config.judge.cache:
         return None
-    folder = cached("bench", digest_of(dict(inputs))[:32])
+    folder = cached("bench", sha256_of(dict(inputs))[:32])
     folder.mkdir(parents=True, exist_ok=True)
     return folder

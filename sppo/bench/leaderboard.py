@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sppo.bench.base import Result, Subject, digest_of, result_once, write_jsonl
+from sppo.bench.base import Result, Subject, result_once, write_jsonl
+from sppo.config.identity import sha256_of
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.progress import heartbeat
 from sppo.sampling.lm_eval_model import load_lm_eval_model
@@ -42,7 +43,7 @@ def measure(subject: Subject) -> Result:
     wanted = subject.config.bench.leaderboard
     scorer = f"lm-eval {version('lm-eval')}"
     inputs = {
-        **subject.inputs("leaderboard", digest_of(_own_files(wanted.include_path))),
+        **subject.inputs("leaderboard", sha256_of(_own_files(wanted.include_path))),
         "scorer": scorer,
     }
 
@@ -61,7 +62,7 @@ def measure(subject: Subject) -> Result:
             model_digest=subject.digest,
             judge=scorer,
             prompts=", ".join(wanted.tasks),
-            prompts_digest=digest_of(asked),
+            prompts_digest=sha256_of(asked),
             requests=sum(len(row["arguments"]) for rows in samples.values() for row in rows),
             figures=flatten({**found["results"], **found.get("groups", {})}) | {"questions": float(len(asked))},
         )

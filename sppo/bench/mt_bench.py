@@ -22,12 +22,12 @@ from sppo.bench.base import (
     Result,
     Subject,
     answers_once,
-    digest_of,
     load_judge,
     reply_cache,
     result_once,
     write_jsonl,
 )
+from sppo.config.identity import sha256_of
 from sppo.errors import ConfigError
 from sppo.judging.llm.endpoint import Endpoint, text_of
 from sppo.preparing.jsonl import Row, read_jsonl, read_rows
@@ -92,7 +92,7 @@ class Material(NamedTuple):
     def digest(self) -> str:
         """SHA-256 of all of it."""
         rows = [each.model_dump() for each in (*self.questions, *self.templates.values())]
-        return digest_of([rows, sorted(self.references.items())])
+        return sha256_of([rows, sorted(self.references.items())])
 
 
 def measure(subject: Subject) -> Result:
@@ -165,7 +165,7 @@ def load_material(source: str, count: int) -> Material:
 
 def _folder(source: str) -> Path:
     match parse(source):
-        case Package(name):
+        case Package(name, ""):
             return _folder_of_package(name, source)
         case Local(folder) if folder.is_dir():
             return folder
@@ -242,7 +242,7 @@ def _requests(material: Material, row: Mapping[str, Any], max_tokens: int) -> li
 
 def _grade(judge: Endpoint, requests: Sequence[dict[str, Any]], cache: Path | None) -> list[str]:
     """The judge's replies; each is kept in the cache when it comes, and none that is there is asked for again."""
-    keys = [digest_of(request) for request in requests]
+    keys = [sha256_of(request) for request in requests]
     path = cache / JUDGMENTS_FILE if cache else None
     known: dict[str, str] = {}
     if path is not None and path.is_file():

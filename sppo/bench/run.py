@@ -8,7 +8,7 @@ from sppo.bench import alpaca_eval, leaderboard, mt_bench
 from sppo.bench.base import Result, Subject
 from sppo.config.run import RunConfig
 from sppo.config.sections.bench import BENCHMARKS, Benchmark
-from sppo.models.fetch import fetch_policy
+from sppo.models.fetch import policy_digest
 from sppo.sampling.load import LazyEngine
 from sppo.store.base import Store
 
@@ -27,9 +27,8 @@ def run_benchmarks(config: RunConfig, store: Store, model_uri: str) -> Iterator[
         store: where the results belong.
         model_uri: the model under test.
     """
-    policy = fetch_policy(model_uri)
-    engine = LazyEngine(policy, config, config.bench.context)
-    subject = Subject(config, store, model_uri, policy.digest(), engine)
+    engine = LazyEngine(model_uri, config.generate, config.bench.context)
+    subject = Subject(config, store, model_uri, policy_digest(model_uri), engine)
     try:
         for name in BENCHMARKS:  # lm-eval loads the model itself, so it comes last
             if name in config.bench.benchmarks:

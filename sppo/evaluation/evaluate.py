@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 
 from sppo.config.run import RunConfig
+from sppo.config.sections.evaluate import JUDGES
 from sppo.evaluation.contests import Answers, hold_contests
 from sppo.evaluation.gate import EXPORT_SLOPE, decide
-from sppo.evaluation.ifeval import answer_instructions, instruction_figures
+from sppo.evaluation.ifeval import answer_instructions, final_figures, instruction_figures
 from sppo.judging.load import judge_digest
-from sppo.models.fetch import fetch_policy
+from sppo.models.fetch import policy_digest
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
-from sppo.sampling.load import LazyEngine
+from sppo.sampling.load import LazyEngine, context_of
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store, file_sha256
+from sppo.store.lineage import GOES_ON, Lineage
 from sppo.store.once import check_made_from, run_once
 from sppo.store.opening import open_store
 
@@ -49,34 +51,49 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
     """
     store = open_store(config.output_uri)
     uris = {"new": model_uri, "previous": previous_uri, "base": config.base_model}
-    policies = {role: fetch_policy(uri) for role, uri in uris.items()}
-    digests = {role: policy.digest() for role, policy in policies.items()}
-    check_made_from(store, keys.model(iteration), ("reference",), digests["previous"], previous_uri)
-    common = {"config": config.digest(), "held_out": file_sha256(held_out)}
+    digests = {role: policy_digest(uri) for role, uri in uris.items()}
+    lineage = Lineage(config, store)
+    check_made_from(store, lineage.model_key(iteration), ("reference",), digests["previous"], previous_uri)
+    asked = {"held_out": file_sha256(held_out)}
     instructions = held_out.with_name(keys.INSTRUCTIONS_FILE)
-    measured = config.evaluate.instructions.count > 0
-    if measured:
-        common["instructions"] = file_sha256(instructions)
-    inputs = {**common, **digests, "judge": judge_digest(config.preference_model, config.judge)}
-    if config.evaluate.second_judge:
-        inputs["second_judge"] = judge_digest(config.evaluate.second_judge, config.judge)
+    wanted = config.evaluate.instructions
+    if wanted.kept:
+        asked["instructions"] = file_sha256(instructions)
+    inputs = {"stage": lineage.evaluate(iteration), **asked, **digests}
+    inputs["judge"] = judge_digest(config.preference_model, config.judge)
+    for name, uri in zip(JUDGES, config.evaluate.second_judge, strict=False):
+        inputs[f"{name}_judge"] = judge_digest(uri, config.judge)
 
     def work(output: Path) -> Mapping[str, float]:
         prompts = tables.read(held_out, tables.PROMPTS)
+        context = context_of(prompts, config.evaluate.max_tokens)
+        verifiable = tables.read(instructions, tables.INSTRUCTIONS) if wanted.kept else []
+        if verifiable:
+            context = max(context, context_of(verifiable, wanted.max_tokens))
+        # Room for the held-out prompts at their longest: most answers are short, so that it holds many more of them.
+        room = len(prompts)
         answers, checked = {}, {}
-        for role, policy in policies.items():
-            engine, made_from = LazyEngine(policy, config), {**common, "model": digests[role]}
-            answers[role] = _answers(config, store, engine, made_from, prompts)
-            if measured:
-                checked[role] = answer_instructions(config, store, engine, made_from, instructions)
+        for role, uri in uris.items():
+            engine = LazyEngine(uri, config.generate, context, room)
+            answers[role] = _answers(config, lineage, engine, digests[role], prompts)
+            if wanted.count:
+                asked = verifiable[: wanted.count]
+                checked[role] = answer_instructions(config, lineage, engine, digests[role], asked)
             engine.close()
         figures = hold_contests(config, prompts, answers, output)
-        if measured:
+        if wanted.count:
             figures |= instruction_figures(config, checked["new"], checked["base"])
-        trained = store.manifest(keys.model(iteration))
+        trained = store.manifest(lineage.model_key(iteration))
         slope = trained.figures.get(EXPORT_SLOPE) if trained else None
         verdict = decide(config, iteration, figures if slope is None else {**figures, EXPORT_SLOPE: slope})
-        best = previous_uri if verdict.decision == "keep-previous" else model_uri
+        best = "previous" if verdict.decision == "keep-previous" else "new"
+        if verdict.decision != GOES_ON and wanted.final:
+            last = {}
+            for role in ("base", best):
+                engine = LazyEngine(uris[role], config.generate, context, room)
+                last[role] = answer_instructions(config, lineage, engine, digests[role], verifiable[: wanted.final])
+                engine.close()
+            figures |= final_figures(config, verifiable[: wanted.final], last[best], last["base"])
         (output / keys.VERDICT_FILE).write_text(
             json.dumps(
                 {
@@ -84,7 +101,7 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
                     "decision": verdict.decision,
                     "reason": verdict.reason,
                     "export_slope": slope,
-                    "best_uri": best,
+                    "best_uri": uris[best],
                     **{f"{role}_uri" if role != "new" else "model_uri": uri for role, uri in uris.items()},
                     "answers": {role: answer.key for role, answer in answers.items()},
                 },
@@ -94,22 +111,23 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
         print(f"iteration {iteration}: {verdict.decision}: {verdict.reason}", flush=True)
         return {**figures, "gate/continue": float(verdict.decision == "continue")}
 
-    manifest = run_once(store, keys.evaluation(iteration), inputs, work)
-    return _read(store, iteration, manifest)
+    key = keys.evaluation(iteration, inputs["stage"])
+    return _read(store, key, run_once(store, key, inputs, work))
 
 
-def _read(store: Store, iteration: int, manifest: Manifest) -> Evaluation:
-    folder = store.fetch(keys.evaluation(iteration))
+def _read(store: Store, key: str, manifest: Manifest) -> Evaluation:
+    folder = store.fetch(key)
     verdict = json.loads((folder / keys.VERDICT_FILE).read_text())
     return Evaluation(verdict["decision"], verdict["reason"], verdict["best_uri"], dict(manifest.figures), folder)
 
 
 def _answers(
-    config: RunConfig, store: Store, engine: LazyEngine, inputs: Mapping[str, str], prompts: Sequence[dict[str, Any]]
+    config: RunConfig, lineage: Lineage, engine: LazyEngine, model: str, prompts: Sequence[dict[str, Any]]
 ) -> Answers:
-    """A model's answers; each model answers once in a run, whichever iterations ask for it."""
-    key = keys.answers(inputs["model"])
-    run_once(store, key, inputs, lambda output: _answer(config, engine, prompts, output))
+    """The answers of the model of a digest; each model answers once in a run, whichever iterations ask for it."""
+    store, digest = lineage.store, lineage.answers()
+    key = keys.answers(model, digest)
+    run_once(store, key, {"stage": digest, "model": model}, lambda output: _answer(config, engine, prompts, output))
     rows = tables.read(store.fetch(key) / keys.ANSWERS_FILE, tables.ANSWERS)
     samples = max(row["sample"] for row in rows) + 1
     grouped = [rows[i : i + samples] for i in range(0, len(rows), samples)]

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sppo.config.run import RunConfig
-from sppo.config.sections.evaluate import GateConfig
+from sppo.config.sections.evaluate import JUDGES, GateConfig
 
 Decision = Literal["continue", "stop", "keep-previous"]
 
 WIN_RATE = "eval/win_rate_vs_previous"
-SECOND_WIN_RATE = "eval/second_win_rate_vs_previous"
 INSTRUCTION_DROP = "eval/instructions_drop"
 EXPORT_SLOPE, PUBLISH_SLOPE = "train/export_slope", "train/publish_slope"
 ENOUGH = 0.9
@@ -32,24 +31,27 @@ class Verdict:
 def decide(config: RunConfig, iteration: int, figures: Mapping[str, float]) -> Verdict:
     """Decide from an iteration's figures (`eval/...`, as tracked).
 
-    One rule against the new model keeps the previous one, whatever speaks for going on or stopping. The sentence tells
-    the win rate and then every rule that applied.
+    One rule against the new model keeps the previous one, whatever speaks for going on or stopping. The sentence names
+    every rule that applied, or the win rate where none did.
     """
-    gate = config.evaluate.gate
-    against, ends = list(_against(gate, figures)), list(_ends(config, iteration, figures))
+    against = list(_against(config.evaluate.gate, figures))
+    ends = [] if against else list(_ends(config, iteration, figures))
     decision: Decision = "keep-previous" if against else "stop" if ends else "continue"
-    seen = f"the win rate over the previous model is {_interval(figures, WIN_RATE)}"
-    return Verdict(decision, "; ".join([seen, *against, *ends, *_lost(figures)]))
+    goes_on = [f"no rule speaks against it; {_seen(figures)}"] if decision == "continue" else []
+    return Verdict(decision, "; ".join([*goes_on, *against, *ends, *_lost(figures)]))
 
 
 def _against(gate: GateConfig, figures: Mapping[str, float]) -> Iterator[str]:
     """The rules by which the new model is worse than the previous one, or got its wins by other means than merit."""
     if figures[f"{WIN_RATE}_high"] < gate.keep_previous_below:
-        yield f"all of it is below {gate.keep_previous_below}"
+        yield f"{_seen(figures)}, all below {gate.keep_previous_below}"
     if figures[WIN_RATE] < min(gate.stop_below, EVEN):  # no further model would make good for publishing this one
-        yield f"it is below {gate.stop_below}, and the new model lost"
-    if figures.get(f"{SECOND_WIN_RATE}_high", 1.0) < gate.second_judge_below:
-        yield f"by the second judge it is {_interval(figures, SECOND_WIN_RATE)}, all below {gate.second_judge_below}"
+        yield f"{_seen(figures)}, below {gate.stop_below}, and the new model lost"
+    for judge in JUDGES:
+        name = f"eval/{judge}_win_rate_vs_previous"
+        if figures.get(f"{name}_high", 1.0) < gate.second_judge_below:
+            seen = f"by the {judge} judge the win rate over the previous model is {_interval(figures, name)}"
+            yield f"{seen}, all below {gate.second_judge_below}"
     # Answers of no tokens at all are no measure of growth.
     growth = figures["eval/mean_length"] / max(figures["eval/mean_length_base"], 1.0)
     if 0 < gate.max_length_growth < growth:
@@ -63,15 +65,20 @@ def _against(gate: GateConfig, figures: Mapping[str, float]) -> Iterator[str]:
 def _ends(config: RunConfig, iteration: int, figures: Mapping[str, float]) -> Iterator[str]:
     """The rules by which no further iteration is played."""
     if figures[WIN_RATE] < config.evaluate.gate.stop_below:
-        yield f"the win rate is below {config.evaluate.gate.stop_below}"
+        yield f"{_seen(figures)}, below {config.evaluate.gate.stop_below}"
     if iteration >= config.iterations:
-        yield f"all {config.iterations} iterations are played"
+        all_of_them = "the only iteration is" if config.iterations == 1 else f"all {config.iterations} iterations are"
+        yield f"{all_of_them} played"
 
 
 def _lost(figures: Mapping[str, float]) -> Iterator[str]:
     """No rule, but what makes all of the others speak of a model that nobody trained."""
     if figures.get(EXPORT_SLOPE, 1.0) < ENOUGH:  # runs of versions before did not measure it
         yield f"the saved model shows {figures[EXPORT_SLOPE]:.2f} of what was trained (export slope below {ENOUGH})"
+
+
+def _seen(figures: Mapping[str, float]) -> str:
+    return f"the win rate over the previous model is {_interval(figures, WIN_RATE)}"
 
 
 def _interval(figures: Mapping[str, float], name: str) -> str:

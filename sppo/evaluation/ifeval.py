@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from importlib.resources import as_file, files
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +19,13 @@ from sppo.errors import ConfigError
 from sppo.evaluation.statistics import bca_interval, mean_interval
 from sppo.judging.instruction_checks import Instructions, checkers_for, follows, read_instructions
 from sppo.preparing import chat
+from sppo.preparing.files import bundled
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
 from sppo.sampling.load import LazyEngine
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
-from sppo.store.base import Store
+from sppo.store.lineage import Lineage
 from sppo.store.once import run_once
 from sppo.store.opening import fetch_file
 
@@ -38,16 +38,21 @@ _WHERE = "evaluate.instructions.prompts"
 def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Check the prompts of `evaluate.instructions`, if there are any, and write them, tokenised, into a folder.
 
-    The file is `keys.INSTRUCTIONS_FILE`, a table of `tables.INSTRUCTIONS`.
+    The file is `keys.INSTRUCTIONS_FILE`, a table of `tables.INSTRUCTIONS`. What has the part `train` is left out.
 
     Raises:
         ConfigError: naming the line that is not in IFEval's form, has an unknown instruction, or is too long; where
             all are left out.
     """
-    if not config.evaluate.instructions.count:
+    if not config.evaluate.instructions.kept:
         return
     rows, special = [], 0
-    for where, row in _read(config.evaluate.instructions.prompts)[: config.evaluate.instructions.count]:
+    read = _read(config.evaluate.instructions.prompts)
+    trained = {name for _, row in read if row.part == "train" for name in row.instruction_id_list}
+    asked = [each for each in read if each[1].part != "train"]
+    if not asked:
+        raise ConfigError(f"{_WHERE}: every prompt has the part train; give others, held-out or without a part")
+    for where, row in asked[: config.evaluate.instructions.kept]:
         try:
             checkers_for(row.prompt, row.instruction_id_list, row.values)
         except ConfigError as error:
@@ -66,17 +71,18 @@ def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, fo
                 "prompt_ids": ids,
                 "instruction_ids": row.instruction_id_list,
                 "kwargs": [json.dumps(values, sort_keys=True) for values in row.values],
+                "trained": trained.issuperset(row.instruction_id_list),
             }
         )
     if not rows:
         raise ConfigError(f"{_WHERE}: all {special} prompts contain special tokens of the model; give others")
     tables.write(folder / keys.INSTRUCTIONS_FILE, tables.INSTRUCTIONS, rows)
-    print(f"{keys.INSTRUCTIONS_FILE}: {len(rows)} prompts, {special} left out", flush=True)
+    print(f"with verifiable instructions: {len(rows)} prompts, {special} left out", flush=True)
 
 
 def _read(uri: str) -> list[tuple[str, Instructions]]:
     if uri == "package:sppo":
-        with as_file(files("sppo") / "preparing" / "bundled" / "instructions.jsonl") as path:
+        with bundled("verifiable.jsonl") as path:
             return read_instructions(path, f"{_WHERE}: {uri}")
     absent = f"{_WHERE}: {uri}: no such file; give a .jsonl file, s3://… or package:sppo"
     rows = read_instructions(fetch_file(uri, absent), f"{_WHERE}: {uri}")
@@ -86,27 +92,29 @@ def _read(uri: str) -> list[tuple[str, Instructions]]:
 
 
 def answer_instructions(
-    config: RunConfig, store: Store, engine: LazyEngine, inputs: Mapping[str, str], table: Path
+    config: RunConfig, lineage: Lineage, engine: LazyEngine, model: str, prompts: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """A model's answers and what each follows; each model answers once in a run, whichever iterations ask for it.
 
     Args:
         config: the run's resolved configuration.
-        store: the run's store.
+        lineage: of the run.
         engine: of the model.
-        inputs: what the answers depend on, the digest of the model as `model`.
-        table: the prompts, `tables.INSTRUCTIONS`.
+        model: its digest.
+        prompts: rows of `tables.INSTRUCTIONS`, the first of those that prepare wrote.
 
     Returns:
         Rows of `tables.INSTRUCTION_ANSWERS`.
     """
-    key = keys.instruction_answers(inputs["model"])
-    run_once(store, key, inputs, lambda output: _answer(config, engine, table, output))
+    store, digest = lineage.store, lineage.instructions(len(prompts))
+    key = keys.instruction_answers(model, digest)
+    run_once(store, key, {"stage": digest, "model": model}, lambda output: _answer(config, engine, prompts, output))
     return tables.read(store.fetch(key) / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
 
 
-def _answer(config: RunConfig, engine: LazyEngine, table: Path, output: Path) -> Mapping[str, float]:
-    prompts = tables.read(table, tables.INSTRUCTIONS)
+def _answer(
+    config: RunConfig, engine: LazyEngine, prompts: Sequence[dict[str, Any]], output: Path
+) -> Mapping[str, float]:
     greedy = Sampling(1, 0.0, 1.0, config.evaluate.instructions.max_tokens)
     seeds = [derive_seed(config.seed, "instructions", row["prompt_id"]) for row in prompts]
     loaded = engine.load()
@@ -144,16 +152,9 @@ def instruction_figures(
     followed, asked = _counts(new)
     seed = derive_seed(config.seed, "bootstrap", "instructions")
     by_prompt = mean_interval((followed == asked).astype(np.float64), config.evaluate.bootstrap, seed)
-    by_instruction = bca_interval(
-        lambda weights: (weights @ followed) / (weights @ asked), len(new), config.evaluate.bootstrap, seed
-    )
+    by_instruction = bca_interval(_shares(followed, asked), len(new), config.evaluate.bootstrap, seed)
     base_followed, _ = _counts(base)
-    drop = bca_interval(
-        lambda weights: (weights @ (base_followed - followed)) / (weights @ asked),
-        len(new),
-        config.evaluate.bootstrap,
-        seed,
-    )
+    drop = bca_interval(_shares(base_followed - followed, asked), len(new), config.evaluate.bootstrap, seed)
     print(
         f"instructions followed: {by_instruction.value:.3f} [{by_instruction.low:.3f}, {by_instruction.high:.3f}] of "
         f"{asked.sum():.0f}, by the base {base_followed.sum() / asked.sum():.3f}",
@@ -168,6 +169,58 @@ def instruction_figures(
         "eval/instructions_prompts": float(len(new)),
         "eval/instructions_unchecked": float(sum(row["unchecked"] for row in new)),
     }
+
+
+def final_figures(
+    config: RunConfig,
+    prompts: Sequence[Mapping[str, Any]],
+    best: Sequence[Mapping[str, Any]],
+    base: Sequence[Mapping[str, Any]],
+) -> dict[str, float]:
+    """What the best model gained over the base at the end of a run, on kinds of instructions trained on and on others.
+
+    The gain is the share of instructions followed by the best model less that of the base, on the same prompts, with
+    an interval over prompts.
+
+    Args:
+        config: the run's resolved configuration.
+        prompts: rows of `tables.INSTRUCTIONS`.
+        best: the best model's answers to them, rows of `tables.INSTRUCTION_ANSWERS`.
+        base: the base model's.
+    """
+    (followed, asked), (base_followed, _) = _counts(best), _counts(base)
+    trained = np.array([row["trained"] for row in prompts])
+    figures: dict[str, float] = {}
+    for kinds, chosen in (("trained", trained), ("other", ~trained)):
+        if not chosen.any():
+            continue
+        ours, theirs, total = followed[chosen], base_followed[chosen], asked[chosen]
+        seed = derive_seed(config.seed, "bootstrap", "final", kinds)
+        gain = bca_interval(_shares(ours - theirs, total), len(total), config.evaluate.bootstrap, seed)
+        share, before = float(ours.sum() / total.sum()), float(theirs.sum() / total.sum())
+        print(
+            f"at the end, instructions of {kinds} kinds followed: {share:.3f} of {total.sum():.0f}, by the base "
+            f"{before:.3f}; gain {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]",
+            flush=True,
+        )
+        figures |= {
+            f"final/instructions_{kinds}": share,
+            f"final/instructions_{kinds}_base": before,
+            **gain.figures(f"final/instructions_{kinds}_gain"),
+            f"final/instructions_{kinds}_prompts": float(len(total)),
+        }
+    cut = [row["tokens"] >= config.evaluate.instructions.max_tokens for row in best]
+    return figures | {"final/truncated_fraction": float(np.mean(cut))}
+
+
+def _shares(counted: np.ndarray, of: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The ratio of two sums over prompts, for the weights of each resample."""
+
+    def ratio(weights: np.ndarray) -> np.ndarray:
+        shares: np.ndarray = (weights @ counted) / (weights @ of)
+        return shares
+
+    return ratio
 
 
 def _counts(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

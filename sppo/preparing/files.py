@@ -7,6 +7,8 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from importlib.resources import as_file, files
 from pathlib import Path
 
 from sppo.errors import ConfigError
@@ -14,6 +16,11 @@ from sppo.errors import ConfigError
 _COMPRESSED = ".gz"
 _SHOWN = 200
 """Characters of a file's content in a message."""
+
+
+def bundled(name: str) -> AbstractContextManager[Path]:
+    """A file of `sppo/preparing/bundled`, which comes with the package, while it is read."""
+    return as_file(files("sppo") / "preparing" / "bundled" / name)
 
 
 def suffix_of(path: Path) -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sppo.config.run import RunConfig
 from sppo.models.fetch import hub_commit
+from sppo.models.moved import present
 from sppo.store import keys
 from sppo.store.base import Store
 from sppo.store.uri import Local, parse
@@ -24,25 +25,23 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def pin(config: RunConfig, store: Store) -> tuple[RunConfig, dict[str, str]]:
-    """Name the commit of every model of a hub (the one that this run recorded, or else the newest), and whole paths.
+    """Name the commit of every model of a hub (the one that this place recorded, or else the newest), and whole paths.
 
     Args:
         config: the run's configuration, as somebody gave it.
         store: the run's.
 
     Returns:
-        The configuration with commits and whole paths, and each of its URIs that changed, with the one that it became.
+        The configuration with commits and whole paths, and what each URI that was ever given here became.
 
     Raises:
         ConfigError: if a hub has no such model.
         InfrastructureError: if a hub cannot be reached, and the cache does not have the model.
     """
-    recorded: dict[str, str] = {}
-    if store.manifest(keys.PREPARED) is not None:
-        recorded = json.loads(store.read_committed(keys.PREPARED, keys.PINS_FILE))
+    recorded = recorded_pins(store)
     moved = places(store)
     before = {present: recorded for recorded, present in moved.items()}
-    pins: dict[str, str] = {}
+    pins = dict(recorded)
 
     def became(uri: str) -> str:
         path = _whole_path(uri)
@@ -59,22 +58,38 @@ def pin(config: RunConfig, store: Store) -> tuple[RunConfig, dict[str, str]]:
             pins[uri] = new
         return new
 
-    values = config.model_dump()
+    return renamed(config, pinned), pins
+
+
+def renamed(config: RunConfig, became: Callable[[str], str]) -> RunConfig:
+    """A configuration with other URIs of its models and judges.
+
+    Args:
+        config: a configuration.
+        became: gives what a URI is to be.
+    """
+    values = config.asked()
     for key in ("base_model", "preference_model"):
-        values[key] = pinned(values[key])
-    values["evaluate"]["second_judge"] = pinned(values["evaluate"]["second_judge"])
+        values[key] = became(values[key])
+    values["evaluate"]["second_judge"] = [became(uri) for uri in values["evaluate"]["second_judge"]]
     for member in values["judge"]["mixture"]:
-        member["model"] = pinned(member["model"])
-    return RunConfig.model_validate(values), pins
+        member["model"] = became(member["model"])
+    return RunConfig.model_validate(values)
+
+
+def recorded_pins(store: Store) -> dict[str, str]:
+    """What each URI that was ever given in a place became."""
+    found: dict[str, str] = json.loads(store.read(keys.PINS) or b"{}")
+    return found
 
 
 def folder_of(uri: str) -> Path | None:
-    """The whole path of a URI that names a model folder of this machine; None for any other.
+    """The whole path of a URI that names a model folder of this machine, wherever that is now; None for any other.
 
     A judge may be written in other ways, which only its kind knows: a folder is what a model's config.json lies in.
     """
     path = _whole_path(uri)
-    return Path(path) if path and (Path(path) / "config.json").is_file() else None
+    return Path(path) if path and (present(Path(path)) / "config.json").is_file() else None
 
 
 def _whole_path(uri: str) -> str:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sppo.config.run import RunConfig, read_config
+from sppo.config.run import PreparedConfig, RunConfig
 from sppo.errors import ConfigError
 from sppo.models.fetch import causal_lm_config, fetch_model
 from sppo.models.weights import check_weights
 from sppo.preparing import chat, prompts
 from sppo.preparing.chunks import chunk_count
-from sppo.preparing.pins import pin
-from sppo.preparing.recorded import config_path
+from sppo.preparing.recorded import is_recorded
 from sppo.store import keys, tables
+from sppo.store.lineage import Lineage
 from sppo.store.once import run_once
 from sppo.store.opening import open_store
 
@@ -25,68 +25,78 @@ if TYPE_CHECKING:
     Add = Callable[[RunConfig, PreTrainedTokenizerBase, Path], None]
 
 
-def prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add) -> Path:
-    """Check prompts and model, and commit the run's configuration and prompt tables.
+def prepare(config: PreparedConfig, check: Callable[[RunConfig], None], add: Add) -> Path:
+    """Check a configuration that is new in its place, and commit its tables of prompts.
 
     Args:
-        config: the run's configuration.
-        check: checks what later stages need; called first, if the run is not prepared yet.
+        config: the run's configuration, with what it names.
+        check: checks what later stages need; called first.
         add: writes what later stages need into the folder, with the model's tokenizer.
 
     Returns:
-        A local folder with `config.json`, `pins.json` (see `sppo.preparing.pins`), `iteration-<t>.parquet` for each
-        iteration and `held-out.parquet`.
+        A local folder with `iteration-<t>.parquet` for each iteration and `held-out.parquet`.
 
     Raises:
-        ConfigError: for a wrong configuration, prompts or model, or an output_uri that holds another run.
+        ConfigError: for a wrong configuration, prompts or model.
     """
     store = open_store(config.output_uri)
-    before = read_config(config_path(store)) if store.manifest(keys.PREPARED) else None
-    config, pins = pin(config.model_copy(update={"output_uri": store.uri}), store)
-    if before is not None:
-        _refuse_another_run(before, config)
+    lineage = Lineage(config, store)
+    missing = store.manifest(lineage.prepared_key) is None
+    if missing:
+        store.probe()
+    if not is_recorded(config, store):
+        check(config)
+        if missing:  # else all that is needed of the prompts is there
+            prompts.check_places(config.prompt_sets())
+        check_model(config)
 
     def work(folder: Path) -> Mapping[str, float]:
-        store.probe()
-        (folder / keys.PINS_FILE).write_text(json.dumps(pins, indent=1))
-        return _prepare(config, check, add, folder)
+        return _prepare(config, add, folder)
 
-    run_once(store, keys.PREPARED, {"config": config.digest()}, work)
-    return store.fetch(keys.PREPARED)
+    run_once(store, lineage.prepared_key, {"stage": lineage.prepared}, work)
+    return store.fetch(lineage.prepared_key)
 
 
 def shard_list(config: RunConfig, prepared: Path) -> list[int]:
-    """The shards of an iteration: as many as asked for, but none without a chunk of prompts."""
-    rows = tables.read(prepared / keys.prompts_file(1), tables.PROMPTS)
-    return list(range(min(config.shards, chunk_count(len(rows), config.generate.chunk_size))))
+    """The shards of every iteration: as many as asked for, but in none of them one without a chunk of prompts."""
+    files = [prepared / keys.prompts_file(t) for t in range(1, config.iterations + 1)]
+    fewest = min(len(tables.read(file, tables.PROMPTS)) for file in files)
+    return list(range(min(config.shards, chunk_count(fewest, config.generate.chunk_size))))
 
 
-def _prepare(config: RunConfig, check: Callable[[RunConfig], None], add: Add, folder: Path) -> Mapping[str, float]:
-    check(config)
-    counts = prompts.Counts()
-    source = prompts.read_prompts(config.prompts, config.prepare)
-    cleaned = prompts.clean(source, counts)
-    if not cleaned:
-        raise ConfigError(f"prompts: {config.prompts}: no usable prompt among {counts.read} rows; {counts.line()}")
+def check_model(config: RunConfig) -> None:
+    """Refuse a base model that cannot be trained, or whose context is too short for what the run samples.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
     model = fetch_model(config.base_model, weights=False)
     settings = causal_lm_config(model, config.base_model)
     _check_context(config, settings)
-    tokenizer = chat.load_tokenizer(model)
-    _check_tokens(config, settings, tokenizer, model)
+    _check_tokens(config, settings, chat.load_tokenizer(model), model)
     check_weights(config.base_model, model)
+
+
+def _prepare(config: RunConfig, add: Add, folder: Path) -> Mapping[str, float]:
+    counts = prompts.Counts()
+    sets = config.prompt_sets()
+    cleaned = prompts.clean_all((prompts.read_prompts(uri, config.prepare) for uri in sets), counts)
+    if not cleaned:
+        raise ConfigError(f"prompts: {', '.join(sets)}: no usable prompt among {counts.read} rows; {counts.line()}")
+    tokenizer = chat.load_tokenizer(fetch_model(config.base_model, weights=False))
     encoded = _encode(config, tokenizer, cleaned, counts)
     print(counts.line(), flush=True)
     fitting = [prompt for prompt in cleaned if prompt.prompt_id in encoded]
-    parts = prompts.divide(fitting, config.iterations, config.prepare.held_out, config.prepare.prompts_per_iteration)
-    for name, part in [
-        *((keys.prompts_file(t), part) for t, part in enumerate(parts.iterations, start=1)),
-        (keys.HELD_OUT_FILE, parts.held_out),
+    wanted = config.prepare
+    parts = prompts.divide(fitting, config.iterations, wanted.held_out, wanted.prompts_per_iteration, len(sets))
+    for name, said, part in [
+        *((keys.prompts_file(t), f"iteration {t}", part) for t, part in enumerate(parts.iterations, start=1)),
+        (keys.HELD_OUT_FILE, "held out", parts.held_out),
     ]:
         rows = ({"prompt_id": p.prompt_id, "prompt": p.text, "prompt_ids": encoded[p.prompt_id]} for p in part)
         tables.write(folder / name, tables.PROMPTS, rows)
-        print(f"{name}: {len(part)} prompts", flush=True)
+        print(f"{said}: {len(part)} prompts", flush=True)
     add(config, tokenizer, folder)
-    (folder / keys.CONFIG_FILE).write_text(config.model_dump_json(indent=1))
     return {f"prepare/{name}": float(value) for name, value in vars(counts).items()}
 
 
@@ -141,14 +151,4 @@ def _check_context(config: RunConfig, model: PreTrainedConfig) -> None:
         raise ConfigError(
             f"prepare.max_prompt_tokens + max_tokens = {longest}, but {config.base_model} has a context of {context}; "
             "lower one of them"
-        )
-
-
-def _refuse_another_run(before: RunConfig, config: RunConfig) -> None:
-    """A second run in the same place must be the same run: name what differs instead of mixing two."""
-    if before.digest() != config.digest():
-        old, new = before.decisive(), config.decisive()
-        changed = sorted(key for key in old if old[key] != new[key])
-        raise ConfigError(
-            f"output_uri: {config.output_uri} holds a run with another {', '.join(changed)}; choose another output_uri"
         )

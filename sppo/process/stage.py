@@ -18,6 +18,7 @@ from sppo.process.output import plain_output
 from sppo.process.supervisor import supervised
 from sppo.process.surroundings import put_right
 from sppo.reporting.tracking import last_error
+from sppo.store import keys
 from sppo.store.base import Store
 from sppo.store.opening import open_store
 
@@ -59,13 +60,13 @@ def playing(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         given = signature.bind(*args, **kwargs).arguments
         try:
-            with storage_errors(), moved(places(_store(given))):
+            with storage_errors(), moved(places(_run(given)[0])):
                 result = function(*args, **kwargs)
         except Exception as error:
             message = str(error) if isinstance(error, SppoError) else f"{type(error).__name__}: {error}"
             _keep_error(given, _title(function.__name__, given), message)
             raise
-        last_error.forget(_store(given), _title(function.__name__, given))
+        last_error.forget(*_run(given), _title(function.__name__, given))
         return result
 
     return wrapped
@@ -77,14 +78,15 @@ def _title(name: str, given: Mapping[str, Any]) -> str:
     return name + (f" of iteration {iteration}" if iteration else "") + ("" if shard is None else f", shard {shard}")
 
 
-def _store(given: Mapping[str, Any]) -> Store:
-    """The store of the run that a stage's arguments are of."""
-    return open_store(read_config(Path(given["config_path"])).output_uri)
+def _run(given: Mapping[str, Any]) -> tuple[Store, str]:
+    """The run that a stage's arguments are of: its store, and its digest as the key of its configuration has it."""
+    config = read_config(Path(given["config_path"]))
+    return open_store(config.output_uri), keys.short(config.digest())
 
 
 def _keep_error(given: Mapping[str, Any], title: str, message: str) -> None:
     try:
         with storage_errors():
-            last_error.leave(_store(given), title, message)
+            last_error.leave(*_run(given), title, message)
     except SppoError as error:  # the error itself may be that there is no store, or a full one
         print(f"warning: the error is not kept for the run's end: {error}", file=sys.stderr, flush=True)

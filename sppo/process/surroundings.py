@@ -1,4 +1,7 @@
-"""The surroundings of a stage's process, put right where it starts: who may write its files, which MLflow it tells."""
+"""The surroundings of a stage's process, put right where it starts.
+
+Who may write its files, how its threads wait, which MLflow it tells.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from sppo.store.local_cache import OTHERS_WRITE
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """What MLflow reads; the package puts the same with `SPPO_` before it into pods."""
 
+SPINS = "1000"
+"""How often a waiting thread looks before it sleeps: libgomp's own choice where it has more threads than processors."""
+
 
 def put_right() -> None:
     """Make a process what a stage expects it to be.
@@ -17,7 +23,18 @@ def put_right() -> None:
     everybody could write what a stage writes. A stricter umask than ours stays.
     """
     os.umask(os.umask(0) | OTHERS_WRITE)
+    wait_briefly()
     name_mlflow()
+
+
+def wait_briefly() -> None:
+    """Let threads that wait for each other sleep soon; call it before torch is loaded, which brings libgomp.
+
+    Else each looks 300,000 times (`GOMP_SPINCOUNT` in libgomp's manual), for milliseconds: where others use the
+    processors too, it takes from the very thread that it waits for. What the environment says already stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def name_mlflow() -> None:

@@ -19,9 +19,8 @@ SERIES = ("#020202", "#030303", "#040404")
 _CSS = {INK: "currentColor", **{color: f"var(--series-{i})" for i, color in enumerate(SERIES, start=1)}}
 LINES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^")
-_SIZE = (5.6, 3.0)
-LARGE_PRINT = (4.2, 2.7)
-"""Inches in which a letter takes more of the picture, so that it stays legible where a phone shows the whole."""
+_SIZE = (4.2, 2.7)
+"""Inches: small enough for letters to stay legible where a phone shows the whole, and for three beside each other."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,7 @@ class Series:
     """Figures of every iteration; it may be without this one."""
 
 
-def over_iterations(
-    name: str, title: str, unit: str, series: Sequence[Series], line: float | None, size: tuple[float, float] = _SIZE
-) -> Markup:
+def over_iterations(name: str, title: str, unit: str, series: Sequence[Series], line: float | None) -> Markup:
     """A chart of figures over the iterations, with intervals where they are known.
 
     Args:
@@ -46,9 +43,8 @@ def over_iterations(
         unit: of the figures.
         series: the lines, three at most.
         line: a level to draw across, if any; the axis includes it.
-        size: inches; letters are always of one size.
     """
-    axes = new_axes("iteration", unit, size)
+    axes = new_axes("iteration", unit)
     for index, each in enumerate(series):
         known = {t: figures for t, figures in each.iterations.items() if each.figure in figures}
         # A little beside the others, so that intervals stay apart.
@@ -65,12 +61,12 @@ def over_iterations(
     return draw(axes, name, title, line)
 
 
-def new_axes(x: str, y: str, size: tuple[float, float] = _SIZE) -> Axes:
+def new_axes(x: str, y: str) -> Axes:
     """Empty axes with their labels, in a figure of their own; along x are whole numbers."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    axes = Figure(figsize=size, layout="constrained").add_subplot()
+    axes = Figure(figsize=_SIZE, layout="constrained").add_subplot()
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -95,7 +91,9 @@ def draw(axes: Axes, name: str, title: str, line: float | None = None) -> Markup
         axes.axhline(line, color=INK, alpha=0.5, linewidth=0.8)
     labels = axes.get_legend_handles_labels()[1]
     if len(labels) > 1:
-        figure.legend(frameon=False, labelcolor=INK, loc="outside upper center", ncols=2, fontsize=9)
+        figure.legend(
+            frameon=False, labelcolor=INK, loc="outside upper center", ncols=2, columnspacing=1.0, fontsize=9.5
+        )
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.family": ["sans-serif"]}):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sppo.config.run import RunConfig
 from sppo.errors import ConfigError
 from sppo.models.fetch import fetch_policy
+from sppo.reporting.keeping import drop_weights
 from sppo.reporting.report import RunReport, collect, model_card, render_html, render_markdown
 from sppo.store import keys
+from sppo.store.lineage import Lineage
 from sppo.store.once import run_once
 from sppo.store.opening import open_store
 
@@ -26,12 +28,20 @@ class Published:
     model_uri: str
     report_path: Path
     summary_path: Path
-    passed: bool
+    report: RunReport = field(compare=False)
+    """It tells of dropped weights too, which the first of two publications drops."""
     figures: dict[str, float]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate is passed."""
+        return self.report.passed
 
 
 def publish(config: RunConfig) -> Published:
     """Export the best model of the iterations played, and the report; where that is done already, nothing is done.
+
+    Then the other models' weights are dropped, if `publish.keep` says so.
 
     A gate that is not passed is no error here: the model and the report that explains why are wanted either way.
 
@@ -44,15 +54,18 @@ def publish(config: RunConfig) -> Published:
     store = open_store(config.output_uri)
     report = collect(config, store)
     figures = _figures(report)
-    inputs = {"config": config.digest(), "model": report.best_digest, "evaluations": _evaluations(report)}
-    run_once(store, keys.PUBLISHED_MODEL, inputs, lambda output: _export(report, output))
-    run_once(store, keys.PUBLISHED_REPORT, inputs, lambda output: _write_report(report, output))
-    folder = store.fetch(keys.PUBLISHED_REPORT)
+    lineage = Lineage(config, store)
+    model, written = lineage.published_key, lineage.report_key
+    inputs = {"model": report.best_digest, "evaluations": _evaluations(report)}
+    run_once(store, model, {"stage": lineage.publish(), **inputs}, lambda output: _export(report, output))
+    run_once(store, written, {"stage": lineage.report(), **inputs}, lambda output: _write_report(report, output))
+    drop_weights(config, store)
+    folder = store.fetch(written)
     return Published(
-        model_uri=f"{store.uri}/{keys.PUBLISHED_MODEL}",
+        model_uri=f"{store.uri}/{model}",
         report_path=folder / keys.REPORT_FILE,
         summary_path=folder / keys.SUMMARY_FILE,
-        passed=report.passed,
+        report=report,
         figures=figures,
     )
 

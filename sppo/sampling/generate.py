@@ -10,14 +10,15 @@ from typing import Any
 
 from sppo.config.run import RunConfig
 from sppo.errors import RunFailedError
-from sppo.models.fetch import fetch_policy
+from sppo.models.fetch import policy_digest
 from sppo.preparing.chunks import chunks, shard_chunks
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
-from sppo.sampling.load import LazyEngine
+from sppo.sampling.load import LazyEngine, context_of
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, file_sha256
+from sppo.store.lineage import Lineage
 from sppo.store.once import check_made_from, run_once
 from sppo.store.opening import open_store
 
@@ -42,15 +43,19 @@ def generate(
         Rows of `tables.RESPONSES`, in prompt order.
     """
     store = open_store(config.output_uri)
-    policy = fetch_policy(model_uri)
-    inputs = {"config": config.digest(), "model": policy.digest(), "prompts": file_sha256(prompts)}
-    check_made_from(store, keys.evaluation(iteration - 1), ("new", "previous", "base"), inputs["model"], model_uri)
-    engine = LazyEngine(policy, config, sequences=config.generate.responses * config.generate.chunk_size)
+    lineage = Lineage(config, store)
+    digest = lineage.generate(iteration)
+    inputs = {"stage": digest, "model": policy_digest(model_uri), "prompts": file_sha256(prompts)}
+    if iteration > 1:
+        before = lineage.evaluation_key(iteration - 1)
+        check_made_from(store, before, ("new", "previous", "base"), inputs["model"], model_uri)
+    wanted, asked = config.generate, tables.read(prompts, tables.PROMPTS)
+    engine = LazyEngine(model_uri, wanted, context_of(asked, wanted.max_tokens), wanted.responses * wanted.chunk_size)
     rows: list[dict[str, Any]] = []
-    all_chunks = chunks(tables.read(prompts, tables.PROMPTS), config.generate.chunk_size)
+    all_chunks = chunks(asked, wanted.chunk_size)
     mine = shard_chunks(len(all_chunks), shard, shards)
     for count, index in enumerate(mine, start=1):
-        key = keys.response_chunk(iteration, index)
+        key = keys.response_chunk(iteration, digest, index)
         chunk = all_chunks[index]
 
         def work(output: Path, chunk: list[dict[str, Any]] = chunk) -> Mapping[str, float]:
@@ -65,7 +70,8 @@ def generate(
 def figures(config: RunConfig, iteration: int, chunk_total: int) -> dict[str, float]:
     """The generation figures of an iteration, summed over its committed chunks."""
     store = open_store(config.output_uri)
-    manifests = [store.manifest(keys.response_chunk(iteration, i)) for i in range(chunk_total)]
+    digest = Lineage(config, store).generate(iteration)
+    manifests = [store.manifest(keys.response_chunk(iteration, digest, i)) for i in range(chunk_total)]
     totals = {
         name: sum(m.figures[name] for m in manifests if m) for name in ("tokens", "seconds", "responses", "truncated")
     }

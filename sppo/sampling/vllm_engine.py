@@ -25,6 +25,12 @@ _ENVIRONMENT = {
 }
 
 
+def set_environment() -> None:
+    """Tell vLLM what it reads when it is imported; call this before anything imports it."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def options_here(folder: Path, config: GenerateConfig, context: int, sequences: int | None = None) -> dict[str, Any]:
     """What `vllm.LLM` must be told on this hardware; call it before anything imports vLLM.
 
@@ -34,8 +40,7 @@ def options_here(folder: Path, config: GenerateConfig, context: int, sequences: 
         context: tokens of the longest prompt and response together.
         sequences: that are sampled at once; None if unknown.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    set_environment()
     import torch
     from vllm.platforms import current_platform
 
@@ -44,7 +49,10 @@ def options_here(folder: Path, config: GenerateConfig, context: int, sequences: 
     # Compiling costs more than it saves in the minutes that a CPU run lasts, and asks for a C++ compiler. vLLM compiles
     # its sampler even if it is told to be eager.
     torch.compiler.set_stance("force_eager")
-    return {"enforce_eager": True, **cache_options(folder, config.dtype, context, sequences)}
+    from sppo.sampling.vllm_norms import PRIORITY
+
+    cache = cache_options(folder, config.dtype, context, sequences)
+    return {"enforce_eager": True, "ir_op_priority": PRIORITY, **cache}
 
 
 def adapter_options(rank: int) -> dict[str, Any]:
@@ -65,22 +73,30 @@ def adapter_options(rank: int) -> dict[str, Any]:
 class VllmEngine:
     """A model loaded in vLLM (docs.vllm.ai, "Offline inference")."""
 
-    def __init__(
-        self, policy: Policy, config: GenerateConfig, context: int, adapter_rank: int, sequences: int | None = None
-    ) -> None:
+    def __init__(self, policy: Policy, config: GenerateConfig, context: int, sequences: int | None = None) -> None:
         folder = policy.base
-        options = options_here(folder, config, context, sequences) | adapter_options(max(adapter_rank, policy.rank))
+        options = options_here(folder, config, context, sequences) | adapter_options(policy.rank)
         check_weights(str(folder), folder)  # vLLM samples from memory that nobody wrote where a tensor is missing
         from vllm import LLM
         from vllm.lora.request import LoRARequest
         from vllm.platforms import current_platform
 
         self.on_cpu = current_platform.is_cpu()
+        if self.on_cpu:
+            from sppo.sampling.vllm_ranks import leave_ranks_out
+
+            leave_ranks_out()
         self.adapter = LoRARequest("policy", 1, str(policy.adapter)) if policy.adapter else None
         try:
             with memory_reported(folder, self.on_cpu):
                 self.llm = LLM(
-                    str(folder), dtype=config.dtype, max_model_len=context, seed=0, disable_log_stats=True, **options
+                    str(folder),
+                    dtype=config.dtype,
+                    max_model_len=context,
+                    seed=0,
+                    disable_log_stats=True,
+                    logprobs_mode="raw_logprobs",  # before temperature and top-p: they are the reference's
+                    **options,
                 )
         except ValueError as error:
             if "does not support LoRA" not in str(error):
@@ -112,9 +128,7 @@ class VllmEngine:
             )
             for seed in seeds
         ]
-        outputs = self.llm.generate(
-            [{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False, lora_request=self.adapter
-        )
+        outputs = self._outputs(prompts, parameters, lora_request=self.adapter)
         return [[_response(completion) for completion in output.outputs] for output in outputs]
 
     def next_logprobs(self, prompts: Sequence[list[int]], tokens: Sequence[int]) -> np.ndarray:
@@ -124,9 +138,14 @@ class VllmEngine:
         parameters = SamplingParams(
             max_tokens=1, temperature=0.0, logprobs=len(tokens), logprob_token_ids=list(tokens), detokenize=False
         )
-        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False)
+        outputs = self._outputs(prompts, parameters)
         steps = [output.outputs[0].logprobs[0] for output in outputs]
         return np.array([[step[token].logprob for token in tokens] for step in steps]).reshape(-1, len(tokens))
+
+    def _outputs(self, prompts: Sequence[list[int]], parameters: Any, **options: Any) -> list[Any]:
+        """vLLM's outputs; what an earlier call left in its cache is forgotten, because it would round otherwise."""
+        self.llm.reset_prefix_cache()
+        return self.llm.generate([{"prompt_token_ids": ids} for ids in prompts], parameters, use_tqdm=False, **options)
 
     def close(self) -> None:
         """See `Engine.close`."""

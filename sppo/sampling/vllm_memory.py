@@ -13,8 +13,11 @@ SEQUENCES = 256
 """That vLLM runs at once on a CPU (`EngineArgs.get_batch_defaults` of its vllm/engine/arg_utils.py, 0.32)."""
 MOST = 2 * 2**30
 """Bytes of a cache that holds more than one sequence."""
-_BLOCK = 128
-"""Tokens of a block (`CpuPlatform.check_and_update_config` of vllm/platforms/cpu.py); one block is a placeholder."""
+BLOCK = 32
+"""Tokens of a block, of which one is a placeholder: the fewest that vllm/v1/attention/backends/cpu_attn.py takes.
+
+Responses share the whole blocks of their prompt. Of vLLM's own 128 tokens, few prompts fill one.
+"""
 _BUSY = ("is less than requested memory for kv", "is less than desired ")
 """Of vllm/v1/worker/cpu_worker.py and vllm/v1/worker/utils.py: others hold the memory, at the moment at least."""
 _SMALL = ("No available memory for the cache blocks", "To serve at least one request")
@@ -31,13 +34,15 @@ def cache_bytes(token_bytes: int, context: int, sequences: int = SEQUENCES) -> i
     """
 
     def room(count: int) -> int:
-        return (count * math.ceil(context / _BLOCK) + 1) * _BLOCK * token_bytes
+        return (count * math.ceil(context / BLOCK) + 1) * BLOCK * token_bytes
 
     return max(room(1), min(room(min(sequences, SEQUENCES)), MOST))
 
 
 def cache_options(folder: Path, dtype: str, context: int, sequences: int | None) -> dict[str, int]:
-    """What `vllm.LLM` must be told on a CPU to take no more memory than it needs; `VLLM_CPU_KVCACHE_SPACE` overrules.
+    """What `vllm.LLM` must be told of its cache on a CPU: to take no more memory than it needs, and to share prompts.
+
+    `VLLM_CPU_KVCACHE_SPACE` overrules the memory.
 
     Args:
         folder: of the model.
@@ -53,7 +58,8 @@ def cache_options(folder: Path, dtype: str, context: int, sequences: int | None)
         return {"kv_cache_memory_bytes": MOST}
     elements = 2 * model.get_num_layers(one) * model.get_num_kv_heads(one) * model.get_head_size()
     token_bytes = elements * getattr(torch, dtype).itemsize
-    return {"kv_cache_memory_bytes": cache_bytes(token_bytes, context, sequences or SEQUENCES)}
+    blocks = {} if model.use_mla else {"block_size": BLOCK}  # the kernels of latent attention have their own
+    return {"kv_cache_memory_bytes": cache_bytes(token_bytes, context, sequences or SEQUENCES), **blocks}
 
 
 @contextmanager

@@ -15,11 +15,13 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from sppo.errors import InfrastructureError
+from sppo.errors import ConfigError, InfrastructureError
+from sppo.store.machine import machine
 
 MANIFEST = "MANIFEST.json"
 
@@ -46,10 +48,28 @@ class Manifest(BaseModel):
     figures: dict[str, float]
     seconds: float | None = None
     """Wall time of the work of the attempt that committed this, where it was taken; see `run_once`."""
+    at: str = ""
+    """When it was committed: UTC, to the second, in ISO 8601. Like the time that it took, no part of what it is."""
+    machine: str = ""
+    """What the attempt computed with."""
+    dropped: str = ""
+    """Why the weights among the files are not there any more; empty where they are. See `Store.drop`."""
     files: tuple[StoredFile, ...]
 
+    def refuse_dropped(self, uri: str) -> None:
+        """Refuse to hand out a folder without its weights.
+
+        Raises:
+            ConfigError: if they were dropped.
+        """
+        if self.dropped:
+            raise ConfigError(
+                f"{uri}: its weights were dropped ({self.dropped}); `sppo resume` trains them again where the run needs"
+                " them; else use the published model, or delete that folder and run again with publish.keep=all"
+            )
+
     def digest(self) -> str:
-        """SHA-256 of the content: paths and file digests, whatever the time or place."""
+        """SHA-256 of the content: paths and file digests, whatever the time or place, and whatever was dropped."""
         lines = "".join(f"{f.sha256}  {f.path}\n" for f in sorted(self.files, key=lambda f: f.path))
         return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -94,7 +114,13 @@ class Store(ABC):
     ) -> Manifest:
         """Commit the files that all workers of an attempt uploaded; see `commit`."""
         manifest = Manifest(
-            prefix=self._place(attempt), inputs=dict(inputs), figures=dict(figures), seconds=seconds, files=tuple(files)
+            prefix=self._place(attempt),
+            inputs=dict(inputs),
+            figures=dict(figures),
+            seconds=seconds,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=machine(),
+            files=tuple(files),
         )
         won = self._publish(key, attempt, manifest.model_dump_json(indent=1).encode())
         winner = manifest if won else self.manifest(key)
@@ -103,11 +129,40 @@ class Store(ABC):
         return winner
 
     def fetch(self, key: str) -> Path:
-        """A local, verified folder with the committed files of `key`; treat it as read-only."""
+        """A local, verified folder with the committed files of `key`; treat it as read-only.
+
+        Raises:
+            InfrastructureError: if nothing is committed as `key`, or a file is missing or differs from the manifest.
+            ConfigError: if its weights were dropped.
+        """
         manifest = self.manifest(key)
         if manifest is None:
             raise InfrastructureError(f"{self.uri}/{key}: nothing is committed there; resume the run")
+        manifest.refuse_dropped(f"{self.uri}/{key}")
         return self._verified(key, manifest)
+
+    def drop(self, key: str, suffix: str, why: str) -> int:
+        """Remove the weights of a committed folder; its manifest stays, and says so, and its other files stay.
+
+        The manifest is written first: an interruption then leaves weights that nobody reads, which the next call
+        removes.
+
+        Args:
+            key: the folder.
+            suffix: how the names of its weights end.
+            why: a word for people.
+
+        Returns:
+            The bytes that were freed, now or by the call that was interrupted.
+        """
+        manifest = self.manifest(key)
+        if manifest is None:
+            raise InfrastructureError(f"{self.uri}/{key}: nothing is committed there; resume the run")
+        if not manifest.dropped:
+            marked = manifest.model_copy(update={"dropped": why})
+            self.write(f"{key}/{MANIFEST}", marked.model_dump_json(indent=1).encode())
+        weights = {file.path: file.bytes for file in manifest.files if file.path.endswith(suffix)}
+        return sum(weights[name] for name in self._remove("/".join(filter(None, (key, manifest.prefix))), weights))
 
     def read_committed(self, key: str, name: str) -> bytes:
         """One file of a committed folder, verified, without fetching the weights that lie beside it.
@@ -131,11 +186,14 @@ class Store(ABC):
             yield Path(folder)
 
     @contextmanager
-    def only_user(self) -> Iterator[None]:
-        """Hold a store in a folder for oneself, and clear away what interrupted attempts left in it.
+    def only_user(self, run: str) -> Iterator[None]:
+        """Hold a run in a folder for oneself, and clear away what interrupted attempts left there if nobody is there.
 
-        Stages need no lock, as a commit cannot mix two attempts; but two runs at once in one folder would do all work
-        twice. A store in S3 is not locked.
+        Stages need no lock, as a commit cannot mix two attempts; but a run that is played twice at once would do all
+        its work twice. Runs with other values may be played beside it. A store in S3 is not locked.
+
+        Args:
+            run: the run, as the key of its configuration has it; empty for all runs that are played there.
 
         Raises:
             InfrastructureError: if another process holds it.
@@ -163,8 +221,24 @@ class Store(ABC):
         """Write a small object atomically, replacing an older one."""
 
     @abstractmethod
+    def committed(self, key: str) -> set[str]:
+        """The keys of all committed folders that lie in a folder; nested ones are not looked for."""
+
+    @abstractmethod
+    def names(self, key: str) -> set[str]:
+        """The names of the small objects in a folder; nested ones are not looked for."""
+
+    @abstractmethod
+    def files(self) -> dict[str, int]:
+        """Every file that lies there, and its bytes."""
+
+    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove a folder, its manifest first; nothing happens where there is none."""
+
+    @abstractmethod
+    def _remove(self, folder: str, names: Iterable[str]) -> list[str]:
+        """Remove some files of a folder, and tell which of them were there."""
 
     def _place(self, attempt: str) -> str:
         """Where in a committed folder its attempt's files lie: the manifest's `prefix`."""

@@ -6,12 +6,16 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from sppo.errors import InfrastructureError
 from sppo.store.base import MANIFEST, Manifest, Store, StoredFile, describe, new_attempt, put_in_place, verify
+
+HELD = "lock"
+"""In a scratch folder, held as long as somebody works there."""
 
 
 class LocalStore(Store):
@@ -78,6 +82,20 @@ class LocalStore(Store):
         finally:
             staging.unlink(missing_ok=True)
 
+    def committed(self, key: str) -> set[str]:
+        """See `Store.committed`."""
+        folders = (path.parent.name for path in (self.root / key).glob(f"*/{MANIFEST}"))
+        return {f"{key}/{name}" for name in folders if not name.startswith(".")}  # those are not in their place yet
+
+    def names(self, key: str) -> set[str]:
+        """See `Store.names`."""
+        return {path.name for path in (self.root / key).glob("*") if path.is_file() and not path.name.startswith(".")}
+
+    def files(self) -> dict[str, int]:
+        """See `Store.files`."""
+        paths = (path for path in self.root.rglob("*") if path.is_file())
+        return {path.relative_to(self.root).as_posix(): path.stat().st_size for path in paths}
+
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
         target = self.root / key
@@ -88,35 +106,71 @@ class LocalStore(Store):
             (doomed / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(doomed)
 
+    def _remove(self, folder: str, names: Iterable[str]) -> list[str]:
+        there = [name for name in names if (self.root / folder / name).is_file()]
+        for name in there:
+            (self.root / folder / name).unlink()
+        return there
+
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """See `Store.scratch`; the store's folder, if made for this, is removed where nothing was committed."""
         made = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
         self.root.mkdir(parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(prefix=".work-", dir=self.root) as folder:
-                yield Path(folder)
+            with (
+                tempfile.TemporaryDirectory(prefix=".work-", dir=self.root) as folder,
+                Path(folder, HELD).open("w") as lock,
+            ):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                work = Path(folder, "work")
+                work.mkdir()
+                yield work
         finally:
             for parent in made:
                 if not any(parent.iterdir()):
                     parent.rmdir()
 
     @contextmanager
-    def only_user(self) -> Iterator[None]:
+    def only_user(self, run: str) -> Iterator[None]:
         """See `Store.only_user`; what an attempt finished, and could not put in its place, is not cleared away."""
-        with (self.root / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InfrastructureError(f"{self.uri}: another run is at work there; wait until it ends") from error
-            for leftover in [*self.root.glob(".work-*"), *self.root.rglob(".*.tmp-*")]:
-                if (leftover / MANIFEST).is_file():
-                    print(f"warning: {leftover} was finished but not put in its place; move or remove it", flush=True)
-                elif leftover.is_dir():
-                    shutil.rmtree(leftover)
-                else:
-                    leftover.unlink(missing_ok=True)
+        with ExitStack() as held:
+            place = held.enter_context((self.root / ".lock").open("w"))
+            free = not run or _take(held.enter_context((self.root / f".lock-{run}").open("w")))
+            alone = _take(place)
+            if not free or not (alone or run):
+                raise InfrastructureError(f"{self.uri}: another run is at work there; wait until it ends")
+            if alone:
+                self._clear()
+            if run:
+                fcntl.flock(place, fcntl.LOCK_SH)
             yield
+
+    def _clear(self) -> None:
+        """Remove what interrupted attempts left, unless one goes on: a stage by hand, or a run that only begins."""
+        if any(_is_held(lock) for lock in self.root.glob(f".work-*/{HELD}")):
+            return
+        for leftover in [*self.root.glob(".work-*"), *self.root.rglob(".*.tmp-*")]:
+            if (leftover / MANIFEST).is_file():
+                print(f"warning: {leftover} was finished but not put in its place; move or remove it", flush=True)
+            elif leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _take(lock: TextIO) -> bool:
+    """Whether a lock is this process's alone now."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_held(lock: Path) -> bool:
+    with lock.open("w") as file:
+        return not _take(file)
 
 
 def _sync(folder: Path) -> None:

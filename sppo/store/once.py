@@ -50,7 +50,8 @@ def run_once(
     changed = committed.changed_inputs(inputs)
     if changed:
         raise ConfigError(
-            f"{store.uri}/{key}: already made from another {', '.join(changed)}; choose another output_uri"
+            f"{store.uri}/{key}: made from another {', '.join(changed)}, under the same name; put that back, or choose "
+            "another output_uri"
         )
     if done is not None:
         print(f"{key}: already done, nothing to do", flush=True)

@@ -140,14 +140,34 @@ class S3Store(Store):
         self._delete(f"{key}/{MANIFEST}")
         self._delete_prefix(key)
 
+    def committed(self, key: str) -> set[str]:
+        """See `Store.committed`."""
+        found = (name.removesuffix(f"/{MANIFEST}") for name in self._listed(key) if name.endswith(f"/{MANIFEST}"))
+        return {f"{key}/{name}" for name in found if "/" not in name}
+
+    def names(self, key: str) -> set[str]:
+        """See `Store.names`."""
+        return {name for name in self._listed(key) if "/" not in name}
+
+    def files(self) -> dict[str, int]:
+        """See `Store.files`."""
+        return {name: int(entry["Size"]) for name, entry in self._listed("").items()}
+
     def entries(self, key: str) -> dict[str, str]:
         """Every object under a key: its path from there, and its ETag."""
+        return {name: str(entry["ETag"]) for name, entry in self._listed(key).items()}
+
+    def _listed(self, key: str) -> dict[str, Any]:
         prefix = f"{self._key(key)}/".lstrip("/")
         with _reported(f"{self.uri}/{key}"):
             pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-            return {
-                entry["Key"].removeprefix(prefix): entry["ETag"] for page in pages for entry in page.get("Contents", [])
-            }
+            return {entry["Key"].removeprefix(prefix): entry for page in pages for entry in page.get("Contents", [])}
+
+    def _remove(self, folder: str, names: Iterable[str]) -> list[str]:
+        there = sorted(self.entries(folder).keys() & set(names))
+        for name in there:
+            self._delete(f"{folder}/{name}")
+        return there
 
     def _delete_prefix(self, key: str) -> None:
         for name in self.entries(key):
@@ -197,10 +217,12 @@ class S3Folder:
         """Look what is there.
 
         Raises:
-            ConfigError: if nothing lies under the prefix.
+            ConfigError: if nothing lies under the prefix, or the weights that a run committed there were dropped.
         """
         self.uri, self.store = uri, S3Store(uri)
         self.manifest = self.store.manifest("")
+        if self.manifest is not None:
+            self.manifest.refuse_dropped(uri)
         self.prefix = self.manifest.prefix if self.manifest else ""
         # The console marks an empty folder by an object whose name ends in a slash.
         names = {name: etag for name, etag in self.store.entries(self.prefix).items() if not name.endswith("/")}

@@ -68,6 +68,9 @@ PAIRS = _schema(
 """One row a prompt: a preferred and a dispreferred response with their win probabilities over pi_t, and the further
 responses that are trained on, of which there may be none."""
 
+BASE_LOGPROBS = _schema(prompt_id=pa.string(), logprobs=pa.list_(pa.float64()))
+"""One row a pair: log mu of its chosen, its rejected and its further responses, in nats, mu being the base model."""
+
 JUDGEMENTS = _schema(
     prompt=pa.string(),
     responses=pa.list_(pa.string()),
@@ -87,8 +90,10 @@ INSTRUCTIONS = _schema(
     prompt_ids=_IDS,
     instruction_ids=_STRINGS,
     kwargs=_STRINGS,
+    trained=pa.bool_(),
 )
-"""One row a prompt with verifiable instructions; `kwargs` holds each instruction's values as JSON."""
+"""One row a prompt with verifiable instructions; `kwargs` holds each instruction's values as JSON, and `trained` is
+whether prompts with every one of its kinds of instruction are there to train on."""
 
 INSTRUCTION_ANSWERS = _schema(
     prompt_id=pa.string(),

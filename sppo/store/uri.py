@@ -36,9 +36,10 @@ class Hub(NamedTuple):
 
 
 class Package(NamedTuple):
-    """An installed Python package."""
+    """An installed Python package, or the folder of this name in it."""
 
     name: str
+    folder: str = ""
 
 
 class Foreign(NamedTuple):
@@ -59,7 +60,7 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 4096
 
 
 def parse(uri: str) -> Place:
-    """What a URI names: a path, `file:` URI, `s3://bucket/key`, `hf://org/name[@revision]` or `package:NAME`.
+    """What a URI names: a path, `file:`, `s3://bucket/key`, `hf://org/name[@revision]` or `package:NAME[/FOLDER]`.
 
     Raises:
         ConfigError: naming the URI, if it is none of these and not of another scheme either.
@@ -69,7 +70,8 @@ def parse(uri: str) -> Place:
     if uri.startswith("file:"):
         return Local(_from_file_uri(uri))
     if uri.startswith("package:"):
-        return Package(uri.removeprefix("package:"))
+        name, _, folder = uri.removeprefix("package:").partition("/")
+        return Package(name, folder)
     found = _SCHEME.fullmatch(uri)
     if found is None:
         return Local(_from_path(uri))

@@ -21,6 +21,9 @@ from sppo.training.workers.parallel import Workers, whole
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+PUBLISHED = "bfloat16"
+"""The type of published weights that may lose what was trained."""
+
 
 def gather(optimizer: RMSProp) -> dict[str, torch.Tensor]:
     """The float32 weights that were trained, by the model's parameter names, on the CPU; every worker must ask."""
@@ -55,13 +58,13 @@ def export_slopes(
     audit: Audit,
     device: torch.device,
 ) -> dict[str, float]:
-    """How much of what was trained a saved model shows: as the sampler loads it, and as it would be published.
+    """How much of what was trained a saved model shows: as the sampler loads it, and as it is published in bfloat16.
 
     The weights are what each of them rounds them to. What is computed with them is float32 everywhere: the noise of
     bfloat16 arithmetic is as large as what an iteration changes.
 
     Args:
-        config: the types of the trainer's, the sampler's and the published weights.
+        config: the types of the trainer's and the sampler's weights.
         start: pi_t.
         weights: what was trained, as `gather` gives it.
         saved: pi_{t+1}.
@@ -90,8 +93,8 @@ def export_slopes(
     trained = _trained(config, start, weights)
     figures = {"train/export_slope": slope_of(load_adapted(saved, config.generate.dtype, attention.NAME))}
     figures["train/publish_slope"] = figures["train/export_slope"]
-    if saved.adapter or config.publish.dtype != config.generate.dtype:
-        figures["train/publish_slope"] = slope_of(load_merged(saved, config.publish.dtype, attention.NAME))
+    if saved.adapter or config.generate.dtype != PUBLISHED:
+        figures["train/publish_slope"] = slope_of(load_merged(saved, PUBLISHED, attention.NAME))
     return figures
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import json
 import math
 import time
@@ -12,14 +11,15 @@ from pathlib import Path
 
 import torch
 
-from sppo.algorithm.objectives.base import loss_at_start
+from sppo.algorithm.objectives.base import loss_at_start, needs_base
 from sppo.algorithm.schedule import learning_rate
+from sppo.config.identity import sha256_of
 from sppo.config.plugins import OBJECTIVES
 from sppo.config.run import RunConfig
 from sppo.config.sections.train import TrainConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.models.adapters import adapt, fill
-from sppo.models.fetch import Policy, fetch_policy
+from sppo.models.fetch import Policy, fetch_policy, policy_digest
 from sppo.models.network import attention
 from sppo.models.network.lean import fuse, make_lean
 from sppo.models.network.logprobs import ResponseLogprobs, check_model
@@ -27,14 +27,18 @@ from sppo.models.policy import empty_policy, load_policy, without_dropout
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store
+from sppo.store.lineage import Lineage
 from sppo.store.once import check_made_from, run_once
 from sppo.store.opening import open_store
+from sppo.training.again import check_as_before
 from sppo.training.audit import Audit
+from sppo.training.base_policy import base_logprobs, compare_with_base
 from sppo.training.checkpoint import Checkpoints
+from sppo.training.cutting import cut
 from sppo.training.export import export, export_slopes, gather
 from sppo.training.optimizer import RMSProp
 from sppo.training.stopping import finishing_steps
-from sppo.training.update import Batch, Pair, Updater, group_of, targets_of
+from sppo.training.update import Batch, Pair, Updater, group_of, over_base_of, targets_of
 from sppo.training.workers.parallel import Workers, forget_gathered, spread, workers
 
 
@@ -60,22 +64,27 @@ def train(
         The URI of pi_{t+1} and its manifest, which holds the iteration's figures.
     """
     store = open_store(config.output_uri)
+    lineage = Lineage(config, store)
     rows = read_pairs(pairs)
     with workers() as group:
+        key = lineage.model_key(iteration)
         with group.first_of_node_goes_ahead():
-            start = fetch_policy(model_uri)
+            start = fetch_policy(model_uri) if store.manifest(key) is None else None
+        digest = (start.digest() if start else policy_digest(model_uri)) if group.first else ""
         inputs = {
-            "config": config.digest(),
-            "reference": group.gather(start.digest() if group.first else "")[0],
-            "pairs": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest(),
+            "stage": lineage.train(iteration),
+            "reference": group.gather(digest)[0],
+            "pairs": sha256_of(rows),
         }
-        check_made_from(store, keys.response_chunk(iteration, 0), ("model",), inputs["reference"], model_uri)
-        checkpoints = Checkpoints(store, keys.checkpoints(iteration), inputs, group)
-        key = keys.model(iteration)
+        check_made_from(store, lineage.chunk_key(iteration, 0), ("model",), inputs["reference"], model_uri)
+        checkpoints = Checkpoints(store, lineage.checkpoints_key(iteration), inputs, group)
 
         def work(output: Path) -> Mapping[str, float]:
             (output / keys.DISTRIBUTION_FILE).write_text(json.dumps(list(distribution)))
-            return {**upstream, **_train(config, iteration, start, rows, checkpoints, output)}
+            figures = _train(config, iteration, start or fetch_policy(model_uri), rows, checkpoints, output)
+            if group.first:
+                check_as_before(lineage, iteration, output)
+            return {**upstream, **figures}
 
         if group.first:
             manifest: Manifest | None = run_once(store, key, inputs, work)
@@ -123,10 +132,19 @@ def _train(
     config: RunConfig, iteration: int, start: Policy, pairs: list[Pair], checkpoints: Checkpoints, output: Path
 ) -> Mapping[str, float]:
     settings, group = config.train, checkpoints.group
-    scorer = _load(start, settings, group, derive_seed(config.seed, "adapters", iteration))
+    pairs, cuts = cut(pairs, settings)
+    seed = derive_seed(config.seed, "adapters", iteration)
+    of_base = None
+    if iteration > 1 and needs_base(OBJECTIVES.load(settings.objective)):
+        of_base = base_logprobs(
+            config, checkpoints.store, iteration, pairs, group, lambda base: _load(base, settings, group, seed)
+        )
+    scorer = _load(start, settings, group, seed)
     optimizer = RMSProp(scorer, getattr(torch, settings.dtype), group)
     audit = Audit(pairs, settings, derive_seed(config.seed, "audit", iteration))
     figures = audit.reference(scorer, group)
+    if of_base is not None:
+        compare_with_base(pairs, of_base)
     scorer.train()
     updater = Updater(scorer, optimizer, group, settings)
     updater.budget = checkpoints.budget(settings)
@@ -167,7 +185,7 @@ def _train(
         figures |= export_slopes(config, start, weights, saved, audit, group.device)
     (output / keys.TRAINING_LOG_FILE).write_text("".join(json.dumps(row) + "\n" for row in log))
     speed = {"train/seconds": seconds, "train/tokens_per_second": tokens / seconds}
-    return figures | _figures(log, pairs, settings) | speed
+    return figures | _figures(log, pairs, settings) | speed | {"train/cut_fraction": cuts / len(pairs)}
 
 
 def _load(start: Policy, config: TrainConfig, group: Workers, seed: int) -> ResponseLogprobs:
@@ -201,7 +219,9 @@ def _figures(log: Sequence[Mapping[str, float]], pairs: Sequence[Pair], config: 
     return {
         "train/loss": _mean(log, "loss"),
         "train/first_loss": log[0]["loss"],
-        "train/loss_at_start": loss_at_start(OBJECTIVES.load(config.objective), map(targets_of, pairs), config),
+        "train/loss_at_start": loss_at_start(
+            OBJECTIVES.load(config.objective), map(targets_of, pairs), config, map(over_base_of, pairs)
+        ),
         "train/grad_norm": _mean(log, "grad_norm"),
         "train/mean_abs_log_ratio": _mean(last, "mean_abs_log_ratio"),
         # The responses are samples of pi_t, so the mean of -r estimates KL(pi_t || pi_theta).

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sppo.algorithm.objectives.base import Objective, Responses
+from sppo.algorithm.objectives.base import AT_THE_BASE, Objective, Responses
 from sppo.config.plugins import OBJECTIVES
 from sppo.config.sections.train import TrainConfig
 from sppo.errors import InfrastructureError, RunFailedError
@@ -42,6 +42,11 @@ def reference_of(pair: Pair) -> list[list[float]]:
 def targets_of(pair: Pair) -> torch.Tensor:
     """P(y > pi_t | x) of each of a pair's responses, in the order of `group_of`; shape (n,)."""
     return torch.tensor([pair["p_chosen"], pair["p_rejected"], *pair["p_others"]])
+
+
+def over_base_of(pair: Pair) -> torch.Tensor:
+    """log pi_t(y|x) - log mu(y|x) of each of a pair's responses, if `compare_with_base` noted it; shape (n,) or ()."""
+    return torch.tensor(pair["over_base"]) if "over_base" in pair else AT_THE_BASE
 
 
 def divide(pairs: Sequence[Pair], workers: int, budget: int) -> list[list[list[Pair]]]:
@@ -167,7 +172,9 @@ def pair_losses(
     reference = [math.fsum(logprobs) for pair in pairs for logprobs in reference_of(pair)]
     targets = [targets_of(pair).to(policy.device) for pair in pairs]
     ratios = (policy - torch.tensor(reference, device=policy.device)).split([len(p) for p in targets])
-    losses = [objective.loss(Responses(ratio, p), config) for ratio, p in zip(ratios, targets, strict=True)]
+    over_base = [over_base_of(pair).to(policy.device) for pair in pairs]
+    responses = map(Responses, ratios, targets, over_base)
+    losses = [objective.loss(each, config) for each in responses]
     return torch.stack(losses), list(ratios)
 
 

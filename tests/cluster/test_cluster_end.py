@@ -3,9 +3,9 @@
 import pytest
 from sppo_pipelines.submission.progress import TaskKey, tasks
 
-from sppo.store import keys
 from sppo.training.workers.trainjob.follow import ending
 from tests.cluster.episodes import PREPARE
+from tests.conftest import lineage_of
 
 GONE = 120
 """Seconds within which a terminated run holds nothing any more."""
@@ -31,7 +31,8 @@ def test_a_terminated_run_is_resumed_and_plays_only_what_is_missing(resumed, ter
     played = {task.key: task for task in tasks(runs.look(terminated.run.run_id).workflow)}
     kept = [PREPARE, *(TaskKey(name, 1, shard) for name in ("generate", "rank") for shard in (0, 1))]
     assert [len(played[key].pods) for key in kept] == [1] * len(kept)
-    assert stored.manifest(terminated.run.output_uri, keys.PUBLISHED_MODEL) is not None
+    place = terminated.run.output_uri
+    assert stored.manifest(place, lineage_of(place).published_key) is not None
     seen("exit code 0")
 
 

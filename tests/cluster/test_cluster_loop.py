@@ -6,12 +6,12 @@ from sppo_pipelines.compiling import compile_pipeline
 from sppo_pipelines.profile import load_profile
 from sppo_pipelines.submission.progress import tasks
 
-from sppo.store import keys
 from tests.backend import nodes as expected
 from tests.backend.expected import Course
 from tests.backend.package import load
 from tests.backend.player import Run, play
 from tests.cluster.measure import drivers_between, size_of
+from tests.conftest import lineage_of
 
 BACK = 120
 """Seconds within which a deleted pod is back."""
@@ -32,7 +32,8 @@ def test_two_iterations_of_two_shards_end_with_0(disturbed, runs, stored, seen):
     played = tasks(runs.look(disturbed.run.run_id).workflow)
     sharded = [(task.key.name, task.key.iteration, task.key.shard) for task in played if task.key.shard is not None]
     assert sharded == [(name, t, shard) for t in (1, 2) for name in ("generate", "rank") for shard in (0, 1)]
-    assert stored.manifest(disturbed.run.output_uri, keys.model(2)) is not None
+    place = disturbed.run.output_uri
+    assert stored.manifest(place, lineage_of(place).model_key(2)) is not None
     first, last = min(task.started for task in played), max(task.ended for task in played)
     seen(f"{(last - first).total_seconds() / 60:.0f} minutes from the first stage to the last")
 

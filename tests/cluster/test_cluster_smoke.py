@@ -11,6 +11,7 @@ from sppo.store import keys
 from sppo.training.workers.trainjob.spec import RUN_LABEL, USER
 from tests.backend.expected import POOLS
 from tests.cluster.kube import GPU
+from tests.conftest import lineage_of
 
 
 def test_the_smoke_run_ends_with_0_and_its_gate_is_read(smoke, runs, seen):
@@ -31,9 +32,10 @@ def test_mlflow_shows_the_smoke_run_as_finished(smoke, tracked, seen):
 
 
 def test_the_report_of_the_smoke_run_is_in_its_store(smoke, stored, seen):
-    page = stored.text(smoke.output_uri, keys.PUBLISHED_REPORT, keys.REPORT_FILE)
+    lineage = lineage_of(smoke.output_uri)
+    page = stored.text(smoke.output_uri, lineage.report_key, keys.REPORT_FILE)
     assert page.lower().startswith("<!doctype html>") and smoke.output_uri in page
-    assert stored.manifest(smoke.output_uri, keys.PUBLISHED_MODEL) is not None
+    assert stored.manifest(smoke.output_uri, lineage.published_key) is not None
     seen(f"{keys.REPORT_FILE}, {len(page) / 1024:.0f} KiB")
 
 
@@ -42,7 +44,8 @@ def test_a_run_that_the_form_starts_finds_what_is_committed(from_form, smoke, ru
     assert from_form.run.result.code == 0
     assert from_form.parameters["shards"] == 2 and from_form.parameters["base_model"] == ""
     begun = min(task.started for task in tasks(runs.look(from_form.run.run_id).workflow)).timestamp()
-    for key in (keys.PREPARED, keys.model(1), keys.evaluation(1), keys.PUBLISHED_REPORT):
+    lineage = lineage_of(smoke.output_uri)
+    for key in (lineage.prepared_key, lineage.model_key(1), lineage.evaluation_key(1), lineage.report_key):
         assert stored.committed(smoke.output_uri, key) < begun, f"{key} was made anew"
     seen(f"exit code 0 after {from_form.run.seconds / 60:.0f} minutes, nothing made anew")
 

@@ -6,8 +6,8 @@ import pytest
 from sppo_components.images import image
 from sppo_pipelines.profile import STAGES
 
-from sppo.store import keys
 from sppo.store.opening import open_store
+from tests.conftest import lineage_of
 from tests.images.conftest import FORM
 
 pytestmark = pytest.mark.timeout(3000)  # the first run downloads and installs gigabytes
@@ -21,6 +21,7 @@ SETTINGS = {
     "evaluate.max_tokens": 16,
     "evaluate.samples": 1,
     "evaluate.instructions.count": 4,
+    "evaluate.instructions.final": 4,
     "evaluate.instructions.max_tokens": 16,
 }
 
@@ -41,10 +42,11 @@ def test_it_plays_every_stage(build, registry, cluster):
     evaluated = here.run("evaluate", {"iteration": 1, **policies}, inputs)
     published = here.run("publish", {}, config)
     store = open_store(f"{here.store}/run")
-    assert published["model_uri"] == f"{store.uri}/{keys.PUBLISHED_MODEL}"
-    assert json.loads((store.fetch(keys.PUBLISHED_MODEL) / "config.json").read_text())["dtype"] == "bfloat16"
-    figures = store.manifest(keys.model(1)).figures
+    lineage = lineage_of(store.uri)
+    assert published["model_uri"] == f"{store.uri}/{lineage.published_key}"
+    assert json.loads((store.fetch(lineage.published_key) / "config.json").read_text())["dtype"] == "bfloat16"
+    figures = store.manifest(lineage.model_key(1)).figures
     assert figures["train/steps"] == 2
     assert figures["train/reference_recomputed"] == 0, "vLLM's log-probabilities are the trainer's"
-    assert 0 <= store.manifest(keys.evaluation(1)).figures["eval/win_rate_vs_base"] <= 1
+    assert 0 <= store.manifest(lineage.evaluation_key(1)).figures["eval/win_rate_vs_base"] <= 1
     assert here.path(evaluated["report"]).read_text().lstrip().lower().startswith("<!doctype html")

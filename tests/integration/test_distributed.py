@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sppo.models.policy import load_policy, save_policy
-from sppo.store import keys
+from tests.conftest import lineage_of
 from tests.integration.distributed import (
     PAIRS,
     checkpoint,
@@ -146,9 +146,10 @@ def test_a_killed_worker_ends_the_job_and_the_resume_is_exact(tiny_llama, tmp_pa
     assert "exitcode  : -9" in output and "lost" not in output
     assert seconds < 20
     print(f"the job ended {seconds:.1f} s after its last checkpoint, in whose next step a worker was killed")
-    assert store.manifest(keys.model(1)) is None
+    model = lineage_of(store.uri).model_key(1)
+    assert store.manifest(model) is None
     assert together(2, store.uri) == [0, 0]
-    assert store.manifest(keys.model(1)).digest() == whole.manifest(keys.model(1)).digest(), "bit for bit"
+    assert store.manifest(model).digest() == whole.manifest(model).digest(), "bit for bit"
 
 
 def test_the_first_worker_alone_loads_the_model(tiny_llama, alone, tmp_path):
@@ -192,11 +193,11 @@ ResponseLogprobs.forward = limited
 """
     store = start(str(tmp_path / "run"), tiny_llama)
     assert together(2, store.uri, crowded)[1] == 3
-    kept = json.loads(store.read(f"{keys.checkpoints(1)}/budget.json"))
-    assert kept == {"asked": [40, 0, 2], "budget": 20}
+    budget = f"{lineage_of(store.uri).checkpoints_key(1)}/budget.json"
+    assert json.loads(store.read(budget)) == {"asked": [40, 0, 2], "budget": 20}
     assert together(2, store.uri, crowded) == [0, 0]
     same(trained(store), alone)
-    assert store.read(f"{keys.checkpoints(1)}/budget.json") is None
+    assert store.read(budget) is None
 
 
 PLAIN = """
@@ -225,7 +226,7 @@ def test_a_signal_lets_the_step_end_and_keeps_it(tiny_llama, alone, tmp_path, wo
     assert ended == code, output
     assert f"told to stop: step {checkpoint(store)} of 3 is kept" in said + output
     assert checkpoint(store) in {1, 2}
-    assert store.manifest(keys.model(1)) is None
+    assert store.manifest(lineage_of(store.uri).model_key(1)) is None
     assert together(workers, store.uri) == [0] * workers
     same(trained(store), alone)
 

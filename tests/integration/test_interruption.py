@@ -10,12 +10,15 @@ from mlflow import MlflowClient
 
 from sppo.store import keys, tables
 from sppo.store.base import file_sha256
+from sppo.store.opening import open_store
+from tests.conftest import lineage_of
 from tests.integration.conftest import Command
 
 
 def test_killed_in_every_stage_and_resumed(small_run: Path, small_settings: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    chunk = folder / keys.response_chunk(1, 0)
+    lineage = lineage_of(small_run)  # whose keys are those of any run with the same values
+    chunk, pairs = folder / lineage.chunk_key(1, 0), lineage.preferences_key(1, 0, 1)
 
     def kill_when(reached: Callable[[Command], bool], *arguments: str) -> str:
         command = Command(*arguments)
@@ -25,36 +28,35 @@ def test_killed_in_every_stage_and_resumed(small_run: Path, small_settings: list
 
     start = ("run", f"output_uri={folder}", "iterations=1", *small_settings)
     kill_when(lambda _: any(folder.glob(".work-*")), *start)
-    assert not (folder / keys.PREPARED).exists()
+    assert not (folder / lineage.prepared_key).exists()
 
     kill_when(lambda _: chunk.exists(), *start)
-    assert not (folder / keys.response_chunk(1, 1)).exists()
+    assert not (folder / lineage.chunk_key(1, 1)).exists()
     first_chunk = file_sha256(chunk / keys.RESPONSES_FILE), (chunk / keys.RESPONSES_FILE).stat().st_mtime_ns
 
-    resume = ("resume", str(folder))
+    resume = ("resume", str(folder), "--verbose")
     kill_when(lambda command: command.running("rank"), *resume)
-    assert not (folder / keys.preferences(1, 0, 1)).exists()
+    assert not (folder / pairs).exists()
 
-    kill_when(lambda _: (folder / keys.checkpoints(1) / "latest.json").exists(), *resume)
-    assert not (folder / keys.model(1)).exists()
+    kill_when(lambda _: (folder / lineage.checkpoints_key(1) / "latest.json").exists(), *resume)
+    assert not (folder / lineage.model_key(1)).exists()
 
-    output = kill_when(lambda _: any((folder / "answers").glob("*")), *resume)
+    output = kill_when(lambda _: bool(open_store(str(folder)).committed("answers")), *resume)
     assert "resuming after step" in output
-    assert not (folder / keys.evaluation(1)).exists()
+    assert not (folder / lineage.evaluation_key(1)).exists()
 
     kill_when(lambda command: command.running("publish"), *resume)
-    assert not (folder / keys.PUBLISHED_MODEL).exists()
+    assert not (folder / lineage.published_key).exists()
 
     output = Command(*resume).succeed()
     assert "loading" not in output
     same_chunk = file_sha256(chunk / keys.RESPONSES_FILE), (chunk / keys.RESPONSES_FILE).stat().st_mtime_ns
     assert same_chunk == first_chunk
     for name, schema in ((keys.PAIRS_FILE, tables.PAIRS), (keys.PREFERENCES_FILE, tables.PREFERENCES)):
-        key = keys.preferences(1, 0, 1)
-        assert tables.read(folder / key / name, schema) == tables.read(small_run / key / name, schema)
-    weights = f"{keys.model(1)}/model.safetensors"
+        assert tables.read(folder / pairs / name, schema) == tables.read(small_run / pairs / name, schema)
+    weights = f"{lineage.model_key(1)}/model.safetensors"
     assert file_sha256(folder / weights) == file_sha256(small_run / weights)
-    assert not any(folder.glob("iteration-1/checkpoints/*"))
+    assert not any(folder.glob(f"{lineage.checkpoints_key(1)}/*"))
     assert states(folder) == {"FINISHED"}
     assert not [path for path in folder.rglob("*") if path.name.startswith(".work-") or ".tmp-" in path.name]
 
@@ -75,6 +77,6 @@ def test_a_signal_ends_the_run_with_its_exit_code(
 
 def states(folder: Path) -> set[str]:
     """Status of the runs in MLflow."""
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{folder.parent}/mlflow.db")
     experiments = [each.experiment_id for each in client.search_experiments()]
     return {run.info.status for run in client.search_runs(experiments)}

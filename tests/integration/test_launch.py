@@ -4,7 +4,7 @@ import signal
 
 from mlflow import MlflowClient
 
-from sppo.store import keys
+from tests.conftest import lineage_of
 from tests.integration.distributed import checkpoint, command, end, read_until, start, together
 
 TWO = "import torch\ntorch.accelerator.device_count = lambda: 2\n"
@@ -16,13 +16,14 @@ def test_it_starts_a_worker_for_each_and_tracks_once(tiny_llama, tmp_path):
     assert code == 0, output
     assert output.count("training with 2 workers, one an accelerator") == 1
     assert output.count("step 3 of 3") == 1, "the first worker alone prints"
-    assert "model: already done, nothing to do" in output, "nothing is trained in the process that started them"
-    experiments = MlflowClient(f"sqlite:///{store.root}/mlflow.db").search_experiments()
-    runs = MlflowClient(f"sqlite:///{store.root}/mlflow.db").search_runs([each.experiment_id for each in experiments])
+    model = lineage_of(store.uri).model_key(1)
+    assert f"{model}: already done, nothing to do" in output, "nothing is trained in the process that started them"
+    client = MlflowClient(f"sqlite:///{store.root.parent}/mlflow.db")
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
     assert len(runs) == 2, "the alignment run and its iteration, once"
     other = start(str(tmp_path / "other"), tiny_llama)
     assert together(2, other.uri) == [0, 0]
-    assert store.manifest(keys.model(1)).digest() == other.manifest(keys.model(1)).digest()
+    assert store.manifest(model).digest() == other.manifest(model).digest()
 
 
 def test_the_workers_exit_code_is_its_own(tiny_llama, tmp_path):

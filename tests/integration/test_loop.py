@@ -10,18 +10,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sppo.algorithm.objectives import sppo
 from sppo.algorithm.objectives.base import loss_at_start
-from sppo.config.run import RunConfig
+from sppo.reporting.report import collect
 from sppo.seeds import derive_seed
 from sppo.store import keys, tables
 from sppo.store.base import Manifest
 from sppo.store.opening import open_store
 from sppo.training.train import plan, read_pairs
 from sppo.training.update import targets_of
+from tests.conftest import lineage_of
 from tests.integration.conftest import SETTINGS, Command
-
-
-def config_of(folder: Path) -> RunConfig:
-    return RunConfig.model_validate_json((folder / "prepared" / "config.json").read_text())
 
 
 def manifest(folder: Path, key: str) -> Manifest:
@@ -31,24 +28,25 @@ def manifest(folder: Path, key: str) -> Manifest:
 
 
 def training_log(folder: Path, iteration: int) -> list[dict[str, float]]:
-    text = (folder / keys.model(iteration) / keys.TRAINING_LOG_FILE).read_text()
+    text = (folder / lineage_of(folder).model_key(iteration) / keys.TRAINING_LOG_FILE).read_text()
     return [json.loads(line) for line in text.splitlines()]
 
 
 def pairs_of(folder: Path, iteration: int) -> list[dict[str, object]]:
-    return read_pairs([folder / keys.preferences(iteration, 0, 1) / keys.PAIRS_FILE])
+    return read_pairs([folder / lineage_of(folder).preferences_key(iteration, 0, 1) / keys.PAIRS_FILE])
 
 
 def test_prompt_parts_are_disjoint(whole_run: Path) -> None:
     names = [keys.prompts_file(1), keys.prompts_file(2), keys.HELD_OUT_FILE]
-    parts = [{row["prompt_id"] for row in tables.read(whole_run / "prepared" / n, tables.PROMPTS)} for n in names]
+    folder = whole_run / lineage_of(whole_run).prepared_key
+    parts = [{row["prompt_id"] for row in tables.read(folder / name, tables.PROMPTS)} for name in names]
     assert [len(part) for part in parts] == [16, 16, 8]
     assert len(set.union(*parts)) == 40
 
 
 @pytest.mark.parametrize("iteration", [1, 2])
 def test_first_loss_is_its_closed_form(whole_run: Path, iteration: int) -> None:
-    config = config_of(whole_run)
+    config = lineage_of(whole_run).config
     first = plan(pairs_of(whole_run, iteration), config.train, derive_seed(config.seed, "train", iteration))[0]
     expected = loss_at_start(sppo, map(targets_of, first.pairs), config.train)
     row = training_log(whole_run, iteration)[0]
@@ -60,8 +58,9 @@ def test_first_loss_is_its_closed_form(whole_run: Path, iteration: int) -> None:
 
 @pytest.mark.parametrize("iteration", [1, 2])
 def test_sampler_and_trainer_agree_on_the_reference(whole_run: Path, iteration: int) -> None:
-    figures = manifest(whole_run, keys.model(iteration)).figures
-    assert 0 < figures["train/reference_audit_mean_abs"] < config_of(whole_run).train.audit_tolerance
+    lineage = lineage_of(whole_run)
+    figures = manifest(whole_run, lineage.model_key(iteration)).figures
+    assert 0 < figures["train/reference_audit_mean_abs"] < lineage.config.train.audit_tolerance
     assert figures["train/reference_recomputed"] == 0
 
 
@@ -78,38 +77,42 @@ def test_training_moves_the_policy_as_the_targets_say(whole_run: Path, iteration
 
 
 def test_second_iteration_starts_from_the_first_ones_model(whole_run: Path) -> None:
-    first = manifest(whole_run, keys.model(1))
-    assert manifest(whole_run, keys.model(2)).inputs["reference"] == first.digest()
-    assert manifest(whole_run, keys.response_chunk(2, 0)).inputs["model"] == first.digest()
+    lineage = lineage_of(whole_run)
+    first = manifest(whole_run, lineage.model_key(1))
+    assert manifest(whole_run, lineage.model_key(2)).inputs["reference"] == first.digest()
+    assert manifest(whole_run, lineage.chunk_key(2, 0)).inputs["model"] == first.digest()
 
 
 def test_published_model_loads_and_answers(whole_run: Path) -> None:
-    folder = whole_run / keys.PUBLISHED_MODEL
+    lineage = lineage_of(whole_run)
+    folder = whole_run / lineage.published_key
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    assert model.dtype == torch.bfloat16
+    # Where the run computed in float32, bfloat16 may lose what so few steps trained.
+    assert model.dtype == getattr(torch, collect(lineage.config, lineage.store).published_dtype)
     messages = [{"role": "user", "content": "Name a colour."}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     output = model.generate(**ids, max_new_tokens=4, do_sample=False)
     assert output.shape[1] > ids["input_ids"].shape[1]
-    trained = manifest(whole_run, keys.model(2)).digest()
-    assert trained != manifest(whole_run, keys.model(1)).digest()
+    trained = manifest(whole_run, lineage.model_key(2)).digest()
+    assert trained != manifest(whole_run, lineage.model_key(1)).digest()
 
 
 def test_mlflow_has_the_run_and_its_iterations(whole_run: Path) -> None:
-    client = MlflowClient(f"sqlite:///{whole_run}/mlflow.db")
-    experiment = client.get_experiment_by_name("sppo")
-    runs = client.search_runs([experiment.experiment_id])
-    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
-    nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(runs) == 3 and len(nested) == 2
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    client = MlflowClient(f"sqlite:///{whole_run.parent}/mlflow.db")
+    experiment = client.get_experiment_by_name("sppo").experiment_id
+    # Runs of other tests lie beside it.
+    (parent,) = client.search_runs([experiment], f"tags.`sppo.output_uri` = '{whole_run}'")
+    nested = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert len(nested) == 2
+    assert {run.info.status for run in (parent, *nested)} == {"FINISHED"}
     history = client.get_metric_history(parent.info.run_id, "eval/win_rate_vs_base")
     assert sorted(metric.step for metric in history) == [1, 2]
-    committed = manifest(whole_run, keys.evaluation(2)).figures["eval/win_rate_vs_base"]
+    committed = manifest(whole_run, lineage_of(whole_run).evaluation_key(2)).figures["eval/win_rate_vs_base"]
     assert next(metric.value for metric in history if metric.step == 2) == committed
     assert parent.data.params["train.eta"] == "1000.0"
     last = next(run for run in nested if run.data.tags["sppo.iteration"] == "2")
-    assert client.get_model_version_by_alias("sppo", "candidate").run_id == last.info.run_id
+    versions = {version.run_id: version for version in client.search_model_versions("name = 'sppo'")}
+    assert versions[last.info.run_id].tags["sppo.uri"] == f"{whole_run}/{lineage_of(whole_run).model_key(2)}"
     artifacts = {file.path for file in client.list_artifacts(last.info.run_id)}
     assert {"report.html", "report.md", "samples.json", "pairs.json", "verdict.txt"} <= artifacts
     assert {found.dataset.name for found in last.inputs.dataset_inputs} == {
@@ -120,12 +123,10 @@ def test_mlflow_has_the_run_and_its_iterations(whole_run: Path) -> None:
 
 def test_running_again_redoes_nothing(whole_run: Path) -> None:
     def state() -> dict[str, int]:
-        committed = (
-            p for p in whole_run.rglob("*") if p.is_file() and not p.is_relative_to(whole_run / "mlflow-artifacts")
-        )
-        return {str(p): p.stat().st_mtime_ns for p in committed if not p.name.startswith(("mlflow.db", ".lock"))}
+        files = (path for path in whole_run.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
+        return {str(path): path.stat().st_mtime_ns for path in files}
 
     before = state()
-    output = Command("run", f"output_uri={whole_run}", "iterations=2", *SETTINGS).succeed()
+    output = Command("run", f"output_uri={whole_run}", "iterations=2", *SETTINGS, "--verbose").succeed()
     assert state() == before
     assert "loading" not in output

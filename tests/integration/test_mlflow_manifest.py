@@ -160,14 +160,17 @@ def object_store(wanted: Container, folder: Path) -> Iterator[int]:
     identities.write_text(json.dumps(known))
     data = folder / "seaweedfs"
     data.mkdir()
-    local = {"-dir": str(data), "-s3.port": str(port), "-s3.config": str(identities)}
+    # Of volumes as many as it needs: by itself it counts what the host has free, which is no claim of the pod.
+    local = {"-dir": str(data), "-s3.port": str(port), "-s3.config": str(identities), "-volume.max": "32"}
     given = [
         f"{key}={local.get(key, value)}" if eq else key
         for key, eq, value in (a.partition("=") for a in wanted.command[2:])
     ]
     assert local.keys() <= {argument.partition("=")[0] for argument in given}
     ports = [f"-{part}.port={free_port()}" for part in ("volume", "filer")]
-    command = [weed, *wanted.command[1:2], *given, *ports, f"-master.port={master}"]
+    # Nor is a hundredth of the host's disk, which it would keep free, the pod's.
+    room = "-volume.minFreeSpace=64MiB"
+    command = [weed, *wanted.command[1:2], *given, *ports, f"-master.port={master}", room]
     with running(command, folder / "seaweedfs.log", answers(port, "/healthz"), signal.SIGKILL, cwd=folder):
         (bucket,) = re.findall(r'echo "(s3\.bucket\.create -name mlflow)" \| kubectl', README.read_text())
         shell = [weed, "shell", f"-master=127.0.0.1:{master}"]
@@ -318,7 +321,9 @@ def test_a_run_is_tracked_whole_though_the_server_was_down_in_it(server, user, t
         stage="publish",
         iteration=0,
         figures={"publish/passed": 1.0},
-        publication=Publication(uri="s3://runs/one/published/model", best_iteration=1, passed=True),
+        publication=Publication(
+            uri="s3://runs/one/published-1a2b3c4d", best_iteration=1, sha256=f"{1:064}", passed=True
+        ),
         finished=True,
     )
     trained, evaluated = iteration(1)

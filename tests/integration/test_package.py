@@ -7,8 +7,8 @@ from kfp import components, local
 from sppo_pipelines.compiling import compile_pipeline
 from sppo_pipelines.kfp_local import conditions_on_outputs
 
-from sppo.store import keys
 from sppo.store.base import file_sha256
+from tests.conftest import lineage_of
 
 
 def test_the_default_package_trains_what_the_command_trains(
@@ -22,6 +22,7 @@ def test_the_default_package_trains_what_the_command_trains(
     values = {"preset": "cpu", **dict(setting.split("=", 1) for setting in small_settings)}
     with conditions_on_outputs():
         package(output_uri=str(tmp_path / "run"), iterations=1, config=values)
-    assert (tmp_path / "run" / keys.PUBLISHED_MODEL / "model.safetensors").is_file()
-    weights = f"{keys.model(1)}/model.safetensors"
+    lineage = lineage_of(tmp_path / "run")
+    assert (tmp_path / "run" / lineage.published_key / "model.safetensors").is_file()
+    weights = f"{lineage.model_key(1)}/model.safetensors"
     assert file_sha256(tmp_path / "run" / weights) == file_sha256(small_run / weights)

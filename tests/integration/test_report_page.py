@@ -10,6 +10,7 @@ from sppo.reporting.compare.comparison import compare
 from sppo.reporting.compare.side import read_side
 from sppo.reporting.report import collect, render_html
 from sppo.store import keys
+from tests.conftest import lineage_of
 from tests.integration.browser import Page, executable, open_page
 from tests.unit.conftest import play_run  # noqa: F401 - a fixture
 from tests.unit.test_report import HOSTILE, with_every_figure
@@ -46,10 +47,10 @@ def check(page: Page, report: Path) -> None:
 
 
 def test_the_report_of_a_whole_run(page, whole_run):
-    report = whole_run / keys.PUBLISHED_REPORT / keys.REPORT_FILE
+    report = whole_run / lineage_of(whole_run).report_key / keys.REPORT_FILE
     check(page, report)
     assert page.value("document.querySelectorAll('figure svg').length") > 10
-    assert "of 2 iterations evaluated" in page.value("document.body.innerText")
+    assert "2 of 2 evaluated" in page.value("document.body.innerText")
 
 
 def test_a_report_full_of_hostile_text(page, play_run, tmp_path):  # noqa: F811

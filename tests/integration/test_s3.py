@@ -24,10 +24,10 @@ from werkzeug import Request, Response
 from werkzeug.serving import make_server
 
 from sppo.errors import ConfigError
-from sppo.reporting.tracking.ending import STARTED
 from sppo.store import keys, tables
 from sppo.store.base import MANIFEST, Manifest, file_sha256
 from sppo.store.s3 import S3Store
+from tests.conftest import lineage_of
 from tests.integration.conftest import Command
 
 KEYS = {"AWS_ACCESS_KEY_ID": "sppo", "AWS_SECRET_ACCESS_KEY": "for-this-test"}
@@ -51,7 +51,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, st
     ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
     command = [str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder}", "-ip=127.0.0.1", "-s3"]
     command += [f"-s3.config={folder}/identities.json", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-    command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=1024", "-volume.max=0"]
+    command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=1024"]
+    # Its own limits follow the disk's size, and a disk with gigabytes free then refuses to be written to.
+    command += ["-volume.max=32", "-volume.minFreeSpace=64MiB"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-{name}.port.grpc={free_port()}" for name in ports]
     environment = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -165,30 +167,40 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
         command.wait_until(lambda: bool(store.entries(key)))
         command.kill()
 
-    resume = ("resume", store.uri)
-    kill_when_there(keys.response_chunk(1, 0), "run", f"output_uri={store.uri}", "iterations=1", *small_settings)
-    kill_when_there(keys.checkpoints(1), *resume)
-    kill_when_there(keys.model(1), *resume)
-    assert store.manifest(keys.model(1)) is None, "it was killed while it uploaded the weights"
+    lineage = lineage_of(small_run)  # whose keys are those of any run with the same values
+    model, shard = lineage.model_key(1), lineage.preferences_key(1, 0, 1)
+    start = ("run", f"output_uri={store.uri}", "iterations=1", *small_settings, "--verbose")
+    resume = ("resume", store.uri, "--verbose")
+    kill_when_there(lineage.chunk_key(1, 0), *start)
+    kill_when_there(lineage.checkpoints_key(1), *resume)
+    kill_when_there(model, *resume)
+    assert store.manifest(model) is None, "it was killed while it uploaded the weights"
     output = Command(*resume, environment=environment).succeed()
     assert "resuming after step" in output
 
     committed = manifests(store)
-    models = [committed[keys.evaluation(1)].inputs[role] for role in ("new", "base")]
-    answers = [place(model) for model in models for place in (keys.answers, keys.instruction_answers)]
-    chunks = [keys.response_chunk(1, chunk) for chunk in (0, 1)]
-    stages = [keys.PREPARED, *chunks, keys.preferences(1, 0, 1), keys.model(1), *answers, keys.evaluation(1)]
-    assert set(committed) == {*stages, keys.PUBLISHED_MODEL, keys.PUBLISHED_REPORT}
+    models = [committed[lineage.evaluation_key(1)].inputs[role] for role in ("new", "base")]
+    asked = lineage.config.evaluate.instructions.count
+    answers = [keys.answers(each, lineage.answers()) for each in models]
+    answers += [keys.instruction_answers(each, lineage.instructions(asked)) for each in models]
+    chunks = [lineage.chunk_key(1, chunk) for chunk in (0, 1)]
+    stages = [lineage.prepared_key, *chunks, shard, model, *answers, lineage.evaluation_key(1)]
+    assert set(committed) == {*stages, lineage.published_key, lineage.report_key}
     files = {f"{key}/{manifest.prefix}/{file.path}" for key, manifest in committed.items() for file in manifest.files}
-    records = {f"tracking/iteration-{name}.json" for name in ("0-prepare", "0-publish", "1-evaluate", "1-train")}
-    assert set(store.entries("")) == files | {f"{key}/{MANIFEST}" for key in committed} | records | {STARTED}
+    digest = keys.short(lineage.config.digest())
+    records = {f"iteration-0-prepare-{digest}", f"iteration-0-publish-{keys.short(lineage.report())}"}
+    records |= {f"iteration-1-evaluate-{keys.short(lineage.evaluate(1))}"}
+    records |= {f"iteration-1-train-{keys.short(lineage.train(1))}", f"run-{digest}", f"started-{digest}"}
+    records |= {f"mlflow-{digest}"}
+    others = {keys.CURRENT, keys.PINS, keys.configuration(digest), *(f"tracking/{name}.json" for name in records)}
+    assert set(store.entries("")) == files | {f"{key}/{MANIFEST}" for key in committed} | others
     assert "Uploads" not in store.client.list_multipart_uploads(Bucket=store.bucket)
 
-    fetched = {key: store_fetch(store, key, tmp_path) for key in (keys.preferences(1, 0, 1), keys.model(1))}
-    pairs = tables.read(fetched[keys.preferences(1, 0, 1)] / keys.PAIRS_FILE, tables.PAIRS)
-    assert pairs == tables.read(small_run / keys.preferences(1, 0, 1) / keys.PAIRS_FILE, tables.PAIRS)
+    fetched = {key: store_fetch(store, key, tmp_path) for key in (shard, model)}
+    pairs = tables.read(fetched[shard] / keys.PAIRS_FILE, tables.PAIRS)
+    assert pairs == tables.read(small_run / shard / keys.PAIRS_FILE, tables.PAIRS)
     weights = "model.safetensors"
-    assert file_sha256(fetched[keys.model(1)] / weights) == file_sha256(small_run / keys.model(1) / weights)
+    assert file_sha256(fetched[model] / weights) == file_sha256(small_run / model / weights)
 
     client = MlflowClient(database)
     experiment = client.get_experiment_by_name("sppo")
@@ -200,6 +212,17 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
     output = Command(*resume, environment=environment).succeed()
     assert "loading" not in output
     assert store.entries("") == before
+
+    output = Command(*start, "evaluate.gate.second_judge_below=0.25", environment=environment).succeed()
+    assert "loading" not in output
+    outdated = {lineage.evaluation_key(1), lineage.published_key, lineage.report_key}
+    Command("clean", store.uri, environment=environment).succeed()
+    left = lineage_of(store.uri)
+    remade = {left.evaluation_key(1), left.published_key, left.report_key}
+    assert set(manifests(store)) == (committed.keys() - outdated) | remade
+    kept = (store.entries("").keys() & before.keys()) - {keys.CURRENT}
+    now = store.entries("")
+    assert {name: now[name] for name in kept} == {name: before[name] for name in kept}
     shutil.rmtree(tmp_path / "cache")
 
 

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 import pytest
 from sppo_pipelines.cli import main
 
-from sppo.config.run import RunConfig, resolve
+from sppo.config.run import PreparedConfig, resolve
+from sppo.judging import registry
 from sppo.models.fetch import model_digest
+from sppo.preparing.recorded import record
 from sppo.store import keys, tables
+from sppo.store.lineage import Lineage
 from sppo.store.local import LocalStore
 from sppo.store.once import run_once
 
@@ -50,6 +53,19 @@ def run_sppo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def new_kinds(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What kinds of judges the test registers is forgotten afterwards, with their modules."""
+    monkeypatch.setattr(registry, "_KINDS", list(registry.kinds()))
+    before = set(sys.modules)
+    registry._import_all.cache_clear()
+    yield
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "register", None) is registry.register:
+            del sys.modules[name]
+    registry._import_all.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """MLflow's tables, made once: creating them takes seconds."""
@@ -62,17 +78,17 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def tracked_folder(tmp_path: Path, empty_database: bytes) -> Path:
-    """The folder of a run that is called `my-run`, with MLflow's tables in it."""
+    """The folder of a run that is called `my-run`, with MLflow's tables beside it."""
     folder = tmp_path / "my-run"
     folder.mkdir()
-    (folder / "mlflow.db").write_bytes(empty_database)
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
     return folder
 
 
 class PlayedRun(NamedTuple):
     """A run in a store, and the URIs of the models that it trained."""
 
-    config: RunConfig
+    config: PreparedConfig
     store: LocalStore
     models: list[str]
 
@@ -115,20 +131,24 @@ def _play(
         (base / "config.json").write_text("{}")
     else:
         _copy(model, base)
-    config = resolve({"output_uri": str(folder / name), "base_model": str(base), "iterations": 3, **overrides})
-    store = LocalStore(folder / name)
-    run_once(store, keys.PREPARED, {"config": config.digest()}, lambda output: _prepared(config, output))
+    asked = resolve({"output_uri": str(folder / name), "base_model": str(base), "iterations": 3, **overrides})
+    config, store = PreparedConfig(**asked.asked()), LocalStore(folder / name)
+    lineage = Lineage(config, store)
+    run_once(store, lineage.prepared_key, {"stage": lineage.prepared}, _prepared)
+    record(config, store, {})
+    lineage = Lineage(config, store)
     uris = [str(base)]
     best = uris[0]
     over_base = win_rates or [[0.25 * i + 0.125 for i in range(HELD_OUT)]] * len(decisions)
     for t, (decision, low, rates) in enumerate(zip(decisions, lows, over_base, strict=True), start=1):
-        previous, uri = best, f"{store.uri}/{keys.model(t)}"
-        run_once(
-            store, keys.model(t), {"pairs": str(t)}, lambda output, t=t: _trained(t, model, loss, output) | trained
-        )
+        key = lineage.model_key(t)
+        previous, uri = best, f"{store.uri}/{key}"
+        run_once(store, key, {"pairs": str(t)}, lambda output, t=t: _trained(t, model, loss, output) | trained)
         best = previous if decision == "keep-previous" else uri
         roles = {"new": uri, "previous": previous, "base": str(base)}
-        answers = {role: _answered(store, _name(place, base), place, text, len(rates)) for role, place in roles.items()}
+        answers = {
+            role: _answered(lineage, _name(place, base), place, text, len(rates)) for role, place in roles.items()
+        }
         verdict = {
             "iteration": t,
             "decision": decision,
@@ -139,9 +159,11 @@ def _play(
             "base_uri": str(base),
             "answers": answers,
         }
-        inputs = {"config": config.digest(), "held_out": "aa" * 32, "judge": "bb" * 32}
+        inputs = {"held_out": "aa" * 32, "judge": "bb" * 32}
         inputs |= {role: model_digest(Path(place)) for role, place in roles.items()}
-        run_once(store, keys.evaluation(t), inputs, lambda output, e=(verdict, low, rates): _evaluated(*e, output))
+        run_once(
+            store, lineage.evaluation_key(t), inputs, lambda output, e=(verdict, low, rates): _evaluated(*e, output)
+        )
         uris.append(uri)
     return PlayedRun(config, store, uris[1:])
 
@@ -150,8 +172,7 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target, dirs_exist_ok=True)
 
 
-def _prepared(config: RunConfig, output: Path) -> dict[str, float]:
-    (output / keys.CONFIG_FILE).write_text(config.model_dump_json())
+def _prepared(output: Path) -> dict[str, float]:
     return {"prepare/read": 40.0, "prepare/kept": 37.0}
 
 
@@ -193,9 +214,9 @@ def _name(uri: str, base: Path) -> str:
     return "base" if uri == str(base) else Path(uri).parent.name
 
 
-def _answered(store: LocalStore, name: str, uri: str, text: str, prompts: int) -> str:
+def _answered(lineage: Lineage, name: str, uri: str, text: str, prompts: int) -> str:
     """Two answers of a model to each held-out prompt; a model that answered already does not answer again."""
-    key = keys.answers(model_digest(Path(uri)))
+    store, key = lineage.store, keys.answers(model_digest(Path(uri)), lineage.answers())
     rows = [
         {
             "prompt_id": f"p{i}",

@@ -13,7 +13,7 @@ from sppo.config.sections.prepare import PrepareConfig
 from sppo.config.sections.rank import RankConfig
 from sppo.config.sections.train import TrainConfig
 from sppo.errors import ConfigError
-from sppo.preparing.prompts import read_texts
+from sppo.preparing.prompts import read_rows
 
 ETAS = st.floats(1, 1e4)
 LOG_RATIOS = st.floats(-200, 200)
@@ -77,15 +77,16 @@ def the_loss_at_the_start_is_the_mean_at_no_log_ratio_in_any_order(name, drawn, 
 
 @st.composite
 def ranked(draw):
-    """Some responses, of which texts, lengths and probabilities may be equal."""
+    """Some responses, of which texts, lengths, probabilities and mean logits may be equal, or in another order."""
     win = draw(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]) | ANY, min_size=2, max_size=8))
+    scores = draw(st.lists(st.sampled_from([-2.0, 0.0, 0.5]) | ANY, min_size=len(win), max_size=len(win)))
     texts = draw(st.lists(st.sampled_from("abcdef"), min_size=len(win), max_size=len(win)))
     lengths = draw(st.lists(st.integers(1, 40), min_size=len(win), max_size=len(win)))
-    return Ranked(np.array(win), texts, lengths, draw(st.integers(0, 2**31 - 1)))
+    return Ranked(np.array(win), np.array(scores), texts, lengths, draw(st.integers(0, 2**31 - 1)))
 
 
 @given(ranked())
-def the_best_of_different_responses_wins_over_the_worst(name, drawn):
+def the_best_of_different_responses_is_ahead_of_the_worst(name, drawn):
     select, settings = SELECTIONS.load(name).select, RankConfig(selection=name)
     selected = select(drawn, settings)
     assert selected == select(drawn, settings), "the same seed"
@@ -93,7 +94,8 @@ def the_best_of_different_responses_wins_over_the_worst(name, drawn):
         return
     indices = [selected.best, selected.worst, *selected.others]
     assert len(set(indices)) == len(indices) and set(indices) <= set(range(len(drawn.win)))
-    assert drawn.win[selected.best] > drawn.win[selected.worst]
+    ahead = [values[selected.best] > values[selected.worst] for values in (drawn.win, drawn.scores)]
+    assert any(ahead), "the best is preferred by probability or by mean logit"
 
 
 @given(ranked(), ANY)
@@ -104,7 +106,8 @@ def equal_responses_teach_nothing(name, drawn, value):
 
 @given(st.sampled_from([(0.9, 0.1), (0.25, 0.5)]))
 def two_responses_of_one_length_are_enough(name, win):
-    selected = SELECTIONS.load(name).select(Ranked(np.array(win), "ab", [7, 7], 0), RankConfig(selection=name))
+    scores = np.array(win) * 4 - 2
+    selected = SELECTIONS.load(name).select(Ranked(np.array(win), scores, "ab", [7, 7], 0), RankConfig(selection=name))
     assert selected == (int(np.argmax(win)), int(np.argmin(win)), [])
 
 
@@ -112,8 +115,8 @@ def two_responses_of_one_length_are_enough(name, win):
 def a_good_row_gives_its_text_whatever_else_it_holds(name, column, others):
     row = others | {column: FORMATS.load(name).EXAMPLE}
     settings = PrepareConfig(format=name, prompt_column=column)
-    (text,) = read_texts([row], "file", settings)
-    assert text.strip() and [text] == list(read_texts([{column: row[column]}], "file", settings))
+    (read,) = read_rows([row], "file", settings)
+    assert read.text.strip() and [read] == list(read_rows([{column: row[column]}], "file", settings))
 
 
 @given(st.integers(0, 3), JUNK)
@@ -121,8 +124,8 @@ def a_bad_row_is_one_line_that_names_row_and_column(name, before, junk):
     settings, good = PrepareConfig(format=name, prompt_column="ask"), {"ask": FORMATS.load(name).EXAMPLE}
     for bad in ({"ask": junk}, {"ask": None}, {"other": junk}):
         try:
-            *_, text = read_texts([*[good] * before, bad], "file", settings)
-            assert isinstance(text, str) and bad.get("ask") is not None
+            *_, read = read_rows([*[good] * before, bad], "file", settings)
+            assert isinstance(read.text, str) and bad.get("ask") is not None
         except ConfigError as error:
             assert f"row {before + 1}" in str(error) and "column 'ask'" in str(error) and "\n" not in str(error)
 
@@ -134,7 +137,7 @@ PROPERTIES = {
         the_loss_at_the_start_is_the_mean_at_no_log_ratio_in_any_order,
     ],
     SELECTIONS: [
-        the_best_of_different_responses_wins_over_the_worst,
+        the_best_of_different_responses_is_ahead_of_the_worst,
         equal_responses_teach_nothing,
         two_responses_of_one_length_are_enough,
     ],

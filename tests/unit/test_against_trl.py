@@ -1,6 +1,6 @@
-"""The loss against TRL's `sppo_hard`, in TRL's own trainer: the case in which preferences are certain.
+"""The losses against TRL's own trainer: `sppo_hard`, the case in which preferences are certain, DPO and IPO.
 
-TRL has no column for probabilities; it takes P(chosen) = 1 and P(rejected) = 0, and leaves out the factor 1/2.
+For the first, TRL has no column for probabilities; it takes P(chosen) = 1 and P(rejected) = 0, and leaves out 1/2.
 """
 
 import pytest
@@ -8,7 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sppo.algorithm.objectives import dpo, ipo
+from sppo.algorithm.objectives.base import Responses
 from sppo.algorithm.objectives.sppo import sppo_loss
+from sppo.config.sections.train import TrainConfig
 
 PAIRS = [
     {"prompt": "Name a colour.", "chosen": " Blue, as the sky is.", "rejected": " No."},
@@ -130,3 +133,32 @@ def test_half_of_sppo_hard_and_of_its_gradient_by_the_log_ratios(trainer, batch,
     residual = our_gradient.abs() * len(PAIRS)
     of_square = (2 * residual * allowance + allowance**2).sum() / len(PAIRS)
     assert (2 * ours - theirs).abs() <= 1e-6 * theirs + of_square
+
+
+@pytest.mark.parametrize("objective,loss_type", [(dpo, "sigmoid"), (ipo, "ipo")])
+@settings(max_examples=20)
+@given(LOG_RATIOS, st.floats(1, 1e4))
+def test_dpo_and_ipo_and_their_gradients_by_the_log_ratios(trainer, batch, objective, loss_type, wanted, eta):
+    """TRL's IPO divides a log-ratio by the response's tokens, as the paper does not: it is given so many times more."""
+    inputs, policy = batch
+    tokens = inputs["completion_mask"].sum(dim=1) if loss_type == "ipo" else torch.ones(len(policy))
+    reference = policy - torch.tensor(wanted) * tokens
+    log_ratios = ((policy - reference) / tokens).requires_grad_()
+    pairs = torch.stack(log_ratios.chunk(2), -1)
+    ours = objective.loss(Responses(pairs, torch.tensor([1.0, 0.0])), TrainConfig(eta=eta)).mean()
+    (our_gradient,) = torch.autograd.grad(ours, log_ratios)
+
+    roles = [each.requires_grad_() for each in reference.chunk(2)]
+    given_roles = dict(zip(("ref_chosen_logps", "ref_rejected_logps"), roles, strict=True))
+    trainer.beta, trainer.loss_types = 1 / eta, [loss_type]
+    theirs = trainer.compute_loss(trainer.model, inputs | given_roles)
+    trainer.loss_types = ["sppo_hard"]
+    their_gradient = -torch.cat(torch.autograd.grad(theirs, roles)) * tokens
+
+    # 1e-6, and what rounding in float32 leaves of a difference of the log-ratios, and of that less eta/2.
+    size = log_ratios.detach().abs().sum() + (eta / 2 if loss_type == "ipo" else 0)
+    slope = 2 * (size + eta / 2) if loss_type == "ipo" else 1 / eta
+    rounding = 8 * torch.finfo(torch.float32).eps * size
+    assert abs(float(ours - theirs)) <= 1e-6 * float(theirs) + float(rounding * slope)
+    curvature = 2 if loss_type == "ipo" else 1 / eta**2
+    torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-6, atol=float(rounding) * curvature + 1e-7 / eta)

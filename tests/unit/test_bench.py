@@ -18,8 +18,8 @@ from sppo.bench.base import Result
 from sppo.bench.run import run_benchmarks
 from sppo.config.run import resolve
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.store import keys
 from sppo.store.opening import open_store
+from tests.conftest import lineage_of
 from tests.judge_server import judge_server, prefers_the_first, write_mt_bench
 
 from .real_commands import ROOT
@@ -130,11 +130,13 @@ def test_undecided_comparisons_are_counted_and_left_out(config_for, judge):
     assert (figures["undecided"], figures["instructions"]) == (1, 5)
 
 
-def test_another_judge_needs_another_place(config_for, judge):
-    run(config_for("mt_bench"))
-    other = config_for("mt_bench", **{"bench.judge": judge.uri.replace("judge@", "other@")})
-    with pytest.raises(ConfigError, match=r"result: already made from another judge; choose another output_uri"):
-        run(other)
+def test_what_another_judge_says_lies_beside_it(config_for, judge):
+    config = config_for("mt_bench")
+    one = run(config)["mt_bench"]
+    other = run(config_for("mt_bench", **{"bench.judge": judge.uri.replace("judge@", "other@")}))["mt_bench"]
+    assert other.judge == one.judge.replace("judge@", "other@") != one.judge
+    places = sorted(path.name.partition("-")[0] for path in (Path(config.output_uri) / "bench" / "mt_bench").iterdir())
+    assert places == ["answers", "result", "result"], "the answers are the same"
 
 
 @pytest.mark.parametrize(
@@ -353,12 +355,12 @@ def test_the_command_measures_the_published_model_of_a_run(
     wanted += ["bench.context=256", "bench.mt_bench.max_tokens=4", "bench.mt_bench.count=1"]
     assert "this run has published no model yet" in run_sppo("bench", *wanted, "--benchmarks", "mt_bench").err
     shutil.copytree(tiny_llama, tmp_path / "copy")
-    played.store.commit(keys.PUBLISHED_MODEL, tmp_path / "copy", {}, {})
+    played.store.commit(lineage_of(played.config).published_key, tmp_path / "copy", {}, {})
     assert "a run's own values stay" in run_sppo("bench", *wanted, "seed=5", "--benchmarks", "mt_bench").err
     assert "give --benchmarks alpaca_eval mt_bench leaderboard" in run_sppo("bench", *wanted).err
     told = run_sppo("bench", *wanted, "--benchmarks", "mt_bench")
     assert told.code == 0, told.err
-    assert f"{played.store.uri}/published/model (" in told.out and "| grade | 7 |" in told.out
+    assert f"{played.store.uri}/{lineage_of(played.config).published_key} (" in told.out and "| grade | 7 |" in told.out
     assert f"results: {played.store.uri}/bench" in told.out
 
 

@@ -10,22 +10,19 @@ from sppo_components.images import image
 from sppo_pipelines.placement import CREDENTIALS
 from sppo_pipelines.profile import SHIPPED, load_profile
 
-from .real_commands import ROOT, NotRealError, check, commands
+from .real_commands import MADE, ROOT, NotRealError, check, commands
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text()
 FENCED = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 SCRIPT = "".join(re.findall(r"^    (.*\n)", FENCED.sub("", PAGE), re.MULTILINE))
 COMMANDS = list(commands(SCRIPT))
 TOOLS = {".venv/bin/pip", ".venv/bin/sppo", "cosign", "curl", "kubectl", "make", "python3.11", "rm"}
-MADE = {"build/images.yaml", "build/images-cpu.yaml"}
-"""What `make images` writes."""
 (GITLAB,) = map(yaml.safe_load, FENCED.findall(PAGE))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:3]))
-def test_a_command_of_the_page_exists(words: list[str]) -> None:
+def test_a_command_of_the_page_is_of_a_known_tool(words: list[str]) -> None:
     assert words[0] in TOOLS
-    check(words, MADE)
     if words[0] == "kubectl" and "--kustomize" in words:
         assert (ROOT / words[words.index("--kustomize") + 1] / "kustomization.yaml").is_file()
 

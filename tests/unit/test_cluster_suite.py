@@ -128,13 +128,13 @@ def test_the_store_shows_what_is_committed_and_when(s3) -> None:
         (folder / "report.html").write_text("<html>")
         return {}
 
-    run_once(open_store(s3.uri), "published/report", {}, work)
+    run_once(open_store(s3.uri), "report-1a2b3c4d", {}, work)
     stored = Stored(s3.uri)
-    assert stored.manifest(s3.uri, "published/report") and stored.manifest(s3.uri, "published/model") is None
-    assert stored.text(s3.uri, "published/report", "report.html") == "<html>"
-    assert stored.committed(s3.uri, "published/report") > 1.7e9
-    with pytest.raises(AssertionError, match="published/model: nothing is committed there"):
-        stored.text(s3.uri, "published/model", "config.json")
+    assert stored.manifest(s3.uri, "report-1a2b3c4d") and stored.manifest(s3.uri, "published-1a2b3c4d") is None
+    assert stored.text(s3.uri, "report-1a2b3c4d", "report.html") == "<html>"
+    assert stored.committed(s3.uri, "report-1a2b3c4d") > 1.7e9
+    with pytest.raises(AssertionError, match="published-1a2b3c4d: nothing is committed there"):
+        stored.text(s3.uri, "published-1a2b3c4d", "config.json")
     stored.remove(s3.uri)
     assert s3.keys() == []
 

@@ -9,8 +9,9 @@ import yaml
 
 from sppo.config.run import RunConfig, resolve
 from sppo.errors import InfrastructureError, storage_errors
-from sppo.store import keys
+from sppo.preparing.recorded import recorded_config
 from sppo.store.opening import open_store
+from tests.conftest import lineage_of
 
 SMALL = [
     "iterations=1",
@@ -20,6 +21,7 @@ SMALL = [
     "generate.max_tokens=20",
     "evaluate.max_tokens=20",
     "evaluate.instructions.count=0",
+    "evaluate.instructions.final=0",
 ]
 PROMPTS = [f"What is {i} + {i}?" for i in range(12)]
 
@@ -54,9 +56,10 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
     result = command("prepare", *small)
     assert result.code == 0, result.err
     assert "12 prompts read, 12 kept" in result.out
-    files = {path.name for path in (tmp_path / "run" / keys.PREPARED).iterdir()}
+    files = {path.name for path in (tmp_path / "run" / lineage_of(tmp_path / "run").prepared_key).iterdir()}
     tables = {"iteration-1.parquet", "held-out.parquet"}
-    assert files == {"MANIFEST.json", "config.json", "pins.json", "folders.json", *tables}
+    assert files == {"MANIFEST.json", *tables}
+    assert recorded_config(str(tmp_path / "run")).iterations == 1
 
 
 @pytest.mark.parametrize("verb", ["prepare", "run"])
@@ -109,7 +112,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(command, small, tmp_path, ve
 def test_prompts_that_cannot_be_played_are_refused(command, small, write_prompts, tmp_path, prompts, message):
     write_prompts(prompts)
     assert_refused(command("prepare", *small), message)
-    assert not (tmp_path / "run" / keys.PREPARED).exists()
+    assert not any((tmp_path / "run").glob("prepared-*"))
 
 
 def test_prompts_with_special_tokens_are_left_out_and_counted(command, small, write_prompts, tmp_path):
@@ -119,7 +122,10 @@ def test_prompts_with_special_tokens_are_left_out_and_counted(command, small, wr
     assert "15 prompts read, 12 kept, dropped: 0 empty, 0 duplicate, 3 with special tokens, 0 too long" in result.out
     for token, text in (("<|im_end|>", "Ignore<|im_end|>that"), ("<|im_start|>", "<|im_start|>system")):
         assert f"warning: prompts with {token!r}, a special token of the model, are left out: {text!r}" in result.out
-    assert open_store(str(tmp_path / "run")).manifest(keys.PREPARED).figures["prepare/special"] == 3
+    assert (
+        open_store(str(tmp_path / "run")).manifest(lineage_of(tmp_path / "run").prepared_key).figures["prepare/special"]
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,14 +250,22 @@ def test_weights_alone_are_no_model(command, small, tiny_llama, tmp_path):
     assert_refused(command("prepare", *changed(small, f"base_model={folder}")), "no config.json in that folder")
 
 
-def test_another_run_in_the_same_place_is_refused_by_what_differs(command, small, tmp_path):
-    assert command("prepare", *small).code == 0
-    assert command("prepare", *changed(small, "experiment=renamed")).code == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "run" / keys.PREPARED).iterdir()}
-    assert_refused(
-        command("prepare", *changed(small, "train.eta=5", "seed=3")), "holds a run with another seed, train.eta; choose"
-    )
-    assert {path: path.read_bytes() for path in (tmp_path / "run" / keys.PREPARED).iterdir()} == before
+def test_other_values_in_the_same_place_are_told_with_what_they_redo(command, small, tmp_path):
+    assert command("prepare", *small).out.count("to do") == 0, "in an empty place there is nothing to compare with"
+    first = recorded_config(str(tmp_path / "run"))
+    renamed = command("prepare", *changed(small, "experiment=renamed"))
+    assert renamed.code == 0 and "changed:" not in renamed.out
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("prepared-*/*")}
+    told = command("prepare", *changed(small, "train.eta=5", "prepare.held_out=5"))
+    assert told.code == 0, told.err
+    assert "changed: prepare.held_out: 4 -> 5: prepare; all of iteration 1; publish" in told.out
+    assert "changed: train.eta: 1000.0 -> 5.0: train, evaluate of iteration 1; publish" in told.out
+    assert {path: path.read_bytes() for path in before} == before
+    assert len([*(tmp_path / "run").glob("prepared-*")]) == 2
+    again = recorded_config(str(tmp_path / "run"))
+    assert again.continues == first.digest()[:8] and again.train.eta == 5
+    named = f"{tmp_path / 'run'}#{first.digest()[:8]}"
+    assert recorded_config(named).train.eta == 1000
 
 
 @pytest.mark.parametrize("verb", ["resume", "report", "generate", "rank", "train", "evaluate", "publish"])
@@ -307,3 +321,14 @@ def test_the_installed_command_starts_fast_and_exits_with_the_code():
     assert ended.returncode == 2
     assert ended.stderr == "error: iteration: unknown key; did you mean iterations?\n"
     assert Path(sys.executable).with_name("sppo").is_file()
+
+
+def test_a_run_whose_prompts_are_gone_goes_on(command, small, tmp_path):
+    assert command("prepare", *small).code == 0
+    before = recorded_config(str(tmp_path / "run"))
+    prompts = next(each for each in small if each.startswith("prompts=")).removeprefix("prompts=")
+    Path(prompts).rename(tmp_path / "elsewhere.jsonl")
+    again = command("prepare", *small)
+    assert again.code == 0, again.err
+    assert recorded_config(str(tmp_path / "run")) == before
+    assert_refused(command("prepare", *changed(small, "seed=1", "prepare.held_out=3")), "no such file")

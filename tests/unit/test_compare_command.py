@@ -6,6 +6,7 @@ from mlflow import MlflowClient
 
 from sppo.config.run import resolve
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.preparing.recorded import run_name
 from sppo.reporting.compare.comparison import compare
 from sppo.reporting.compare.locate import locate
 from sppo.reporting.compare.pages import render_html, render_markdown
@@ -112,7 +113,7 @@ def tracked(tmp_path_factory):
         store = open_store(config.output_uri)
         track(config, store, Record(stage="prepare", iteration=0))
         track(config, store, Record(stage="train", iteration=1, figures={"train/loss": 1.0}))
-        yield uri, store.uri, MlflowClient(uri)
+        yield uri, run_name(config), MlflowClient(uri)
 
 
 def test_a_run_is_found_by_its_id_in_mlflow(tracked, monkeypatch):

@@ -72,6 +72,7 @@ def run_prepare(tiny_llama, tmp_path, write_prompts, monkeypatch):
             "generate": {"max_tokens": 20.0, "chunk_size": 4.0},
             "evaluate.max_tokens": 20.0,
             "evaluate.instructions.count": 0.0,
+            "evaluate.instructions.final": 0.0,
         }
         return prepare.python_func(**{**arguments, "config": settings, **fields}), tmp_path / "out"
 
@@ -84,7 +85,7 @@ def test_prepare_leaves_the_configuration_and_disjoint_prompts(run_prepare, tiny
     assert (outputs.shard_count, outputs.benchmarks) == (3, "no")
     assert outputs.shards == [0, 1, 2], "12 prompts an iteration are 3 chunks: more shards would have nothing to do"
     config = json.loads((folder / "config").read_text())
-    assert (config["iterations"], config["preference_model"], config["prepare"]["held_out"]) == (2, "package:sppo", 6)
+    assert (config["iterations"], config["preference_model"], config["prepare"]["held_out"]) == (2, "mixture", 6)
     tables = [keys.prompts_file(1), keys.prompts_file(2), keys.HELD_OUT_FILE]
     texts = [pq.read_table(folder / "tables" / name).column("prompt").to_pylist() for name in tables]
     assert [len(part) for part in texts] == [12, 12, 6]

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from sppo.config.run import (
     all_keys,
     flatten,
     load_preset,
+    preset_values,
     read_config,
     resolve,
 )
@@ -29,7 +31,7 @@ def test_every_preset_is_a_whole_configuration(name):
     values = load_preset(name)
     config = resolve({"preset": name})
     assert config.preset == values["preset"] == name
-    dumped = flat(config.model_dump())
+    dumped = flat(preset_values(name))
     assert {key: dumped[key] for key in flat(values)} == flat(values)
 
 
@@ -41,6 +43,7 @@ def test_presets_differ_where_the_paper_and_the_released_code_do():
         "generate.top_p",
         "rank.estimator",
         "train.schedule_epochs",
+        "train.cut",
         "evaluate.temperature",
         "evaluate.top_p",
     }
@@ -72,7 +75,7 @@ def test_a_configuration_cannot_be_changed():
         ({"train": 5}, "train: Input should be"),
         ({"generate.responses": 1}, "generate.responses: Input should be greater than or equal to 2 (got 1)"),
         ({"rank.estimator": "papr"}, "rank.estimator: Input should be 'paper' or 'official' (got 'papr')"),
-        ({"preset": "papr"}, "preset: 'papr' is not one of cpu, paper, official"),
+        ({"preset": "papr"}, "preset: 'papr' is not one of cpu, paper, official, strong"),
         ({"train.epochs": 3, "train.schedule_epochs": 2}, "train: schedule_epochs (2) must be at least epochs (3)"),
         ({"evaluate": {"temperature": 0, "samples": 2}}, "evaluate: samples (2) must be 1 where temperature is 0"),
         ({"iterations": 2.5}, "iterations: Input should be a valid integer"),
@@ -161,3 +164,30 @@ def test_every_value_is_one_that_a_pipeline_can_hand_on():
         assert [
             key for key, value in flatten(resolve({"preset": name}).model_dump(mode="json")).items() if value is None
         ] == []
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (["a.jsonl", "b.jsonl"], "prompts: 2 places for 3 iterations; give one place, or one for each iteration"),
+        ([], "prompts: give a place, or a list of places, one for each iteration; write text in quotes"),
+        (["a.jsonl", 5, "c.jsonl"], "prompts: give a place, or a list"),
+        ("", "prompts: give a place, or a list"),
+        (5, "prompts: give a place, or a list"),
+    ],
+)
+def test_prompts_are_a_place_or_one_for_each_iteration(prompts, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        resolve({"prompts": prompts, "iterations": 3})
+
+
+def test_of_more_places_than_iterations_the_first_are_played():
+    paper = resolve({"preset": "paper", "iterations": 2})
+    assert [uri[-5:] for uri in paper.prompt_sets()] == ["iter1", "iter2"]
+    assert resolve({"prompts": "a.jsonl"}).prompt_sets() == ("a.jsonl",)
+
+
+def test_one_place_has_the_digest_that_it_had_without_lists():
+    config = resolve({"prompts": "a.jsonl"})
+    assert config.read_by("prepare")["prompts"] == "a.jsonl"
+    assert config.digest() != resolve({"prompts": ["a.jsonl"] * 3}).digest()

@@ -82,7 +82,7 @@ def test_the_wheel_holds_every_file_of_the_packages(tmp_path):
         if path.is_file() and path.suffix != ".pyc"
     }
     assert wanted <= packed
-    assert {name.split("/")[0] for name in packed} == {*PACKAGES, "sppo-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in packed} == {*PACKAGES, "sppo-0.2.0.dist-info"}
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from sppo.errors import ConfigError
 from sppo.evaluation.evaluate import evaluate
 from sppo.judging import registry
 from sppo.models.fetch import model_digest
-from sppo.stages import prepared as prepare
 from sppo.store import keys, tables
-from sppo.store.base import file_sha256
 from sppo.store.local import LocalStore
 from sppo.store.once import run_once
+from tests.conftest import lineage_of, prepare
 
 PROMPTS, SAMPLES = 24, 2
 
@@ -60,6 +59,7 @@ class Run:
     def __init__(self, folder, model, **overrides):
         self.folder, self.model = folder, model
         values = {"output_uri": str(folder / "run"), "base_model": str(folder / "base"), "preference_model": "long:"}
+        values |= {"evaluate.second_judge": "", "evaluate.instructions.final": 0}
         values["evaluate.instructions.count"] = 0  # these answers are written, and a model's would be asked for
         self.config = resolve(values | overrides)
         self.store = LocalStore(folder / "run")
@@ -85,8 +85,8 @@ class Run:
             return {}
 
         digest = model_digest(folder)
-        inputs = {"config": self.config.digest(), "held_out": file_sha256(self.held_out), "model": digest}
-        run_once(self.store, keys.answers(digest), inputs, work)
+        made = lineage_of(self.config).answers()
+        run_once(self.store, keys.answers(digest, made), {"stage": made, "model": digest}, work)
         return str(folder)
 
     def evaluate(self, iteration, new, previous):
@@ -136,7 +136,7 @@ def test_a_judge_that_prefers_longer_answers_is_caught_by_the_second_judge(judge
     base, padding = run.answered("base", plain), run.answered("padding", padded(0.4))
     found = run.evaluate(1, padding, base)
     assert found.figures["eval/win_rate_vs_previous_low"] > 0.5 > found.figures["eval/second_win_rate_vs_base_high"]
-    assert found.figures["eval/judge_disagreement"] > 0.9
+    assert found.figures["eval/second_disagreement"] > 0.9
     assert found.decision == "keep-previous" and found.best_uri == base
     assert "by the second judge" in found.reason and "times as long" not in found.reason
 
@@ -172,7 +172,11 @@ def test_no_comparison_is_judged_twice(judges, tmp_path, tiny_llama):
 
 def test_the_second_judge_is_checked_before_anything_is_played(tmp_path, tiny_llama, write_prompts):
     def prepared(second):
-        values = {"output_uri": str(tmp_path / "run"), "base_model": str(tiny_llama)}
+        values = {
+            "output_uri": str(tmp_path / "run"),
+            "base_model": str(tiny_llama),
+            "preference_model": "package:sppo",
+        }
         return prepare(resolve(values | {"evaluate.second_judge": second}))
 
     with pytest.raises(ConfigError, match=r"evaluate.second_judge: package:sppo is the training judge"):

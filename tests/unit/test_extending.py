@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sppo.config.plugins import FORMATS, OBJECTIVES, SELECTIONS
-from sppo.config.run import RunConfig, reference, resolve
+from sppo.config.reference import reference
+from sppo.config.run import RunConfig, resolve
 from sppo.errors import ConfigError
 
 from .properties import PROPERTIES

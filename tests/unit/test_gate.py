@@ -89,21 +89,23 @@ def test_instructions_that_are_forgotten_not_by_chance_keep_the_previous_model(d
     assert decided(figures, max_instruction_drop=1).decision == "continue"
 
 
-def test_the_reason_names_the_figures_and_every_rule_that_applied():
-    assert verdict(0.4, 0.35, 0.45).reason == (
-        "the win rate over the previous model is 0.400 [0.350, 0.450]; all of it is below 0.5"
-    )
+def test_the_reason_is_what_led_to_the_decision():
+    seen = "the win rate over the previous model is"
+    assert verdict(0.4, 0.35, 0.45).reason == f"{seen} 0.400 [0.350, 0.450], all below 0.5"
     figures = interval(NAME, 0.45, 0.4, 0.49) | interval(SECOND, 0.3, 0.2, 0.4)
     figures |= {"eval/mean_length": 100.0, "eval/mean_length_base": 50.0} | interval(FALLEN, 0.25, 0.1, 0.4)
     assert decided(figures, iteration=3, stop_below=0.6).reason == (
-        "the win rate over the previous model is 0.450 [0.400, 0.490]; all of it is below 0.5; "
-        "it is below 0.6, and the new model lost; "
-        "by the second judge it is 0.300 [0.200, 0.400], all below 0.5; "
+        f"{seen} 0.450 [0.400, 0.490], all below 0.5; "
+        f"{seen} 0.450 [0.400, 0.490], below 0.6, and the new model lost; "
+        f"by the second judge {seen} 0.300 [0.200, 0.400], all below 0.5; "
         "the answers are 2.00 times as long as the base model's, above 1.5; "
-        "the share of instructions followed fell by 0.250 [0.100, 0.400], more than 0.1; "
-        "the win rate is below 0.6; all 3 iterations are played"
+        "the share of instructions followed fell by 0.250 [0.100, 0.400], more than 0.1"
     )
-    assert verdict(0.6, 0.5, 0.7).reason == "the win rate over the previous model is 0.600 [0.500, 0.700]"
+    assert verdict(0.6, 0.5, 0.7).reason == f"no rule speaks against it; {seen} 0.600 [0.500, 0.700]"
+    assert verdict(0.6, 0.5, 0.7, iteration=3).reason == "all 3 iterations are played"
+    assert verdict(0.55, 0.4, 0.7, iteration=3, stop_below=0.6).reason == (
+        f"{seen} 0.550 [0.400, 0.700], below 0.6; all 3 iterations are played"
+    )
 
 
 @st.composite
@@ -135,8 +137,7 @@ OFF = {
 @given(measured(), st.integers(1, 4), RULES)
 def test_the_decision_follows_from_the_rules_that_are_named(figures, iteration, rules):
     found = decided(figures, iteration, **rules)
-    applied = len(found.reason.split("; ")) - 1
-    assert (found.decision == "continue") == (applied == 0)
+    assert (found.decision == "continue") == found.reason.startswith("no rule speaks against it")
     assert decided(figures, iteration, **OFF).decision == ("stop" if iteration >= 3 else "continue")
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sppo.errors import InfrastructureError
 from sppo.models.headers import tensors_of
-from sppo.store import keys
+from sppo.preparing.recorded import recorded_config
 from tests.unit.hub import Hub
 
 WEIGHTS = "model.safetensors"
@@ -38,7 +38,8 @@ def prepare(hub, tmp_path, write_prompts, run_sppo, monkeypatch):
         values = {
             "output_uri": folder, "base_model": base_model, "prompts": prompts, "iterations": 1,
             "prepare.held_out": 2, "prepare.prompts_per_iteration": 6,
-            "generate.max_tokens": 32, "evaluate.max_tokens": 32, "evaluate.instructions.count": 0,
+            "generate.max_tokens": 32, "evaluate.max_tokens": 32,
+            "evaluate.instructions.count": 0, "evaluate.instructions.final": 0,
             "prepare.max_prompt_tokens": 128, **changes,
         }  # fmt: skip
         # What HF_ENDPOINT, HF_HUB_CACHE and HF_HUB_OFFLINE set where the library is imported afterwards.
@@ -54,7 +55,7 @@ def prepare(hub, tmp_path, write_prompts, run_sppo, monkeypatch):
 
 
 def recorded(folder: Path) -> dict:
-    return json.loads((folder / keys.PREPARED / keys.CONFIG_FILE).read_text())
+    return recorded_config(str(folder)).asked()
 
 
 def test_the_weights_are_looked_at_and_not_downloaded(hub, prepare, tiny_llama):
@@ -74,7 +75,7 @@ def test_a_damaged_model_of_a_hub_is_refused(hub, prepare, tiny_llama, tmp_path)
     hub.push("org/damaged", folder)
     result, run = prepare("hf://org/damaged")
     assert result.code == 2 and "lack model.norm.weight; download or save the model again" in result.err
-    assert not (run / keys.PREPARED).exists()
+    assert not any(run.glob("prepared-*"))
 
 
 def test_a_later_start_takes_the_commit_of_the_first(hub, prepare, tiny_llama, tmp_path):
@@ -90,7 +91,7 @@ def test_a_later_start_takes_the_commit_of_the_first(hub, prepare, tiny_llama, t
         assert result.code == 0, result.err
         assert recorded(folder)["base_model"] == f"hf://org/tiny@{first}"
     result, _ = prepare(f"hf://org/tiny@{second}")
-    assert result.code == 2 and "holds a run with another base_model" in result.err
+    assert result.code == 0 and f"changed: base_model: hf://org/tiny@{first} -> hf://org/tiny@{second}" in result.out
     assert prepare(f"hf://org/tiny@{first}")[0].code == 0
 
 
@@ -109,7 +110,7 @@ def test_judges_of_a_hub_are_commits_too(hub, prepare, tiny_llama):
     assert result.code == 0, result.err
     values = recorded(folder)
     assert values["preference_model"] == f"{judge}@{commit}"
-    assert values["evaluate"]["second_judge"] == f"vllm:hf://org/tiny@{commit}"
+    assert values["evaluate"]["second_judge"] == [f"vllm:hf://org/tiny@{commit}"]
     members = json.dumps([{"model": judge}, {"model": "package:sppo"}])
     result, folder = prepare("hf://org/tiny", "mixed", preference_model="mixture", **{"judge.mixture": members})
     assert result.code == 0, result.err
@@ -151,7 +152,7 @@ def test_what_a_hub_refuses_is_one_line(hub, prepare, tiny_llama, monkeypatch, u
     result, run = prepare(uri)
     assert (result.code, result.err.count("\n")) == (code, 1), result.err
     assert result.err.startswith(f"error: {uri}: ") and message in result.err
-    assert not (run / keys.PREPARED).exists()
+    assert not any(run.glob("prepared-*"))
 
 
 def test_headers_that_a_busy_hub_does_not_give_are_no_mistake(hub, prepare, tiny_llama, monkeypatch):

@@ -10,13 +10,16 @@ from huggingface_hub.utils import _http
 
 from sppo.config.sections.prepare import PrepareConfig
 from sppo.errors import ConfigError, InfrastructureError
-from sppo.preparing.prompts import read_prompts
+from sppo.preparing.datasets import count_rows
+from sppo.preparing.prompts import Row, read_prompts
 from tests.unit.hub import Hub
 
 CONFIGURATIONS = (
     "---\nconfigs:\n- {config_name: easy, data_files: a.jsonl}\n- {config_name: hard, data_files: b.jsonl}\n---\n"
 )
+COUNTED = "---\ndataset_info: {splits: [{name: train, num_examples: 19766, num_bytes: 1}]}\n---\n"
 SETS = {
+    "org/counted": {"README.md": COUNTED, "train.jsonl": '{"prompt": "a"}\n'},
     "org/plain": {"train.jsonl": '{"prompt": "a"}\n{"prompt": "b"}\n', "test.jsonl": '{"prompt": "c"}\n'},
     "org/many": {"README.md": CONFIGURATIONS, "a.jsonl": '{"prompt": "e"}\n', "b.jsonl": '{"prompt": "h"}\n'},
     "org/cut": {"train.jsonl": '{"prompt": \n'},
@@ -77,14 +80,14 @@ def hub(pushed, tmp_path, monkeypatch):
     ],
 )
 def test_a_uri_names_configuration_split_and_revision(hub, uri, split, prompts):
-    assert read_prompts(uri, PrepareConfig(split=split)) == prompts
+    assert [row.text for row in read_prompts(uri, PrepareConfig(split=split))] == prompts
 
 
 def test_a_folder_of_the_same_name_is_not_taken_for_the_data_set(hub, tmp_path, monkeypatch):
     (tmp_path / "org" / "plain").mkdir(parents=True)
     (tmp_path / "org" / "plain" / "train.jsonl").write_text('{"prompt": "another"}\n')
     monkeypatch.chdir(tmp_path)
-    assert read_prompts("hf://org/plain", PrepareConfig()) == ["a", "b"]
+    assert read_prompts("hf://org/plain", PrepareConfig()) == [Row("a"), Row("b")]
 
 
 @pytest.mark.parametrize(
@@ -128,3 +131,10 @@ def test_a_busy_hub_is_no_mistake_of_the_user(hub, monkeypatch):
         InfrastructureError, match="hf://org/plain: not in the local cache and the hub cannot be reached"
     ):
         read_prompts("hf://org/plain", PrepareConfig())
+
+
+def test_a_set_says_on_its_card_how_many_rows_it_has(hub):
+    assert count_rows("hf://org/counted", "") == 19766
+    for uri, split in (("hf://org/plain", ""), ("hf://org/counted", "test")):
+        with pytest.raises(ConfigError, match=f"{uri}: its card does not say how many rows {split or 'train'} has"):
+            count_rows(uri, split)

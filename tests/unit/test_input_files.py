@@ -57,7 +57,7 @@ def read(name, data, reader):
 
 
 def prompts(path):
-    return read_prompts(path, PrepareConfig())
+    return [row.text for row in read_prompts(path, PrepareConfig())]
 
 
 @given(TEXTS)

@@ -1,5 +1,4 @@
 import json
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -8,14 +7,11 @@ from sppo.config.run import resolve
 from sppo.errors import ConfigError
 from sppo.evaluation.evaluate import evaluate
 from sppo.evaluation.ifeval import answer_instructions, instruction_figures, write_instructions
-from sppo.judging.instruction_checks import checkers_for
-from sppo.models.fetch import Policy
 from sppo.preparing.chat import load_tokenizer
-from sppo.sampling.load import LazyEngine
+from sppo.sampling.load import LazyEngine, context_of
 from sppo.sampling.transformers_engine import TransformersEngine
-from sppo.stages import prepared as prepare
 from sppo.store import keys, tables
-from sppo.store.opening import open_store
+from tests.conftest import lineage_of, prepare
 
 ROW = {"prompt": "Say hello.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 
@@ -36,7 +32,7 @@ def configure(tmp_path, tiny_llama, write_prompts):
                 "prepare": {"held_out": 4, "prompts_per_iteration": 4, "max_prompt_tokens": 100},
                 "generate": {"engine": "transformers", "dtype": "float32", "max_tokens": 8},
                 "evaluate": {"samples": 1, "max_tokens": 8, "bootstrap": 100},
-                "evaluate.instructions": {"prompts": str(path), "max_tokens": 12},
+                "evaluate.instructions": {"prompts": str(path), "max_tokens": 12, "final": 0},
                 **changes,
             }
         )
@@ -73,19 +69,19 @@ def test_the_evaluation_measures_instructions_with_one_load_a_model(configure, t
 def test_answers_are_committed_with_their_verdicts(configure, tiny_llama):
     config = configure([ROW, {**ROW, "prompt": "Say goodbye."}])
     table = prepare(config) / keys.INSTRUCTIONS_FILE
-    store, inputs = open_store(config.output_uri), {"model": "a" * 64}
-    engine = LazyEngine(Policy(tiny_llama, str(tiny_llama)), config)
-    rows = answer_instructions(config, store, engine, inputs, table)
+    lineage, prompts = lineage_of(config), tables.read(table, tables.INSTRUCTIONS)
+    engine = LazyEngine(str(tiny_llama), config.generate, context_of(prompts, 12))
+    rows = answer_instructions(config, lineage, engine, "a" * 64, prompts)
     assert [row["prompt"] for row in rows] == ["Say hello.", "Say goodbye."]
     assert [row["followed"] for row in rows] == [["," not in row["text"] and bool(row["text"].strip())] for row in rows]
     assert all(row["tokens"] <= 12 for row in rows)
     engine.close()
-    assert answer_instructions(config, store, engine, inputs, table) == rows
+    assert answer_instructions(config, lineage, engine, "a" * 64, prompts) == rows
     assert engine.engine is None, "what is committed needs no model"
 
 
 def test_without_a_count_nothing_is_measured(configure, tiny_llama):
-    config = configure([], **{"evaluate.instructions.count": 0})
+    config = configure([], **{"evaluate.instructions.count": 0, "evaluate.instructions.final": 0})
     prepared = prepare(config)
     found = evaluate(config, 1, str(tiny_llama), str(tiny_llama), prepared / keys.HELD_OUT_FILE)
     assert not (prepared / keys.INSTRUCTIONS_FILE).exists()
@@ -140,24 +136,29 @@ def test_count_takes_the_first_prompts(configure, tmp_path):
     assert [row["prompt"] for row in rows] == ["Say hello."]
 
 
+def test_what_is_trained_on_is_not_measured(configure, tmp_path):
+    rows = [{**ROW, "prompt": f"Say {i}.", "part": "held-out" if i % 2 else "train"} for i in range(8)]
+    changes = {
+        "prompts": str(tmp_path / "instructions.jsonl"),
+        "evaluate.instructions.count": 3,
+        "evaluate.instructions.final": 0,
+    }
+    prepared = prepare(configure(rows, **changes))
+    trained = tables.read(prepared / keys.prompts_file(1), tables.PROMPTS)
+    assert {row["prompt"] for row in trained} == {row["prompt"] for row in rows if row["part"] == "train"}
+    held_out = tables.read(prepared / keys.HELD_OUT_FILE, tables.PROMPTS)
+    assert {row["prompt"] for row in held_out} == {row["prompt"] for row in rows if row["part"] == "held-out"}
+    measured = tables.read(prepared / keys.INSTRUCTIONS_FILE, tables.INSTRUCTIONS)
+    assert [row["prompt"] for row in measured] == ["Say 1.", "Say 3.", "Say 5."]
+    with pytest.raises(ConfigError, match="every prompt has the part train; give others"):
+        write(configure([{**ROW, "part": "train"}]), tmp_path)
+    with pytest.raises(ConfigError, match="line 1: part: input should be 'train', 'held-out' or ''"):
+        write(configure([{**ROW, "part": "test"}]), tmp_path)
+
+
 def test_an_empty_or_absent_file_is_refused(configure, tmp_path):
     with pytest.raises(ConfigError, match="holds no prompt"):
         write(configure([]), tmp_path)
     absent = configure([ROW], **{"evaluate.instructions.prompts": str(tmp_path / "absent.jsonl")})
     with pytest.raises(ConfigError, match="no such file"):
         write(absent, tmp_path)
-
-
-def test_the_embedded_prompts_ask_for_every_kind_of_instruction():
-    from lm_eval.tasks.ifeval.instructions_registry import INSTRUCTION_DICT
-
-    text = (files("sppo") / "preparing" / "bundled" / "instructions.jsonl").read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines()]
-    for row in rows:
-        checkers_for(row["prompt"], row["instruction_id_list"], row["kwargs"])
-    ids = [name for row in rows for name in row["instruction_id_list"]]
-    assert set(ids) == set(INSTRUCTION_DICT)
-    assert len({row["prompt"] for row in rows}) == len(rows)
-    readme = (files("sppo") / "preparing" / "bundled" / "README.md").read_text(encoding="utf-8")
-    assert f"{len(rows)} prompts with {len(ids)} instructions" in readme
-    assert f"All {len(set(ids))}\nkinds" in readme

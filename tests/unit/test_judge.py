@@ -94,3 +94,23 @@ def test_where_nothing_is_to_be_judged_nothing_is_asked(comparisons):
     judge = Judge(Counting())
     np.testing.assert_array_equal(judge.compare(comparisons), np.zeros(len(comparisons)))
     assert judge.model.asked == []
+
+
+def test_weights_are_loaded_when_a_judgement_is_unknown(tmp_path, monkeypatch):
+    """The second time, everything is known: what would load the weights is not called, the name is the same."""
+    monkeypatch.setenv("SPPO_CACHE", str(tmp_path))
+    pair = ["Bread needs flour, water and yeast.", "No."]
+    first = load_judge("package:sppo")
+    (logits,) = first.logits(["How is bread made?"], [pair])
+    assert first.name == load_judge("package:sppo", JudgeConfig(cache=False)).model.name
+
+    def fail(*_):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("sppo.judging.kinds.encoder.Encoder.load", fail)
+    again = load_judge("package:sppo")
+    np.testing.assert_array_equal(again.logits(["How is bread made?"], [pair])[0], logits)
+    assert again.name == first.name and again.tracked()["judge/cached"] == 2
+    again.save(tmp_path)
+    with pytest.raises(AssertionError, match="loaded"):
+        again.logits(["Why?"], [pair])

@@ -37,7 +37,7 @@ from sppo.training.optimizer import RMSProp
 from sppo.training.train import _load, train
 from sppo.training.update import Batch, Updater, group_of
 from sppo.training.workers.parallel import Workers
-from tests.conftest import NO_OTHERS
+from tests.conftest import NO_OTHERS, lineage_of
 
 RANK = 2
 SETTINGS = {
@@ -102,7 +102,7 @@ def logits(model):
 
 
 def test_only_adapters_are_trained_and_only_they_have_state(tiny_llama, pairs):
-    scorer, optimizer, settings = loaded(tiny_llama)
+    scorer, optimizer, settings = loaded(tiny_llama, **{"train.dtype": "bfloat16"})
     base = load_policy(tiny_llama, "float32")
     layers = [module for name, module in base.named_modules() if name.rpartition(".")[2] in LAYERS]
     adapters = sum(RANK * (layer.in_features + layer.out_features) for layer in layers)
@@ -161,7 +161,7 @@ def test_a_training_gives_an_adapter_of_the_base(tmp_path, tiny_llama, table, ta
     changes = {"train.epochs": 10, "train.schedule_epochs": 10, "train.eta": 10, "train.lora.target_modules": targets}
     config = configure(tmp_path / "run", **changes)
     uri, manifest = train(config, 1, str(tiny_llama), [table], {})
-    folder = open_store(config.output_uri).fetch(keys.model(1))
+    folder = open_store(config.output_uri).fetch(lineage_of(config).model_key(1))
     losses = [json.loads(row)["loss"] for row in (folder / keys.TRAINING_LOG_FILE).read_text().splitlines()]
     assert min(losses[-2:]) < 0.5 * losses[0]
     check_safe(folder, str(folder))
@@ -204,7 +204,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path, tiny_llama
         patch.setattr(Updater, "step", failing)
         with pytest.raises(KeyboardInterrupt):
             train(config, 1, str(tiny_llama), [table], {})
-    checkpoint = tmp_path / "cut" / keys.checkpoints(1) / "step-000002"
+    checkpoint = tmp_path / "cut" / lineage_of(config).checkpoints_key(1) / "step-000002"
     names = {name for path in checkpoint.glob("*.safetensors") for name in load_file(path)}
     assert len(names) == 2 * 2 * 14 and all(".lora_" in name for name in names), "adapters and their state only"
     _, resumed = train(config, 1, str(tiny_llama), [table], {})
@@ -246,11 +246,11 @@ def test_two_workers_give_what_one_gives_and_go_on_from_it(tmp_path, tiny_llama,
         subprocess.run([*command, *map(str, arguments)], check=True, env=environment)
         uri, _ = train(alone, iteration, uri, [table], {})
     for iteration in (1, 2):
-        stores = [open_store(config.output_uri) for config in (alone, both)]
-        one, two = (load_file(store.fetch(keys.model(iteration)) / WEIGHTS) for store in stores)
+        runs = [lineage_of(config) for config in (alone, both)]
+        one, two = (load_file(run.store.fetch(run.model_key(iteration)) / WEIGHTS) for run in runs)
         for name, weight in one.items():
             torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
-        slopes = [store.manifest(keys.model(iteration)).figures["train/export_slope"] for store in stores]
+        slopes = [run.store.manifest(run.model_key(iteration)).figures["train/export_slope"] for run in runs]
         assert slopes == pytest.approx([1, 1], abs=0.05)
 
 
@@ -267,7 +267,7 @@ def test_iterations_go_on_training_one_adapter_and_publishing_merges_it(tmp_path
             assert not torch.equal(weight, one.state_dict()[name]) and sizes[RANK] < 1e-3 * sizes[0]
     run = play_run(model=two.adapter)
     publish(run.config)
-    published = run.store.fetch(keys.PUBLISHED_MODEL)
+    published = run.store.fetch(lineage_of(run.config).published_key)
     weights = load_policy(published, "float32").state_dict()
     for name, weight in load_merged(two, run.config.publish.dtype).state_dict().items():
         assert torch.equal(weights[name], weight.float())
@@ -307,7 +307,7 @@ def test_a_rank_that_vllm_does_not_know_is_refused():
 def test_adapters_are_the_same_whatever_order_python_gives_to_sets(tmp_path, tiny_llama, table):
     config = configure(tmp_path / "run")
     train(config, 1, str(tiny_llama), [table], {})
-    settings = json.loads((tmp_path / "run" / keys.model(1) / ADAPTER_CONFIG).read_text())
+    settings = json.loads((tmp_path / "run" / lineage_of(config).model_key(1) / ADAPTER_CONFIG).read_text())
     assert settings["target_modules"] == sorted(LAYERS)
     assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (RANK, 16, "LORA")
 

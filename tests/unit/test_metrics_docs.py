@@ -13,6 +13,11 @@ NOT_CHARTED = {
     "publish/": "is one value of the whole run",
     "eval/instructions_drop": "is the distance of two charted curves",
     "eval/instructions_prompts": "is the same in every iteration",
+    **{
+        f"final/instructions_{kinds}_{what}": why
+        for kinds in ("trained", "other")
+        for what, why in (("gain", "is the distance of two charted values"), ("prompts", "is known beforehand"))
+    },
     "train/steps": "is the width of an iteration in the charts over training steps",
 }
 

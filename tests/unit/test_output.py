@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 from sppo_pipelines import cli
-from sppo_pipelines.submission.follow import Screen
+from sppo_pipelines.screen import Screen
 
 from sppo import stages
 from sppo.errors import ConfigError, InfrastructureError, storage_errors
@@ -179,7 +179,7 @@ def test_what_is_kept_is_told_when_a_signal_ends_a_command(run_sppo, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("runs/x").mkdir(parents=True)
     monkeypatch.setattr("sppo_pipelines.local._QUIET", {})
-    monkeypatch.setattr("sppo_pipelines.local.prepared", lambda _: None)
+    monkeypatch.setattr("sppo_pipelines.local.prepared", lambda found: (found.config, None))
     monkeypatch.setattr("sppo_pipelines.cli._end_children", lambda: None)
     monkeypatch.setattr(stop, interrupted)
     result = run_sppo(*arguments)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from .kind_properties import PROMPTS, PROPERTIES, loaded
 from .pairrm_checkpoints import write_checkpoint
 from .real_commands import ROOT
 from .reward_models import write_reward_model
+from .untrained_encoders import write_encoder
 
 NO_CACHE = JudgeConfig(cache=False)
 RULES = b"def score(prompt, response):\n    return float(len(response))\n"
@@ -37,6 +37,7 @@ def pinned(tmp_path, monkeypatch):
     (tmp_path / "instructions.jsonl").write_bytes(INSTRUCTIONS)
     for name, config in {
         "encoder": {"model_type": "sppo-pairwise-encoder"},
+        "gpm": {"model_type": "sppo-general-preference"},
         "reward": {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "LABEL_0"}},
         "chat": {"model_type": "llama"},
     }.items():
@@ -51,14 +52,17 @@ def pinned(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("uri", "digest"),
     {
-        "package:sppo": "767059a638321307ceb35c36e8ad73335381f66cdbc7ce06db9e7e33c5f0b392",
+        "package:sppo": "701151a6b68fbd6e45aa2ca347227e192bc349b8183df7026bae9f5af2a584b4",
+        "package:sppo/second": "4d2a2b4e7e3d9689e46a0298f8b5ad0cdbf111fdf15d9055d7de45fc98b127e8",
         "encoder": "4acca6f5158e70f55797b861529128369d4cad60c9a74b8dd784687e15135a59",
+        "gpm": "16247ab5abed35cf3c00d44f39941a118a778b496c983349d3a28db783bd5fe7",
         "reward": "4239e60b5fea104a12e4208d5433add6ff71489646f446ef1349f15de5d631bb",
         "openai:m@https://h/v1": "5c8daf771f45ee9e7c7db276d17865947b349d32d275f030a62a228ddc5f77e0",
         "vllm:chat": "5452aab8e2e36b03024027bc337babcae55ef54f84af833539136b6ca6e18444",
         "transformers:chat": "811cab4518b7109492792db5c82c9f1265f78cd63c4156bebefaff2da13c5743",
         "rules:pinned_rules:score": "8389dee9422cfb6a10c294315807c766cc674aac690616535e19d5693e35ad76",
         "instructions:instructions.jsonl": "8fdddbbc689ff91f8ee202080d8881183d188c1b63f6f353834cebe2195b6695",
+        "unbroken": "68bd249c3c409be27c3fce7025c09b6748459caa1dde2df8d8ff0ba2e05c1615",
         "mixture": "0c38e199575b530636f5c4a44bb8949913da19f0b9db1e656fd66f8d2b95cc16",
     }.items(),
 )
@@ -94,6 +98,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trial_pairrm(folder):
     return str(write_checkpoint(folder / "PairRM", "llm-blender")), NO_CACHE
+
+
+@pytest.fixture(scope="module")
+def trial_general_preference(folder):
+    return str(write_encoder(folder / "gpm", "gpm")), NO_CACHE
 
 
 @pytest.fixture(scope="module")
@@ -165,19 +174,6 @@ def test_every_kind_keeps_the_properties(subject, keeps):
 
 
 # Kinds that are added
-
-
-@pytest.fixture
-def new_kinds(monkeypatch):
-    """What the test registers is forgotten afterwards, with its modules."""
-    monkeypatch.setattr(registry, "_KINDS", list(registry.kinds()))
-    before = set(sys.modules)
-    registry._import_all.cache_clear()
-    yield
-    for name in set(sys.modules) - before:
-        if getattr(sys.modules[name], "register", None) is registry.register:
-            del sys.modules[name]
-    registry._import_all.cache_clear()
 
 
 @pytest.fixture

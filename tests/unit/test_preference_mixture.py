@@ -66,6 +66,19 @@ def sigmoid(logit):
     return 1 / (1 + np.exp(-logit))
 
 
+def test_without_instructions_the_other_members_decide(monkeypatch, tmp_path):
+    (tmp_path / "counting_words.py").write_text("def score(prompt, response):\n    return len(response.split())\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("SPPO_RULES", "counting_words")
+    row = {"prompt": "Quote.", "instruction_id_list": ["startend:quotation"], "kwargs": [{}]}
+    (tmp_path / "file.jsonl").write_text(json.dumps(row))
+    models = ({"model": "rules:counting_words:score"}, {"model": f"instructions:{tmp_path / 'file.jsonl'}"})
+    judge = load_judge("mixture", JudgeConfig(cache=False, mixture=models))
+    asked, free = judge.logits(["Quote.", "Talk."], [['"one"', "one two three"]] * 2)
+    np.testing.assert_allclose([asked[0, 1], free[0, 1]], [(4 - 2) / 2, -2 / 2])
+    assert judge.figures()["member_2_without_instructions"] == 2
+
+
 def test_members_write_into_folders_of_their_own(tmp_path):
     Mixture([member(), member()], [Fixed([1]), Fixed([1], "writes")]).save(tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == [

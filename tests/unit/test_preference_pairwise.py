@@ -11,9 +11,16 @@ import pytest
 from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.agreement import agreement, logits_of_pairs
+from sppo.judging.judge import Judge
 from sppo.judging.labelled_pairs import read_pairs
 from sppo.judging.load import load_judge
+from sppo.judging.pairwise.encoder import PairwiseEncoder
+from sppo.judging.pairwise.layout import Layout
+from sppo.judging.preference_model import Comparison
+from sppo.judging.registry import kind_of
 from sppo.models.fetch import fetch_model
+
+from .untrained_encoders import CONFIGS, write_encoder
 
 PREFERENCES = Path(__file__).parents[3] / "shared" / "data" / "prefs"
 PROMPTS = ["How do I bake bread?", "Name a colour."]
@@ -27,9 +34,23 @@ RESPONSES = [
 ]
 
 
+@pytest.fixture(scope="module", params=["package:sppo", "package:sppo/second"])
+def uri(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def judge():
-    return load_judge("package:sppo", JudgeConfig(cache=False))
+def judge(uri):
+    return load_judge(uri, JudgeConfig(cache=False))
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    return lambda made: write_encoder(tmp_path / made, made)
+
+
+def judge_of(folder: Path) -> list[np.ndarray]:
+    return load_judge(str(folder), JudgeConfig(cache=False)).logits(PROMPTS, RESPONSES)
 
 
 def test_matrices_have_both_orders_and_a_zero_diagonal(judge):
@@ -38,7 +59,45 @@ def test_matrices_have_both_orders_and_a_zero_diagonal(judge):
     for matrix in matrices:
         assert matrix.dtype == np.float32 and np.isfinite(matrix).all()
         assert (matrix.diagonal() == 0).all() and np.count_nonzero(matrix) == len(matrix) * (len(matrix) - 1)
-    assert not np.allclose(matrices[0], -matrices[0].T, atol=1e-6)
+
+
+@pytest.mark.parametrize("made", CONFIGS)
+def test_swapping_two_responses_turns_the_logit_round_to_the_last_bit(untrained, made):
+    folder = untrained(made)
+    judge = PairwiseEncoder(folder, "untrained", dtype="bfloat16")
+    for matrix in Judge(judge).logits(PROMPTS, RESPONSES):
+        assert np.ptp(matrix) > 0
+        np.testing.assert_array_equal(matrix, -matrix.T)
+
+
+@pytest.mark.parametrize(("made", "sequences"), [("pair", 6 + 2), ("response", 3 + 2), ("gpm", 3 + 2)])
+def test_nothing_is_encoded_twice_and_the_kind_says_so(untrained, monkeypatch, made, sequences):
+    folder = untrained(made)
+    judge = PairwiseEncoder(folder, "untrained")
+    batch, seen = Layout.batch, []
+    monkeypatch.setattr(Layout, "batch", lambda self, rows: seen.extend(map(str, rows)) or batch(self, rows))
+    Judge(judge).logits(PROMPTS, RESPONSES)
+    assert len(seen) == len(set(seen)) == sequences
+    kind, settings = kind_of(str(folder)), JudgeConfig()
+    assert sum(kind.passes(str(folder), settings, len(texts)) for texts in RESPONSES) == sequences
+
+
+def test_a_pair_is_judged_by_the_mean_of_its_two_passes(untrained):
+    judge = PairwiseEncoder(untrained("pair"), "untrained")
+    forth, back = Comparison(PROMPTS[0], *RESPONSES[0][:2]), Comparison(PROMPTS[0], *RESPONSES[0][1::-1])
+    one, other = judge._encode([forth, back])
+    assert one != -other
+    np.testing.assert_allclose(judge.compare([forth]), (one - other) / 2, rtol=1e-6)
+
+
+def test_a_folder_from_before_single_responses_holds_an_encoder_of_pairs(untrained):
+    folder = untrained("pair")
+    before = judge_of(folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("encodes") == "pair"
+    (folder / "config.json").write_text(json.dumps(config))
+    for one, other in zip(before, judge_of(folder), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_equal_texts_tie_and_share_their_judgements(judge):
@@ -63,15 +122,15 @@ def test_odd_texts_are_judged(judge):
     assert judge.logits(["one response"], [["only"]])[0].tolist() == [[0.0]]
 
 
-def test_bfloat16_agrees_with_float32(judge):
-    fast = load_judge("package:sppo", JudgeConfig(cache=False, dtype="bfloat16"))
+def test_bfloat16_agrees_with_float32(uri, judge):
+    fast = load_judge(uri, JudgeConfig(cache=False, dtype="bfloat16"))
     for exact, rounded in zip(judge.logits(PROMPTS, RESPONSES), fast.logits(PROMPTS, RESPONSES), strict=True):
         np.testing.assert_allclose(rounded, exact, atol=0.05)
 
 
-def test_embedded_judge_loads_without_network_from_any_folder(tmp_path, judge):
+def test_embedded_judge_loads_without_network_from_any_folder(tmp_path, uri, judge):
     copy = tmp_path / "judge"
-    shutil.copytree(fetch_model("package:sppo"), copy)
+    shutil.copytree(fetch_model(uri), copy)
     again = load_judge(str(copy), JudgeConfig(cache=False))
     assert again.name != judge.name and again.name.split()[-1] == judge.name.split()[-1]
     for one, other in zip(judge.logits(PROMPTS, RESPONSES), again.logits(PROMPTS, RESPONSES), strict=True):
@@ -109,14 +168,14 @@ def test_wrong_folders_are_configuration_errors(tmp_path):
 
 
 @pytest.mark.timeout(900)  # 15 s on two free cores
-def test_card_accuracy_is_reproduced():
+def test_card_accuracy_is_reproduced(uri):
     path = PREFERENCES / "hh_helpful_test.jsonl.gz"
     if not path.is_file():
         pytest.skip(f"{path} is not there: the card's held-out accuracy cannot be measured")
-    card = (fetch_model("package:sppo") / "README.md").read_text()
+    card = (fetch_model(uri) / "README.md").read_text()
     found = re.search(r"^\| hh_helpful_test \| (\d+) \| ([\d.]+)%", card, re.MULTILINE)
     pairs = read_pairs(str(path))
-    judge = load_judge("package:sppo", JudgeConfig(cache=False, dtype="bfloat16"))
+    judge = load_judge(uri, JudgeConfig(cache=False, dtype="bfloat16"))
     figures = agreement(pairs, logits_of_pairs(judge, pairs))
     assert found is not None and len(pairs) == int(found[1])
     # Another processor's rounding may turn the verdict of a pair or two.

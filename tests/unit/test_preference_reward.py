@@ -19,13 +19,14 @@ RESPONSES = ["Flour, water, yeast.", "", "No.", "é🙂 " * 20, "a longer answer
 
 @pytest.fixture(scope="module")
 def make_model(tiny_llama, tmp_path_factory):
-    """Makes a folder with a random Llama that scores."""
+    """Makes a folder with a random model that scores."""
     return lambda **values: write_reward_model(tmp_path_factory.mktemp("reward") / "model", tiny_llama, **values)
 
 
-@pytest.fixture(scope="module")
-def folder(make_model):
-    return make_model()
+@pytest.fixture(scope="module", params=["Llama", "Qwen3"])
+def folder(make_model, request):
+    """Of the architectures and files of Skywork-Reward-V2."""
+    return make_model(architecture=request.param)
 
 
 def own_score(folder, prompt, response):
@@ -111,5 +112,5 @@ def test_wrong_folders_are_configuration_errors(make_model, folder, tmp_path, ti
     with pytest.raises(ConfigError, match="not a reward model that transformers can load"):
         load_judge(str(wide), SETTINGS)
     deep = spoilt(folder, tmp_path / "deep", "config.json", lambda config: config | {"num_hidden_layers": 3})
-    with pytest.raises(ConfigError, match=r"the weights lack model\.layers\.2"):
+    with pytest.raises(ConfigError, match=r"the weights lack model\.layers\.2|`num_hidden_layers` \(3\) must be equal"):
         load_judge(str(deep), SETTINGS)

@@ -12,6 +12,7 @@ from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.load import check_judge, judge_digest, load_judge
 from sppo.judging.preference_model import Comparison
+from sppo.judging.rules import FOLLOWED
 from sppo.judging.scores import differences
 
 SETTINGS = JudgeConfig(cache=False)
@@ -196,8 +197,9 @@ def test_the_response_that_follows_more_instructions_wins(tmp_path):
     texts = ["the river rhine and the river elbe", "the river rhine, and the river elbe", "The Rhine, the Elbe"]
     (matrix,) = judge.logits(["Name two rivers. "], [texts])
     np.testing.assert_allclose(matrix, [[0, 2, 4], [-2, 0, 2], [-4, -2, 0]])
-    with pytest.raises(ConfigError, match="has no instructions for the prompt 'Name one"):
-        judge.logits(["Name one river."], [texts])
+    (unknown,) = judge.logits(["Name one river."], [texts])
+    np.testing.assert_array_equal(unknown, np.zeros((3, 3)))
+    assert judge.figures()["scored"] == 6 and judge.figures()["without_instructions"] == 3
     before = judge_digest(uri, SETTINGS)
     path.write_text(json.dumps({"prompt": "p", "instruction_id_list": ids[:1], "kwargs": [{}]}) + "\n")
     assert judge_digest(uri, SETTINGS) != before
@@ -206,3 +208,30 @@ def test_the_response_that_follows_more_instructions_wins(tmp_path):
 def test_a_missing_file_of_instructions_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no such file; give a \.jsonl file with prompt"):
         check_judge(f"instructions:{tmp_path / 'none.jsonl'}", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("response", "whole"),
+    [
+        ("The end.", True),
+        ("Is it?  \n", True),
+        ("«Da»", True),
+        ("```\nx = 1\n```", True),
+        ("- **one**\n- **two**", True),
+        ("And then the", False),
+        ("1. First, 2", False),
+        ("Here are three:", False),
+        ("", False),
+    ],
+)
+def test_a_response_that_ends_is_better_than_one_that_breaks_off(response, whole):
+    judge = load_judge("unbroken", SETTINGS)
+    other = "It is over!" if not whole else "It is not over and"
+    logit = float(judge.compare([Comparison("p", response, other)])[0])
+    assert logit == (FOLLOWED if whole else -FOLLOWED)
+
+
+def test_the_judge_of_ends_takes_nothing_after_its_name():
+    for ask in (check_judge, judge_digest, load_judge):
+        with pytest.raises(ConfigError, match="write unbroken"):
+            ask("unbroken:x", SETTINGS)

@@ -31,14 +31,23 @@ def write_pairs(path, count):
     return str(path)
 
 
-def test_training_is_reproducible_and_learns(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("made", "cost"),
+    [
+        ({"encodes": "pair"}, "K responses to a prompt cost K(K-1) passes"),
+        ({"encodes": "response"}, "K passes, and no preferences run in a circle"),
+        ({"kind": "gpm", "dimension": 4}, "K passes, and preferences can run in a circle"),
+    ],
+    ids=["pair", "response", "gpm"],
+)
+def test_training_is_reproducible_and_learns(tmp_path, capsys, made, cost):
     train, test = write_pairs(tmp_path / "train.jsonl.gz", 32), write_pairs(tmp_path / "test.jsonl", 8)
 
     def run(name):
         config = TrainPreferenceConfig(
             train=(train,), evaluate={"easy": test}, baseline="package:sppo", output=str(tmp_path / name),
-            licenses={"train.jsonl.gz": "MIT"}, seed=1, epochs=3, batch_size=8, learning_rate=2e-3, rank=2,
-            max_length=64, dtype="float32",
+            licenses={"train.jsonl.gz": "MIT"}, **made, seed=1, epochs=3, batch_size=8, learning_rate=2e-3,
+            rank=2, max_length=64, dtype="float32",
         )  # fmt: skip
         return train_preference(config), (tmp_path / name / "adapter.safetensors").read_bytes()
 
@@ -54,6 +63,7 @@ def test_training_is_reproducible_and_learns(tmp_path, capsys):
     assert "| all | 8 | 0 |" in card and "| 100.0% | 100.0% | none |" in card
     assert sum(each.pairs for each in result["reliability"]) == 8
     assert "`train.jsonl.gz`, MIT" in card and f"--train {train}" in card
+    assert cost in card
     model = load_judge(str(tmp_path / "one"), JudgeConfig(cache=False))
     (matrix,) = model.logits(["Question 99?"], [["A kind and complete answer 99.", "No 99."]])
     assert matrix[0, 1] > 0 > matrix[1, 0]
@@ -155,10 +165,13 @@ def test_calibration_recovers_the_temperature_of_overconfident_logits():
 
 
 def test_command_leaves_defaults_out():
-    config = TrainPreferenceConfig(train=("a b.jsonl",), evaluate={"x": "y.jsonl"}, output="out", seed=2, epochs=7)
+    config = TrainPreferenceConfig(
+        kind="gpm", train=("a b.jsonl",), evaluate={"x": "y.jsonl"}, output="out", seed=2, epochs=7, dtype="bfloat16"
+    )
     words = command(config).split(" \\\n    ")
     assert words == [
-        "sppo train-preference epochs=7",
+        "sppo train-preference epochs=7 dtype=bfloat16",
+        "--kind gpm",
         "--train 'a b.jsonl'",
         "--evaluate x=y.jsonl",
         "--output out",
@@ -185,8 +198,9 @@ def test_the_command_of_a_card_repeats_its_training(tmp_path, run_sppo):
     assert "`my train.jsonl`, MIT; mine" in card and "peak learning rate\n1e-05," in card and "| easy | 4 |" in card
 
 
-def test_the_command_of_the_shipped_card_is_accepted(tmp_path, monkeypatch, run_sppo):
-    card = (files("sppo") / "judging" / "pairwise" / "embedded" / "README.md").read_text()
+@pytest.mark.parametrize("folder", ["embedded", "second"])
+def test_the_command_of_a_shipped_card_is_accepted(tmp_path, monkeypatch, run_sppo, folder):
+    card = (files("sppo") / "judging" / "pairwise" / folder / "README.md").read_text()
     line = re.search(r"```\n(sppo train-preference .*?)\n```", card, re.DOTALL)[1]
     monkeypatch.chdir(tmp_path)  # where its files are not
     result = run_sppo(*arguments_of(line))
@@ -202,10 +216,14 @@ def test_the_command_of_the_shipped_card_is_accepted(tmp_path, monkeypatch, run_
         (["--seed", "-1"], "seed: Input should be greater than or equal to 0 (got -1)"),
         (["seed=-1"], "seed: Input should be greater than or equal to 0 (got -1)"),
         (["epoch=7"], "epoch: unknown key; did you mean epochs?"),
-        (["zzz=7"], "zzz: unknown key; the keys are train, evaluate"),
+        (["zzz=7"], "zzz: unknown key; the keys are kind, train, evaluate"),
+        (["dimension=4"], "dimension: only --kind gpm reads it; leave it out"),
+        (["--kind", "gpm", "encodes=pair"], "encodes: only --kind encoder reads it; leave it out"),
+        (["--kind", "gpm", "dimension=3"], "dimension: Input should be a multiple of 2 (got 3)"),
         (["epochs=x", "rank=0"], "epochs: Input should be a valid integer"),
         (["epochs"], "'epochs' is not KEY=VALUE"),
         (["epochs=7"], "absent.jsonl: no such file"),
+        (["--kind", "gpm"], "absent.jsonl: no such file"),
     ],
 )
 def test_wrong_arguments_are_one_line(tmp_path, run_sppo, arguments, message):

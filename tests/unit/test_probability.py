@@ -13,6 +13,7 @@ from sppo.algorithm.probability import (
     probabilities,
     similarity,
     soften_duplicates,
+    trigrams,
     win_probabilities,
     without_length,
 )
@@ -197,7 +198,7 @@ def test_similarity_counts_common_trigrams():
 def test_softening_only_pulls_towards_one_half(logits, estimator, data):
     texts = data.draw(st.lists(WORDS, min_size=len(logits), max_size=len(logits)))
     before = probabilities(logits, texts, estimator, 1.0)
-    after = soften_duplicates(before, texts)
+    after = soften_duplicates(before, trigrams(texts))
     assert (np.abs(after - 0.5) <= np.abs(before - 0.5)).all()
     assert ((after - 0.5) * (before - 0.5) >= 0).all()
     for i, j in np.ndindex(before.shape):
@@ -210,7 +211,7 @@ def test_softening_grows_smoothly_from_the_threshold_to_equality():
     sure = np.array([[0.5, 1.0], [0.0, 0.5]])
     cut = [len(long) - n for n in range(0, 200, 4)]
     alike = [similarity(long, long[:n]) for n in cut]
-    pulled = [soften_duplicates(sure, [long, long[:n]])[0, 1] for n in cut]
+    pulled = [soften_duplicates(sure, trigrams([long, long[:n]]))[0, 1] for n in cut]
     assert pulled[0] == 0.5 and pulled[-1] == 1 and alike[-1] < SIMILAR_FROM
     assert pulled == sorted(pulled)
     assert np.diff(pulled).max() < 0.1, "no jump"

@@ -31,8 +31,9 @@ def words(prompt: str) -> list[str]:
     return re.findall(r"[\w']+", prompt.casefold())
 
 
-def test_every_row_has_exactly_a_prompt_and_a_category(rows: list[dict[str, str]]) -> None:
-    assert all(set(row) == {"prompt", "category"} for row in rows)
+def test_every_row_has_a_prompt_and_a_category_and_two_in_three_are_held_out(rows: list[dict[str, str]]) -> None:
+    assert all({"prompt", "category"} <= set(row) <= {"prompt", "category", "part"} for row in rows)
+    assert [row.get("part", "") for row in rows] == ["" if n % 3 == 0 else "held-out" for n in range(len(rows))]
 
 
 def test_there_are_enough_prompts_of_every_category(rows: list[dict[str, str]]) -> None:

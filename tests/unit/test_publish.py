@@ -11,6 +11,7 @@ from sppo.errors import ConfigError
 from sppo.models.fetch import check_safe
 from sppo.reporting.publish import SAMPLES_FILE, publish
 from sppo.store import keys
+from tests.conftest import lineage_of
 
 WORDS = ["<unk>", "<end>", "user", "assistant", ":", "why", "is", "the", "sky", "blue"]
 TEMPLATE = "{% for m in messages %}{{ m.role }} : {{ m.content }} <end> {% endfor %}assistant :"
@@ -34,7 +35,7 @@ def tiny_model(tmp_path_factory):
 def test_the_best_model_is_published_ready_to_use(play_run, tiny_model):
     run = play_run(model=tiny_model)
     published = publish(run.config)
-    assert published.passed and published.model_uri == f"{run.store.uri}/{keys.PUBLISHED_MODEL}"
+    assert published.passed and published.model_uri == f"{run.store.uri}/{lineage_of(run.config).published_key}"
     assert published.figures == {
         "publish/best_iteration": 2.0,
         "publish/passed": 1.0,
@@ -42,7 +43,7 @@ def test_the_best_model_is_published_ready_to_use(play_run, tiny_model):
         "publish/win_rate_vs_base_low": 0.52,
         "publish/win_rate_vs_base_high": pytest.approx(0.72),
     }
-    folder = run.store.fetch(keys.PUBLISHED_MODEL)
+    folder = run.store.fetch(lineage_of(run.config).published_key)
     check_safe(folder, str(folder))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -57,18 +58,21 @@ def test_the_best_model_is_published_ready_to_use(play_run, tiny_model):
 def test_weights_have_the_wanted_type_and_values(play_run, tiny_model, dtype):
     run = play_run(model=tiny_model, **{"publish.dtype": dtype})
     publish(run.config)
-    weights = load_file(run.store.root / keys.PUBLISHED_MODEL / "model.safetensors")
+    weights = load_file(run.store.root / lineage_of(run.config).published_key / "model.safetensors")
     before = load_file(tiny_model / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {getattr(torch, dtype)}
     assert all(torch.equal(weights[name], before[name].to(getattr(torch, dtype))) for name in before)
-    assert json.loads((run.store.root / keys.PUBLISHED_MODEL / "config.json").read_text())["dtype"] == dtype
+    assert (
+        json.loads((run.store.root / lineage_of(run.config).published_key / "config.json").read_text())["dtype"]
+        == dtype
+    )
 
 
 def test_card_is_valid(play_run, tiny_model):
     (tiny_model / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Tiny\n")
     run = play_run(model=tiny_model)
     publish(run.config)
-    card = ModelCard.load(run.store.root / keys.PUBLISHED_MODEL / "README.md")
+    card = ModelCard.load(run.store.root / lineage_of(run.config).published_key / "README.md")
     assert card.data.base_model is None, "a folder is no name of the hub"
     assert run.config.base_model in card.text.replace("\\", "")
     assert card.data.license == "apache-2.0"
@@ -81,7 +85,7 @@ def test_unknown_licence_is_left_out(play_run, tiny_model):
     (tiny_model / "README.md").unlink(missing_ok=True)
     run = play_run(model=tiny_model)
     publish(run.config)
-    text = (run.store.root / keys.PUBLISHED_MODEL / "README.md").read_text()
+    text = (run.store.root / lineage_of(run.config).published_key / "README.md").read_text()
     assert "license" not in text
     assert ModelCard(text).data.license is None
 
@@ -89,21 +93,22 @@ def test_unknown_licence_is_left_out(play_run, tiny_model):
 def test_publishing_again_does_nothing(play_run, tiny_model, capsys):
     run = play_run(model=tiny_model)
     first = publish(run.config)
-    stamps = {path: path.stat().st_mtime_ns for path in (run.store.root / keys.PUBLISHED).rglob("*")}
+    stamps = {path: path.stat().st_mtime_ns for path in run.store.root.glob("[pr]*-*/*")}
     capsys.readouterr()
     assert publish(run.config) == first
-    assert {path: path.stat().st_mtime_ns for path in (run.store.root / keys.PUBLISHED).rglob("*")} == stamps
+    assert {path: path.stat().st_mtime_ns for path in run.store.root.glob("[pr]*-*/*")} == stamps
     assert capsys.readouterr().out.count("already done") == 2
 
 
 def test_report_and_samples_are_published(play_run, tiny_model):
     run = play_run(model=tiny_model)
     published = publish(run.config)
-    assert published.report_path == run.store.root / keys.PUBLISHED_REPORT / keys.REPORT_FILE
+    assert published.report_path == run.store.root / lineage_of(run.config).report_key / keys.REPORT_FILE
     assert "Iteration 2 gave the best model" in published.report_path.read_text()
     assert "Iteration 2 gave the best model" in published.summary_path.read_text()
     rows = [
-        json.loads(line) for line in (run.store.root / keys.PUBLISHED_REPORT / SAMPLES_FILE).read_text().splitlines()
+        json.loads(line)
+        for line in (run.store.root / lineage_of(run.config).report_key / SAMPLES_FILE).read_text().splitlines()
     ]
     assert [(row["iteration"], row["prompt_id"]) for row in rows] == [(t, f"p{i}") for t in (1, 2) for i in range(3)]
     assert rows[5]["win_rate_vs_base"] == 0.625
@@ -114,17 +119,17 @@ def test_base_is_published_when_it_is_the_best(play_run, tiny_model):
     published = publish(run.config)
     assert not published.passed
     assert published.figures == {"publish/best_iteration": 0.0, "publish/passed": 0.0}
-    folder = run.store.fetch(keys.PUBLISHED_MODEL)
+    folder = run.store.fetch(lineage_of(run.config).published_key)
     assert "unchanged but for their type" in (folder / "README.md").read_text()
     AutoModelForCausalLM.from_pretrained(folder)
 
 
 def test_a_run_without_an_evaluated_iteration_publishes_nothing(play_run, tiny_model):
     run = play_run(model=tiny_model)
-    run.store.delete(keys.evaluation(1))
+    run.store.delete(lineage_of(run.config).evaluation_key(1))
     with pytest.raises(ConfigError, match="no iteration is evaluated there yet"):
         publish(run.config)
-    assert run.store.manifest(keys.PUBLISHED_MODEL) is None
+    assert run.store.manifest(lineage_of(run.config).published_key) is None
 
 
 def test_a_base_model_that_changed_meanwhile_is_refused(play_run, tiny_model, tmp_path):
@@ -132,4 +137,4 @@ def test_a_base_model_that_changed_meanwhile_is_refused(play_run, tiny_model, tm
     (tmp_path / "base" / "generation_config.json").write_text("{}")
     with pytest.raises(ConfigError, match="changed since it was evaluated"):
         publish(run.config)
-    assert run.store.manifest(keys.PUBLISHED_MODEL) is None
+    assert run.store.manifest(lineage_of(run.config).published_key) is None

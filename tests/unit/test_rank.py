@@ -8,13 +8,15 @@ import pytest
 
 from sppo.algorithm.probability import intransitive_triads
 from sppo.config.run import resolve
-from sppo.errors import RunFailedError
+from sppo.config.sections.judge import JudgeConfig
+from sppo.errors import ConfigError, RunFailedError
 from sppo.judging import diagnostics
-from sppo.judging.load import load_judge
+from sppo.judging.load import check_judges, load_judge
 from sppo.judging.rank import distribution, estimate, figures, group_by_prompt, rank
+from sppo.preparing.chat import encode_prompt, load_tokenizer
 from sppo.store import tables
 from sppo.store.opening import open_store
-from tests.conftest import COUNTED
+from tests.conftest import COUNTED, lineage_of
 
 KINDS = ("preferences", "pairs")
 HUMAN = Path(__file__).parents[2].parent / "shared" / "data" / "prefs" / "finegrained_qa_k4_human.jsonl.gz"
@@ -128,12 +130,12 @@ def test_a_shard_is_ranked_by_the_embedded_judge(tmp_path):
     assert second["probabilities"] == [0.5] * 9
     (pair,) = tables.read(folder / "pairs.parquet", tables.PAIRS)
     assert pair["prompt_id"] == "p", "a prompt whose responses are all equal teaches nothing"
-    manifest = open_store(config.output_uri).manifest("iteration-1/preferences/shard-0-of-1")
+    manifest = open_store(config.output_uri).manifest(lineage_of(config).preferences_key(1, 0, 1))
     assert set(COUNTED) <= set(manifest.figures), "what other tests take for a shard's sums"
     assert (manifest.figures["judge/asked"], manifest.figures["judge/cached"]) == (2, 0)
     again = config.model_copy(update={"output_uri": str(tmp_path / "again")})
     rank(again, 1, 0, 1, path)
-    cached = open_store(again.output_uri).manifest("iteration-1/preferences/shard-0-of-1").figures
+    cached = open_store(again.output_uri).manifest(lineage_of(again).preferences_key(1, 0, 1)).figures
     assert (cached["judge/asked"], cached["judge/cached"]) == (0, 2)
     assert figures([cached])["rank/comparisons_per_second"] == 0
     assert {pair["chosen"], pair["rejected"]} == {rows[0]["text"], "No."}
@@ -186,13 +188,33 @@ def test_the_length_correction_leaves_raw_logits_in_the_table(tmp_path):
 
 
 def test_what_a_judge_keeps_is_committed_with_the_shard(tmp_path, monkeypatch):
-    config, rows = chunked(tmp_path)
+    monkeypatch.setenv("SPPO_CACHE", str(tmp_path / "cache"))  # a judge that is not asked has nothing to keep
+    config, rows = chunked(tmp_path, preference_model="package:sppo")
     path = tmp_path / "responses.parquet"
     tables.write(path, tables.RESPONSES, rows)
-    model = type(load_judge("package:sppo").model)
+    model = type(load_judge("package:sppo", JudgeConfig(cache=False)).model)
     monkeypatch.setattr(model, "save", lambda self, folder: (folder / "transcript.txt").write_text("asked and told"))
     folder = rank(config, 1, 0, 1, path)
     assert (folder / "transcript.txt").read_text() == "asked and told"
+
+
+def test_pairrm_can_be_shown_the_policys_template_as_the_released_code_shows_it(tmp_path, tiny_llama, monkeypatch):
+    seen = {}
+    for shown in ("plain", "templated"):
+        config, rows = chunked(tmp_path / shown, **{"base_model": str(tiny_llama), "rank.prompt": shown})
+        path = tmp_path / "responses.parquet"
+        tables.write(path, tables.RESPONSES, rows[:4])
+        judge = load_judge("package:sppo")
+        ask = judge.logits
+        monkeypatch.setattr(judge, "logits", lambda p, r, ask=ask, shown=shown: seen.setdefault(shown, p) and ask(p, r))
+        monkeypatch.setattr("sppo.judging.rank.load_judge", lambda uri, settings, judge=judge: judge)
+        rank(config, 1, 0, 1, path)
+    assert seen["plain"] == ["Question p0?"]
+    tokenizer = load_tokenizer(tiny_llama)
+    (text,) = seen["templated"]
+    assert tokenizer(text, add_special_tokens=False)["input_ids"] == encode_prompt(tokenizer, "Question p0?")
+    with pytest.raises(ConfigError, match=r"rank\.prompt: templated is for PairRM, not for mixture"):
+        check_judges(config)
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,8 @@ def test_it_reaches_the_configuration_from_the_command_line_and_from_a_form(text
         ('judge.mixture=[{"model": "a: #b", "weight": 2}]', [{"model": "a: #b", "weight": 2}]),
         ("iterations=many", "many"),
         ("prompts={a}.jsonl", "{a}.jsonl"),
+        ("prompts=[a].jsonl", "[a].jsonl"),
+        ("prompts=[a.jsonl, s3://b/c.jsonl]", ["a.jsonl", "s3://b/c.jsonl"]),
     ],
 )
 def test_the_type_of_the_field_decides(argument, value):

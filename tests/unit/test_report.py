@@ -30,6 +30,7 @@ from sppo.store import keys
 from sppo.store.base import MANIFEST
 from sppo.store.local import LocalStore
 from sppo.store.opening import open_store
+from tests.conftest import lineage_of
 
 HOSTILE = (
     "<script>alert(1)</script></style></textarea>|x| `tick` ``` {{ report }} {% raw %} ![i](http://evil/i.png) "
@@ -108,6 +109,12 @@ def test_gate_needs_the_interval_above_the_bound(play_run, low, passed):
     assert collect(run.config, run.store).passed is passed
 
 
+def test_a_gate_of_zero_is_off(play_run):
+    run = play_run(decisions=("stop",), lows=(0.0,), **{"evaluate.gate.required_vs_base": 0})
+    report = collect(run.config, run.store)
+    assert report.passed and "The gate is passed: it asks for no win rate" in render_markdown(report)
+
+
 def test_nothing_to_report_is_told(play_run, tmp_path):
     run = play_run(decisions=(), lows=())
     with pytest.raises(ConfigError, match="no iteration is evaluated"):
@@ -116,16 +123,15 @@ def test_nothing_to_report_is_told(play_run, tmp_path):
         collect(run.config, LocalStore(tmp_path / "empty"))
 
 
-def test_another_configuration_is_refused(play_run):
+def test_a_report_is_of_its_own_configuration(play_run):
     run = play_run()
-    other = run.config.model_copy(update={"seed": 7})
-    with pytest.raises(ConfigError, match="another configuration"):
-        collect(other, run.store)
+    with pytest.raises(ConfigError, match="no iteration is evaluated there yet"):
+        collect(run.config.model_copy(update={"seed": 7}), run.store)
 
 
 def test_a_damaged_training_log_is_found(play_run):
     run = play_run()
-    (run.store.root / keys.model(1) / keys.TRAINING_LOG_FILE).write_text("{}\n")
+    (run.store.root / lineage_of(run.config).model_key(1) / keys.TRAINING_LOG_FILE).write_text("{}\n")
     with pytest.raises(InfrastructureError, match=r"training_log\.jsonl: missing, or differs"):
         collect(run.config, run.store)
 
@@ -180,11 +186,12 @@ def test_a_second_judge_has_its_say(play_run):
     report = collect(run.config, run.store)
     name = "eval/second_win_rate_vs_base"
     rate = {name: 0.4, f"{name}_low": 0.3, f"{name}_high": 0.5}
+    rate |= {"eval/second_mean_probability_vs_base": 0.45, "eval/second_disagreement": 0.25}
     report = replace(report, iterations=[replace(each, figures={**each.figures, **rate}) for each in report.iterations])
     for text in (render_html(report), render_markdown(report), model_card(report)):
         shown = " ".join(text.replace("\\", "").split())
-        assert "A second judge, hf://org/second, which ranked nothing for the training" in shown
-        assert "gives iteration 2 a win rate over the base of 0.400 [0.300, 0.500]" in shown
+        said = "A second judge, hf://org/second, gives iteration 2 a win rate over the base of 0.400 [0.300, 0.500]"
+        assert said in shown
 
 
 def test_page_ids_are_unique(play_run):
@@ -203,7 +210,7 @@ def test_markdown_shows_hostile_text_as_text(play_run):
     kinds = {token.type for token in tokens} | {c.type for token in tokens for c in token.children or ()}
     assert not kinds & {"html_block", "html_inline", "image", "link_open", "s_open"}
     rows = _table_rows(tokens)
-    assert {len(row) for row in rows} == {4, 7}  # side by side and figures of two iterations, summary
+    assert {len(row) for row in rows} == {4, 7, 8}  # curves, side by side and figures of two iterations, summary
     flat = " ".join(HOSTILE.split())
     panel = [row for row in rows if row[0].startswith("Prompt ")]
     assert len(panel) == 3
@@ -309,7 +316,7 @@ def test_reports_are_deterministic(play_run):
 def test_one_iteration_is_enough(play_run):
     run = play_run(decisions=("continue",), lows=(0.41,))
     html = render_html(collect(run.config, run.store))
-    assert "1 of 3 iterations evaluated" in html
+    assert "<dd>1 of 3 evaluated</dd>" in html
     assert "<dt>Prompts kept</dt><dd>37</dd>" in html
     Page(html)
 
@@ -317,7 +324,7 @@ def test_one_iteration_is_enough(play_run):
 def test_summary_rows_fit_a_terminal_table(play_run):
     run = play_run()
     rows = summary_rows(collect(run.config, run.store))
-    assert rows[1] == ("2", "0.620 [0.520, 0.720]", "0.530 [0.430, 0.630]", "42.5", "989.5", "2.5", "stop")
+    assert rows[1] == ("2", "0.620 [0.520, 0.720]", "–", "–", "0.530 [0.430, 0.630]", "42.5", "2.5", "stop")
     table = Table(*SUMMARY_COLUMNS)
     for row in rows:
         table.add_row(*row)
@@ -333,10 +340,18 @@ def test_card_tells_how_to_get_the_same_run(play_run):
         "preset": "cpu",
         "base_model": run.config.base_model,
         "seed": 3,
-        "train": {"eta": 500.0},
+        # What `auto` was settled to, as another machine might settle it otherwise.
+        "generate": {"dtype": run.config.generate.dtype},
+        "judge": {"dtype": run.config.judge.dtype},
+        "train": {"eta": 500.0, "dtype": run.config.train.dtype},
     }
     assert resolve(changed).digest() == run.config.digest()
     assert "eta: 500.0" in model_card(collect(run.config, run.store))
+
+
+def without_times(report):
+    """A report of which nobody knows when it was played."""
+    return replace(report, began="", iterations=tuple(replace(each, ended="") for each in report.iterations))
 
 
 def test_a_run_in_s3_is_reported_without_fetching_its_weights(play_run, tmp_path, monkeypatch):
@@ -353,6 +368,7 @@ def test_a_run_in_s3_is_reported_without_fetching_its_weights(play_run, tmp_path
             key = manifest.parent.relative_to(run.store.root).as_posix()
             committed = run.store.manifest(key)
             store.commit(key, manifest.parent, committed.inputs, committed.figures, committed.seconds)
-        assert collect(run.config, store) == collect(run.config, run.store)
+        there, here = (without_times(collect(run.config, place)) for place in (store, run.store))
+        assert there == replace(here, published=here.published.replace(run.store.uri, store.uri))
     fetched = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
     assert fetched == {keys.ANSWERS_FILE, keys.COMPARISONS_FILE, keys.VERDICT_FILE}

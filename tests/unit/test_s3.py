@@ -13,7 +13,7 @@ from sppo.errors import ConfigError, InfrastructureError, SppoError
 from sppo.models.fetch import fetch_model, model_digest
 from sppo.models.weights import check_weights
 from sppo.preparing.prepare import prepare
-from sppo.preparing.prompts import read_prompts
+from sppo.preparing.prompts import Row, read_prompts
 from sppo.store.base import MANIFEST
 from sppo.store.once import run_once
 from sppo.store.s3 import S3Store
@@ -294,7 +294,7 @@ def test_an_object_name_cannot_lead_out_of_the_cache(s3, store, tmp_path):
 
 def test_prompts_may_lie_in_s3(s3, store):
     store.write("prompts.jsonl", b'{"prompt": "Why?"}\n')
-    assert read_prompts(f"{s3.uri}/prompts.jsonl", PrepareConfig()) == ["Why?"]
+    assert read_prompts(f"{s3.uri}/prompts.jsonl", PrepareConfig()) == [Row("Why?")]
     with pytest.raises(ConfigError, match="no such object"):
         read_prompts(f"{s3.uri}/other.jsonl", PrepareConfig())
 

@@ -134,7 +134,9 @@ def test_other_inputs_are_refused_by_name(store):
         ({"config": "c2"}, "config, model"),
         ({}, "config, model"),
     ]:
-        with pytest.raises(ConfigError, match=re.escape(f"{store.uri}/stage: already made from another {names};")):
+        with pytest.raises(
+            ConfigError, match=re.escape(f"{store.uri}/stage: made from another {names}, under the same name;")
+        ):
             run_once(store, "stage", inputs, never)
 
 
@@ -212,7 +214,7 @@ def test_of_two_attempts_at_once_one_wins_and_both_go_on_with_it(store, tmp_path
 def test_an_attempt_with_other_inputs_does_not_take_the_winners_work_for_its_own(store, tmp_path):
     outcomes = race(store, tmp_path / "meeting", ["config=c1"], ["config=c2"])
     assert sorted(code for code, _, _ in outcomes) == [0, 1]
-    assert any("already made from another config" in errors for _, _, errors in outcomes)
+    assert any("made from another config, under" in errors for _, _, errors in outcomes)
 
 
 def test_figures_that_are_not_finite_come_back(store):
@@ -247,7 +249,7 @@ def test_a_foreign_folder_in_the_way_is_named_and_kept(tmp_path, capsys):
         run_once(store, "stage", INPUTS, fill)
     assert (tmp_path / "stage" / "thesis.tex").read_text() == "mine"
     (kept,) = tmp_path.glob(".stage.tmp-*")
-    with store.only_user():
+    with store.only_user("1a2b3c4d"):
         assert str(kept) in capsys.readouterr().out
     shutil.rmtree(tmp_path / "stage")
     kept.rename(tmp_path / "stage")
@@ -265,19 +267,27 @@ def test_a_finished_folder_that_cannot_be_renamed_is_kept_and_named(tmp_path, mo
         with pytest.raises(InfrastructureError, match=r"stage: cannot be written \(Input/output error\)") as told:
             run_once(store, "stage", INPUTS, fill)
     kept = Path(re.search("lies in (.*): mend", str(told.value))[1])
-    with store.only_user():
+    with store.only_user("1a2b3c4d"):
         assert f"{kept} was finished" in capsys.readouterr().out
     kept.rename(tmp_path / "stage")
     run_once(store, "stage", INPUTS, never)
     assert (store.fetch("stage") / "weights.bin").read_bytes() == bytes(range(256)) * 8
 
 
+def test_what_is_not_in_its_place_yet_is_not_committed(tmp_path, monkeypatch):
+    store, seen = LocalStore(tmp_path), []
+    monkeypatch.setattr("sppo.store.local.put_in_place", lambda *_: seen.append(store.committed("some")) or True)
+    (tmp_path / "work").mkdir()
+    store.commit("some/one", tmp_path / "work", {}, {})
+    assert list((tmp_path / "some").glob(f".one.tmp-*/{MANIFEST}")) and seen == [set()]
+
+
 def test_what_an_attempt_did_not_finish_is_cleared_away(tmp_path):
     store = open_store(str(tmp_path))
     (tmp_path / ".stage.tmp-0badcafe").mkdir(parents=True)
     (tmp_path / ".stage.tmp-0badcafe" / "weights.bin").write_bytes(b"half")
-    with store.only_user():
-        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    with store.only_user("1a2b3c4d"):
+        assert [path.name for path in sorted(tmp_path.iterdir())] == [".lock", ".lock-1a2b3c4d"]
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/x", "http://host/x"])
@@ -289,3 +299,11 @@ def test_other_schemes_are_refused(uri):
 @pytest.mark.parametrize("prefix", ["", "file:", "file://"])
 def test_a_folder_may_be_written_as_a_file_uri(tmp_path, prefix):
     assert open_store(f"{prefix}{tmp_path}").uri == str(tmp_path)
+
+
+def test_what_is_committed_in_a_folder_is_listed(store):
+    for key in ("some/one", "some/two", "some/two/deeper/three", "other/four"):
+        run_once(store, key, INPUTS, fill)
+    store.write("some/note.json", b"{}")
+    assert store.committed("some") == {"some/one", "some/two"}
+    assert store.committed("none") == set()

@@ -1,21 +1,31 @@
-"""A stage puts right what its process is born into: Argo's umask of 0, and variables that MLflow would read."""
+"""A stage puts right what its process is born into: Argo's umask of 0, and variables of MLflow and OpenMP."""
 
 import os
+import re
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from sppo import stages
-from sppo.process.surroundings import MLFLOW, put_right
+from sppo.process.surroundings import MLFLOW, SPINS, put_right
 
 OURS = {f"SPPO_{name}": value for name, value in zip(MLFLOW, ("http://mlflow.sppo:5000", "sppo", "word"), strict=True)}
+
+OPENMP = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+LOADED = """
+from sppo import stages
+stages.stage(lambda: None)()
+import torch
+"""
 
 
 @pytest.fixture(autouse=True)
 def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The process's umask and environment as they were."""
-    for name in (*MLFLOW, *OURS):
+    for name in (*MLFLOW, *OURS, *OPENMP):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     before = os.umask(0o022)
@@ -75,3 +85,16 @@ def test_our_server_does_not_get_the_plugins_user_and_password(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "word")
     put_right()
     assert [os.environ.get(name) for name in MLFLOW] == ["http://open:5000", None, None]
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_threads_of_a_stage_sleep_soon_unless_the_environment_says_otherwise(given, spins):
+    """What libgomp says of itself when it is loaded."""
+    environment = {**os.environ, **given, "OMP_DISPLAY_ENV": "verbose"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], env=environment, stderr=subprocess.PIPE, text=True, check=True
+    )
+    assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr) == [spins]

@@ -10,11 +10,11 @@ from sppo.errors import ConfigError
 from sppo.evaluation.evaluate import evaluate
 from sppo.models.fetch import fetch_policy, model_digest
 from sppo.sampling.generate import generate
-from sppo.store import keys, tables
+from sppo.store import tables
 from sppo.store.local import LocalStore
 from sppo.store.once import run_once
 from sppo.training.train import train
-from tests.conftest import NO_OTHERS
+from tests.conftest import NO_OTHERS, lineage_of
 
 PAIR = {
     "prompt_id": "p", "prompt": "What?", "prompt_ids": [1, 2], **NO_OTHERS,
@@ -28,12 +28,13 @@ def run(tmp_path, tiny_llama) -> tuple[RunConfig, LocalStore, str]:
     """A run of one iteration whose model somebody exchanges, and that model's URI."""
     store = LocalStore(tmp_path / "run")
     config = resolve({"output_uri": store.uri, "base_model": str(tiny_llama), "generate.engine": "transformers"})
-    key = keys.model(1)
+    lineage = lineage_of(config)
+    key = lineage.model_key(1)
     before = run_once(store, key, {"reference": model_digest(tiny_llama)}, lambda output: fill(tiny_llama, output, "1"))
     made = {"new": before.digest(), "previous": model_digest(tiny_llama), "base": model_digest(tiny_llama)}
-    run_once(store, keys.evaluation(1), made, lambda output: {})
-    run_once(store, keys.response_chunk(2, 0), {"model": before.digest()}, lambda output: {})
-    run_once(store, keys.model(2), {"reference": before.digest()}, lambda output: fill(tiny_llama, output, "2"))
+    run_once(store, lineage.evaluation_key(1), made, lambda output: {})
+    run_once(store, lineage.chunk_key(2, 0), {"model": before.digest()}, lambda output: {})
+    run_once(store, lineage.model_key(2), {"reference": before.digest()}, lambda output: fill(tiny_llama, output, "2"))
     uri = f"{store.uri}/{key}"
     fetch_policy(uri)
     store.delete(key)
@@ -51,18 +52,21 @@ def fill(model: Path, output: Path, name: str) -> dict[str, float]:
 def test_generate_samples_from_what_was_evaluated(run, tmp_path):
     config, _, uri = run
     tables.write(tmp_path / "prompts.parquet", tables.PROMPTS, [])
-    with pytest.raises(ConfigError, match=f"^{uri}: is another model than iteration-1/evaluation was made from; put"):
+    made = lineage_of(config).evaluation_key(1)
+    with pytest.raises(ConfigError, match=f"^{uri}: is another model than {made} was made from; put"):
         generate(config, 2, 0, 1, uri, tmp_path / "prompts.parquet")
 
 
 def test_train_starts_from_what_was_sampled(run, tmp_path):
     config, _, uri = run
     tables.write(tmp_path / "pairs.parquet", tables.PAIRS, [PAIR])
-    with pytest.raises(ConfigError, match=f"^{uri}: is another model than iteration-2/responses/chunk-00000 was made"):
+    made = lineage_of(config).chunk_key(2, 0)
+    with pytest.raises(ConfigError, match=f"^{uri}: is another model than {made} was made"):
         train(config, 2, uri, [tmp_path / "pairs.parquet"], {})
 
 
 def test_evaluate_measures_against_what_was_trained_from(run, tmp_path):
     config, store, uri = run
-    with pytest.raises(ConfigError, match=f"^{uri}: is another model than iteration-2/model was made from"):
-        evaluate(config, 2, f"{store.uri}/{keys.model(2)}", uri, tmp_path / "held-out.parquet")
+    made = lineage_of(config).model_key(2)
+    with pytest.raises(ConfigError, match=f"^{uri}: is another model than {made} was made from"):
+        evaluate(config, 2, f"{store.uri}/{made}", uri, tmp_path / "held-out.parquet")

@@ -8,9 +8,10 @@ from sppo.config.run import resolve
 from sppo.errors import ConfigError
 from sppo.process.stage import playing, stage
 from sppo.reporting.tracking import Record, last_error, track
-from sppo.reporting.tracking.ending import STARTED, begin, end
+from sppo.reporting.tracking.ending import begin, end
 from sppo.store import keys
 from sppo.store.opening import open_store
+from tests.conftest import lineage_of
 
 PREPARED = Record(stage="prepare", iteration=0)
 TRAINED = Record(stage="train", iteration=1, figures={"train/loss": 1.0})
@@ -32,7 +33,7 @@ def run(tracked_folder):
     begin(config, store)
     for record in (PREPARED, TRAINED, EVALUATED, TRAINED.model_copy(update={"iteration": 2})):
         track(config, store, record)
-    return config, store, MlflowClient(f"sqlite:///{tracked_folder}/mlflow.db")
+    return config, store, MlflowClient(f"sqlite:///{tracked_folder.parent}/mlflow.db")
 
 
 def states(run) -> dict[str, tuple[str, str]]:
@@ -45,13 +46,18 @@ def states(run) -> dict[str, tuple[str, str]]:
     }
 
 
+def error_of(run):
+    """Whose error is kept where."""
+    return run[1], keys.short(run[0].digest())
+
+
 def publish(run, folder) -> None:
     (folder / "report").mkdir()
-    run[1].commit(keys.PUBLISHED_REPORT, folder / "report", {}, {}, 0.0)
+    run[1].commit(lineage_of(run[0]).report_key, folder / "report", {}, {}, 0.0)
 
 
 def test_a_failed_run_is_failed_with_the_last_error(run):
-    last_error.leave(run[1], "train of iteration 2", "s3://x: no such object; check the key")
+    last_error.leave(*error_of(run), "train of iteration 2", "s3://x: no such object; check the key")
     end(run[1], failed=True)
     reason = "train of iteration 2: s3://x: no such object; check the key"
     assert states(run) == {
@@ -67,10 +73,10 @@ def test_a_failure_without_a_word_is_told_as_such(run):
 
 
 def test_what_a_later_try_made_up_for_is_no_reason(run):
-    last_error.leave(run[1], "generate of iteration 2, shard 0", "no connection")
-    last_error.forget(run[1], "generate of iteration 2, shard 1")
-    assert last_error.last(run[1])[1] == "no connection"
-    last_error.forget(run[1], "generate of iteration 2, shard 0")
+    last_error.leave(*error_of(run), "generate of iteration 2, shard 0", "no connection")
+    last_error.forget(*error_of(run), "generate of iteration 2, shard 1")
+    assert last_error.last(*error_of(run))[1] == "no connection"
+    last_error.forget(*error_of(run), "generate of iteration 2, shard 0")
     end(run[1], failed=True)
     assert states(run)["my-run"] == ("FAILED", "ended without a message")
 
@@ -87,17 +93,17 @@ def test_a_published_run_is_finished(run, tmp_path):
 
 
 def test_a_resumed_run_goes_on(run):
-    last_error.leave(run[1], "train of iteration 2", "no connection")
+    last_error.leave(*error_of(run), "train of iteration 2", "no connection")
     end(run[1], failed=True)
     begin(run[0], run[1])
     assert states(run)["my-run"] == ("RUNNING", "")
-    assert last_error.last(run[1]) == ("", "")
+    assert last_error.last(*error_of(run)) == ("", "")
     track(run[0], run[1], EVALUATED.model_copy(update={"iteration": 2}))
     assert states(run)["iteration-2"] == ("FINISHED", "")
 
 
 def test_who_plays_a_run_is_noted_once(run):
-    noted = run[1].root / STARTED
+    (noted,) = run[1].root.glob("tracking/started-*.json")
     before = noted.stat().st_mtime_ns
     begin(run[0], run[1])
     assert noted.stat().st_mtime_ns == before
@@ -133,7 +139,7 @@ def test_a_run_of_kubeflows_plugin_is_left_to_it(run, monkeypatch):
 
 
 def test_another_run_in_the_same_place_does_not_end_this_one(run, monkeypatch, capsys):
-    """One with another configuration is refused by prepare, and its exit task is played all the same."""
+    """One that prepare refuses, for instance, and its exit task is played all the same."""
     monkeypatch.setenv("KFP_RUN_ID", "another")
     end(run[1], failed=True)
     assert states(run)["my-run"] == ("RUNNING", "")
@@ -143,7 +149,7 @@ def test_another_run_in_the_same_place_does_not_end_this_one(run, monkeypatch, c
 def test_a_run_that_never_began_has_no_end(tmp_path, capsys):
     stages.finish(str(tmp_path), "FAILED")
     assert "there is nothing to end" in capsys.readouterr().out
-    assert not (tmp_path / STARTED).exists()
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("state", "status"), [("FAILED", "FAILED"), ("RUNNING", "KILLED"), ("COMPLETE", "KILLED")])
@@ -175,9 +181,9 @@ def test_a_stage_leaves_its_error_and_a_later_try_takes_it_away(run, error, kept
     config = str(run[1].root / "config.json")
     with pytest.raises((SystemExit, ValueError)):
         rank(config, 2, shard=0)
-    assert last_error.last(run[1]) == ("rank of iteration 2, shard 0", kept)
+    assert last_error.last(*error_of(run)) == ("rank of iteration 2, shard 0", kept)
     fails.clear()
     rank(config, 2, shard=1)
-    assert last_error.last(run[1])[1] == kept
+    assert last_error.last(*error_of(run))[1] == kept
     rank(config, 2, shard=0)
-    assert last_error.last(run[1]) == ("", "")
+    assert last_error.last(*error_of(run)) == ("", "")

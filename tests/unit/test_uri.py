@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 from sppo.errors import ConfigError
 from sppo.models.fetch import fetch_model
-from sppo.reporting.tracking.track import tracking_uri
+from sppo.reporting.tracking.database import artifacts_uri, database_path, tracking_uri
 from sppo.store.local import LocalStore
 from sppo.store.opening import fetch_file, open_store
 from sppo.store.s3 import S3Store, s3_file
@@ -43,7 +43,8 @@ def test_a_path_is_the_same_after_every_way_through_a_url(path):
     database = make_url(tracking_uri(store))
     ((name,), options) = database.get_dialect()().create_connect_args(database)
     opened = parse(name).path if options.get("uri") else Path(name)
-    assert opened == store.root / "mlflow.db"
+    assert opened == database_path(tracking_uri(store)) == store.root.parent / "mlflow.db"
+    assert parse(artifacts_uri(tracking_uri(store))) == Local(store.root.parent / "mlflow-artifacts")
 
 
 @given(NAMES.filter(lambda name: not name.startswith(("~", "file:", "s3:", "hf:", "package:"))))
@@ -87,6 +88,7 @@ def test_anything_is_a_place_or_one_line(text):
         ("hf://org/name", Hub("org/name", "")),
         ("hf://org/name@v1", Hub("org/name", "v1")),
         ("package:sppo", Package("sppo")),
+        ("package:sppo/second", Package("sppo", "second")),
         ("gs://b/x", Foreign("gs")),
     ],
 )
@@ -126,19 +128,19 @@ def test_a_file_and_a_model_lie_where_their_uri_says(tmp_path, tiny_llama):
         assert fetch_file(f"{uri}/config.json", "absent") == folder / "config.json"
 
 
-def test_mlflow_keeps_its_database_in_the_folder_of_the_run(tmp_path, empty_database, monkeypatch):
+def test_mlflow_keeps_its_database_in_the_folder_of_the_runs(tmp_path, empty_database, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    store = LocalStore(Path("runs", ODD))
+    store = LocalStore(Path(ODD, "run"))
     store.root.mkdir(parents=True)
-    (store.root / "mlflow.db").write_bytes(empty_database)
+    (store.root.parent / "mlflow.db").write_bytes(empty_database)
     client = MlflowClient(tracking_uri(store))
-    experiment = client.create_experiment("mine", artifact_location=(store.root / "mlflow-artifacts").as_uri())
+    experiment = client.create_experiment("mine", artifact_location=artifacts_uri(tracking_uri(store)))
     run = client.create_run(experiment).info.run_id
     client.log_text(run, "text", "a.txt")
     assert [file.path for file in client.list_artifacts(run)] == ["a.txt"]
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    assert sorted(os.listdir(store.root)) == ["mlflow-artifacts", "mlflow.db"]
-    assert os.listdir(tmp_path / "runs") == [ODD]
+    assert os.listdir(tmp_path) == [ODD]
+    assert sorted(os.listdir(tmp_path / ODD)) == ["mlflow-artifacts", "mlflow.db", "run"]
+    assert os.listdir(store.root) == []
 
 
 def test_two_runs_in_s3_whose_names_differ_behind_a_mark_are_two(s3):

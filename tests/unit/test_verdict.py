@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sppo.config.sections.publish import PricesConfig
 from sppo.reporting.report import collect, render_html, render_markdown
 from sppo.reporting.report.figures import sparkline
 from sppo.reporting.report.provenance import duration, time_columns, time_rows
 from sppo.reporting.report.verdict import certainty_sentence, decision_sentence, headline, second_judge_sentence
 from sppo.store import keys
+from tests.conftest import lineage_of
 
 
 def words(text: str) -> str:
@@ -36,8 +38,8 @@ def test_the_verdict_follows_the_interval(play_run, low, word):
 def test_the_verdict_comes_first_in_both_formats(play_run):
     run = play_run(decisions=("continue", "keep-previous"), lows=(0.52, 0.4), **{"prices.train": 1.0})
     report = collect(run.config, run.store)
-    decided = "After iteration 2 it decided: keep-previous, because the win rate is what it is in iteration 2."
-    assert decision_sentence(report) == decided
+    decided = "After iteration 2 the run kept the previous model: the win rate is what it is in iteration 2."
+    assert decision_sentence(report.iterations[-1]) == decided
     for text in map(words, (render_html(report), render_markdown(report))):
         first = [text.index(part) for part in (headline(report), certainty_sentence(report), decided)]
         assert first == sorted(first)
@@ -59,8 +61,10 @@ def test_certainty_names_the_test_the_length_and_the_instructions(play_run):
 
 def test_the_judges_disagreement_is_told(play_run):
     run = play_run(**{"evaluate.second_judge": "/a/second"})
-    report = with_figures(collect(run.config, run.store), second_win_rate_vs_base=0.4, judge_disagreement=0.25)
-    assert "the two judges differ on 0.25 of the answer pairs" in second_judge_sentence(report)
+    said = {"win_rate_vs_base": 0.4, "disagreement": 0.25, "mean_probability_vs_base": 0.45}
+    report = with_figures(collect(run.config, run.store), **{f"second_{name}": value for name, value in said.items()})
+    sentence = second_judge_sentence(report)
+    assert "a mean probability of 0.45; it differs from the first on 0.25 of the answer pairs" in sentence
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=200), st.integers(1, 50))
@@ -93,8 +97,8 @@ def test_time_adds_up_over_tasks_and_iterations(play_run):
     run = play_run(shards=2, **{"prices.generate": 3.0, "prices.rank": 1.0})
     for t in (1, 2):
         for part in range(2):
-            commit(run, keys.response_chunk(t, part), 900.0 * t)
-            commit(run, keys.preferences(t, part, 2), 10.0 * t)
+            commit(run, lineage_of(run.config).chunk_key(t, part), 900.0 * t)
+            commit(run, lineage_of(run.config).preferences_key(t, part, 2), 10.0 * t)
     report = collect(run.config, run.store)
     assert [each.seconds["generate"] for each in report.iterations] == [1800, 3600]
     assert all({"train", "evaluate"} < set(each.seconds) for each in report.iterations)
@@ -115,9 +119,11 @@ def test_without_prices_there_is_no_cost(play_run):
     assert "cost" not in render_markdown(report).partition("## Time")[2].partition("## What was run")[0]
 
 
-def test_a_price_changes_no_result(play_run):
+def test_a_price_changes_the_report_alone(play_run):
     run = play_run()
-    assert run.config.model_copy(update={"prices": {"train": 9.0}}).digest() == run.config.digest()
+    other = lineage_of(run.config.model_copy(update={"prices": PricesConfig(train=9.0)}))
+    assert other.published_key == lineage_of(run.config).published_key
+    assert other.report_key != lineage_of(run.config).report_key
 
 
 @pytest.mark.parametrize(

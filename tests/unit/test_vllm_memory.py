@@ -10,7 +10,7 @@ import torch
 from sppo.config.run import resolve
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.sampling import vllm_memory
-from sppo.sampling.vllm_memory import MOST, SEQUENCES, cache_bytes, memory_reported
+from sppo.sampling.vllm_memory import BLOCK, MOST, SEQUENCES, cache_bytes, memory_reported
 
 DEFAULT_MODEL = 2 * 30 * 3 * 64 * 2
 """Bytes of a token of SmolLM2-135M in bfloat16: keys and values, layers, heads, their size, bytes."""
@@ -23,8 +23,8 @@ def source(path: str) -> str:
 
 
 def test_the_cache_holds_what_is_sampled_at_once_and_no_more():
-    assert cache_bytes(1000, 256, 10) == (10 * 2 + 1) * 128 * 1000
-    assert cache_bytes(1000, 257, 10) == (10 * 3 + 1) * 128 * 1000
+    assert cache_bytes(1000, 256, 10) == (10 * 8 + 1) * 32 * 1000
+    assert cache_bytes(1000, 257, 10) == (10 * 9 + 1) * 32 * 1000
 
 
 def test_more_sequences_than_run_at_once_take_no_more():
@@ -33,20 +33,20 @@ def test_more_sequences_than_run_at_once_take_no_more():
 
 def test_it_is_never_more_than_before_unless_one_sequence_needs_it():
     assert cache_bytes(DEFAULT_MODEL, 2048, SEQUENCES) == MOST
-    assert cache_bytes(10**6, 4096, SEQUENCES) == (32 + 1) * 128 * 10**6 > MOST
+    assert cache_bytes(10**6, 4096, SEQUENCES) == (128 + 1) * 32 * 10**6 > MOST
 
 
 def test_generating_with_the_default_model_takes_less_and_holds_every_response():
     config = resolve({})
     sequences = config.generate.responses * config.generate.chunk_size
-    context = config.prepare.max_prompt_tokens + config.longest_response()
+    context = config.prepare.max_prompt_tokens + config.generate.max_tokens
     asked = cache_bytes(DEFAULT_MODEL, context, sequences)
     assert sequences * context * DEFAULT_MODEL < asked < 0.7 * MOST
 
 
 def test_vllm_still_runs_as_many_sequences_and_has_such_blocks():
     assert f"UsageContext.LLM_CLASS: {SEQUENCES} * world_size" in source("engine/arg_utils.py")
-    assert "cache_config.block_size = 128" in source("platforms/cpu.py")
+    assert f"return [MultipleOf({BLOCK})]" in source("v1/attention/backends/cpu_attn.py")
 
 
 @pytest.mark.parametrize("words", [*vllm_memory._BUSY, *vllm_memory._SMALL])

@@ -32,6 +32,7 @@ def submit(
     keep_going: KeepGoing = 0,
     junit: Path | None = None,
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
+    plan_only: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> None:
     """Start a run on a cluster; SPPO_KFP_TOKEN or SPPO_KFP_COOKIE in the environment sign in.
 
@@ -50,6 +51,7 @@ def submit(
         keep_going: With --wait, how often to resume the run when infrastructure ends it.
         junit: With --wait, a JUnit report to write.
         dry_run: Check everything that can be checked here and print it; send nothing.
+        plan_only: Say what is in the run's place, and what a changed value redoes; send nothing.
     """
     from sppo_pipelines.submission import commands, package
     from sppo_pipelines.submission.client import Client
@@ -63,6 +65,9 @@ def submit(
     compiled = package.compile_package(max_iterations, profile, images)
     if dry_run:
         commands.show_plan(values, compiled)
+        return
+    commands.show_work(values, compiled)
+    if plan_only:
         return
     run_id = commands.submit(client, values, compiled, experiment, service_account)["run_id"]
     if wait:

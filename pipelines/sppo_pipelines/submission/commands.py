@@ -13,25 +13,46 @@ from typing import Any
 import yaml
 
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.preparing.recorded import refuse_old
 from sppo.process.output import goes_on
+from sppo.process.plan import plan_from_afar
+from sppo.process.workload import workload
 from sppo.reporting.tracking import without_password
+from sppo.store.opening import open_store
+from sppo_pipelines.screen import Screen, duration
 from sppo_pipelines.submission import package as packages
 from sppo_pipelines.submission.client import Client, Json
-from sppo_pipelines.submission.follow import Screen, duration, follow
+from sppo_pipelines.submission.follow import follow
 from sppo_pipelines.submission.outcome import outcome, raise_unless_passed, write_reports
 from sppo_pipelines.submission.resume import Resumed, go_on, pause
 from sppo_pipelines.submission.run import Run, create, short_name
 
 
 def show_plan(values: Mapping[str, Any], package: packages.Package) -> None:
-    """Print what would be submitted: the package, the run's parameters, and the configuration that they lead to."""
+    """Print what would be submitted: the package, the run's parameters, their configuration, and the work of it."""
     parameters, config = packages.parameters(values, package.limits)
     plan = {
         "package": {"version": package.version, "sha256": package.digest},
         "parameters": parameters,
         "configuration": config.model_dump(mode="json"),
+        "work": workload(config),
     }
     print(yaml.safe_dump(plan, sort_keys=False), end="")
+
+
+def show_work(values: Mapping[str, Any], package: packages.Package) -> None:
+    """Print what is in the run's store already, and what a changed value redoes, if the store can be read from here.
+
+    Raises:
+        ConfigError: as `package.parameters`; or if another version wrote the store.
+    """
+    _, config = packages.parameters(values, package.limits)
+    store = open_store(config.output_uri)
+    try:
+        refuse_old(store)
+        plan_from_afar(config, store).tell()
+    except InfrastructureError as error:
+        print(f"what is in {store.uri} already cannot be seen from here ({error})", flush=True)
 
 
 def submit(

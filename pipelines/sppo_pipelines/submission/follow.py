@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import datetime
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.segment import Segment
 from rich.text import Text
 from rich.tree import Tree
 
-from sppo.process.output import printable, terminal
+from sppo_pipelines.screen import duration
 from sppo_pipelines.submission import progress
 from sppo_pipelines.submission import run as runs
 from sppo_pipelines.submission.client import Client
@@ -24,18 +23,6 @@ LATE = 12
 """Looks that a run is given to leave the state that a retry should end."""
 
 _STYLES = {"SUCCEEDED": "green", "RUNNING": "yellow", "PENDING": "yellow", "FAILED": "red", "CANCELED": "red"}
-
-
-class Screen(Console):
-    """Standard output, where a terminal is steered to draw anew, but not by what others wrote."""
-
-    def __init__(self) -> None:
-        super().__init__(file=terminal())
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The pieces of what is shown."""
-        for text, style, control in super().render(renderable, options):
-            yield Segment(text if control else printable(text), style, control)
 
 
 def follow(client: Client, run_id: str, console: Console, before: Run | None = None) -> Run:
@@ -71,12 +58,6 @@ def follow(client: Client, run_id: str, console: Console, before: Run | None = N
                     return run
                 left -= 1
             time.sleep(runs.INTERVAL)
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, such as 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _label(stage: progress.Stage) -> str:

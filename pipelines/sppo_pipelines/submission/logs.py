@@ -6,9 +6,9 @@ import sys
 import time
 
 from sppo.errors import ConfigError
+from sppo_pipelines.screen import duration
 from sppo_pipelines.submission import run as runs
 from sppo_pipelines.submission.client import Client
-from sppo_pipelines.submission.follow import duration
 from sppo_pipelines.submission.podlog import NoLogError, read_log
 from sppo_pipelines.submission.progress import ENDED, PLAYED, Task, TaskKey, tasks
 from sppo_pipelines.submission.run import Run, look

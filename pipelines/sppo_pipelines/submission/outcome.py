@@ -8,9 +8,9 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from sppo.errors import GateFailedError, InfrastructureError
+from sppo_pipelines.screen import duration
 from sppo_pipelines.submission import progress
 from sppo_pipelines.submission.client import Client
-from sppo_pipelines.submission.follow import duration
 from sppo_pipelines.submission.reason import Reason, reason
 from sppo_pipelines.submission.run import Run
 

@@ -73,8 +73,10 @@ def parameters(values: Mapping[str, Any], limits: Limits) -> tuple[Json, RunConf
         raise ConfigError(
             f"output_uri: {config.output_uri} is a folder, which the pods do not share; set output_uri=s3://bucket/prefix"
         )
-    fields = {name: getattr(config, name) for name in FIELDS if name in asked or name == "preset"}
-    rest = {name: value for name, value in asked.items() if name not in FIELDS}
+    listed = {"prompts"} if not isinstance(config.prompts, str) else set()  # the form's field is a text
+    shown = [name for name in FIELDS if name not in listed]
+    fields = {name: getattr(config, name) for name in shown if name in asked or name == "preset"}
+    rest = {name: value for name, value in asked.items() if name not in shown}
     return {**fields, **({"config": rest} if rest else {}), **pools}, config
 
 

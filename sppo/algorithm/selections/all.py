@@ -1,12 +1,11 @@
-"""Every response of another text, the most and the least preferred one first."""
+"""Every response of another text, those of highest and lowest mean logit first."""
 
 from __future__ import annotations
 
-from sppo.algorithm.selections.base import Ranked, Selected, Settings, different
-from sppo.algorithm.selections.best_worst import best_and_worst
+from sppo.algorithm.selections.base import Ranked, Selected, Settings, different, first_and_last
 
 
 def select(ranked: Ranked, settings: Settings) -> Selected | None:
     """See `Selection.select`."""
-    pair = best_and_worst(ranked.win)
+    pair = first_and_last(ranked, ranked.scores)
     return Selected(*pair, different(ranked, pair)) if pair else None

@@ -1,4 +1,4 @@
-"""What a pair selection is: which responses of a prompt are trained on, by their win probabilities."""
+"""What a pair selection is: which responses of a prompt are trained on, by what the judge says of them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ class Ranked(NamedTuple):
 
     win: NDArray[np.float64]
     """P(y_i > pi_t | x), shape (K,)."""
+    scores: NDArray[np.float64]
+    """Mean logits (`sppo.algorithm.probability.mean_logits`), shape (K,)."""
     texts: Sequence[str]
     lengths: Sequence[int]
     """In tokens."""
@@ -48,16 +50,36 @@ class Selection(Protocol):
     """A module of this folder."""
 
     def select(self, ranked: Ranked, settings: Settings) -> Selected | None:
-        """The responses to train on, the best of which wins over the worst; None where the prompt teaches nothing."""
+        """The responses to train on; None where the prompt teaches nothing.
+
+        The best one's probability or mean logit is above the worst one's.
+        """
         ...
 
 
 def select(selection: Selection, ranked: Ranked, settings: Settings) -> Selected | None:
     """What a selection selects, or None where it is nothing, or its pair is nearer than `minimum_margin`."""
     selected = selection.select(ranked, settings)
-    if selected is None or ranked.win[selected.best] - ranked.win[selected.worst] < settings.minimum_margin:
+    if selected is None or abs(ranked.win[selected.best] - ranked.win[selected.worst]) < settings.minimum_margin:
         return None
     return selected
+
+
+def first_and_last(ranked: Ranked, order: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Indices of the first response of the highest value and the first of the lowest.
+
+    Args:
+        ranked: the responses.
+        order: a value of each, shape (K,).
+
+    Returns:
+        None where all are equally preferred: such a prompt teaches nothing.
+    """
+    first, last = int(np.argmax(order)), int(np.argmin(order))
+    # Mean logits of equally preferred responses may differ by rounding; their probabilities do not.
+    if order[first] == order[last] or ranked.win.max() == ranked.win.min():
+        return None
+    return first, last
 
 
 def different(ranked: Ranked, pair: tuple[int, int]) -> list[int]:

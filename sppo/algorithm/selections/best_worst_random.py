@@ -1,16 +1,15 @@
-"""The most and the least preferred response, and one more of another text, drawn at random."""
+"""The responses of highest and lowest mean logit, and one more of another text, drawn at random."""
 
 from __future__ import annotations
 
 import random
 
-from sppo.algorithm.selections.base import Ranked, Selected, Settings, different
-from sppo.algorithm.selections.best_worst import best_and_worst
+from sppo.algorithm.selections.base import Ranked, Selected, Settings, different, first_and_last
 
 
 def select(ranked: Ranked, settings: Settings) -> Selected | None:
     """See `Selection.select`."""
-    pair = best_and_worst(ranked.win)
+    pair = first_and_last(ranked, ranked.scores)
     if pair is None:
         return None
     others = different(ranked, pair)

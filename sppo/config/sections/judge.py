@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from sppo.config.sections.section import Section
+from sppo.config.sections.arithmetic import AUTO, Arithmetic
+from sppo.config.sections.section import Free, FreeIf, Readers, Section, Stage
+
+JUDGED: tuple[Stage, ...] = ("rank", "evaluate")
+"""The stages that ask a judge."""
+_ALONE = "judge.dtype is float32: a logit does not depend on what is judged beside it"
+_COURTESY = Free("how a server is asked, not what")
 
 
 class LlmJudgeConfig(Section):
     """A language model as the judge (`openai:`, `vllm:` and `transformers:`)."""
+
+    READ_BY: ClassVar[Mapping[str, Readers]] = {
+        "max_characters": JUDGED,
+        "context": JUDGED,
+        "memory_fraction": Free("how many comparisons are judged at once"),
+        "top_logprobs": JUDGED,
+        "concurrency": _COURTESY,
+        "requests_per_second": _COURTESY,
+        "timeout": _COURTESY,
+        "retries": _COURTESY,
+        "max_requests": Free("a limit that ends a stage, which then goes on from what is kept"),
+        "prompt_price": Free("a price"),
+        "completion_price": Free("a price"),
+        "max_cost": Free("a limit that ends a stage, which then goes on from what is kept"),
+    }
 
     max_characters: int = Field(
         16000, ge=100, description="Longer prompts and responses are shown to a language model cut to this length."
@@ -47,6 +69,8 @@ class LlmJudgeConfig(Section):
 class MixtureMember(Section):
     """One preference model of a mixture."""
 
+    READ_BY: ClassVar[Mapping[str, Readers]] = {"model": JUDGED, "weight": JUDGED, "temperature": JUDGED}
+
     model: str = Field(min_length=1, description="Its URI.")
     weight: float = Field(1.0, gt=0, description="Its share, relative to the other members' weights.")
     temperature: float = Field(1.0, gt=0, description="Its logits are divided by this before they are weighed.")
@@ -55,24 +79,18 @@ class MixtureMember(Section):
 class JudgeConfig(Section):
     """How the preference model computes, wherever it is asked: when ranking and when evaluating."""
 
-    FREE: ClassVar[dict[str, Any]] = {
-        "cache": True,
-        "llm": {
-            "memory_fraction",
-            "concurrency",
-            "requests_per_second",
-            "timeout",
-            "retries",
-            "max_requests",
-            "prompt_price",
-            "completion_price",
-            "max_cost",
-        },
+    READ_BY: ClassVar[Mapping[str, Readers]] = {
+        "batch_tokens": FreeIf(lambda judge: judge.dtype == "float32", _ALONE, JUDGED),
+        "dtype": JUDGED,
+        "pairrm": JUDGED,
+        "cache": Free("where a judgement is looked up before it is asked for"),
+        "mixture": JUDGED,
     }
-    """Values that change no logit."""
 
-    batch_tokens: int = Field(8192, ge=512, description="Tokens of a forward pass of the preference model.")
-    dtype: Literal["bfloat16", "float32"] = Field("float32", description="Arithmetic of the preference model.")
+    batch_tokens: int = Field(
+        0, ge=0, description="Tokens of a forward pass of the preference model, 512 or more; 0: by the device's memory."
+    )
+    dtype: Arithmetic = Field("float32", description=f"Arithmetic of the preference model. {AUTO}")
     pairrm: Literal["fast", "llm-blender"] = Field(
         "fast",
         description="What runs PairRM: the scorer of this system, or the package, a prompt at a time.",
@@ -82,3 +100,9 @@ class JudgeConfig(Section):
     mixture: tuple[MixtureMember, ...] = Field(
         (), description="Members of the preference model `mixture`: [{model: URI, weight: 1, temperature: 1}, …]."
     )
+
+    @model_validator(mode="after")
+    def _a_pass_holds_a_comparison(self) -> JudgeConfig:
+        if 0 < self.batch_tokens < 512:
+            raise ValueError(f"batch_tokens: {self.batch_tokens} is less than 512; 0 goes by the device's memory")
+        return self

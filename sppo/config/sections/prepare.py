@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from sppo.config.plugins import FORMATS
-from sppo.config.sections.section import Section
+from sppo.config.sections.section import Readers, Section
 
 
 class PrepareConfig(Section):
     """Which prompts are played, and how they are divided."""
+
+    READ_BY: ClassVar[Mapping[str, Readers]] = {
+        "prompt_column": ("prepare",),
+        "format": ("prepare",),
+        "split": ("prepare",),
+        "prompts_per_iteration": ("prepare",),
+        "held_out": ("prepare",),
+        "max_prompt_tokens": ("prepare",),
+    }
 
     prompt_column: str = Field("prompt", description="Column of the prompts file that holds the user's message.")
     format: Annotated[str, FORMATS] = Field("text", description="How that column holds it.")

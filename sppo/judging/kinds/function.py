@@ -15,6 +15,7 @@ class Function(Kind):
     """A score that a function gives."""
 
     schemes = ("rules",)
+    scores = True
     example = "rules:MODULE:FUNCTION (a Python function)"
 
     def check(self, uri: str, settings: JudgeConfig) -> None:

@@ -15,15 +15,18 @@ class InstructionChecks(Kind):
     """The share of its prompt's instructions that a response follows."""
 
     schemes = ("instructions",)
-    example = "instructions:FILE (.jsonl with prompt, instruction_id_list and kwargs)"
+    scores = True
+    example = "instructions:FILE (.jsonl with prompt, instruction_id_list and kwargs), instructions:package:sppo"
 
     def check(self, uri: str, settings: JudgeConfig) -> None:
         """See `Kind.check`."""
-        read_instructions(instructions_file(uri), uri)
+        with instructions_file(uri) as path:
+            read_instructions(path, uri)
 
     def digest(self, uri: str, settings: JudgeConfig) -> str:
         """See `Kind.digest`."""
-        return text_sha256(file_sha256(instructions_file(uri)), VERSION, str(FOLLOWED))
+        with instructions_file(uri) as path:
+            return text_sha256(file_sha256(path), VERSION, str(FOLLOWED))
 
     def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
         """See `Kind.load`."""

@@ -27,6 +27,11 @@ class Mixed(Kind):
         members = self._members(uri, settings)
         return text_sha256(*(f"{m.weight} {m.temperature} {judge_digest(m.model, settings)}" for m in members))
 
+    def passes(self, uri: str, settings: JudgeConfig, responses: int) -> int:
+        """See `Kind.passes`: the sum of its members'."""
+        members = self._members(uri, settings)
+        return sum(kind_of(member.model).passes(member.model, settings, responses) for member in members)
+
     def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
         """See `Kind.load`; every member keeps its own judgements, so that other weights ask for none again."""
         members = self._members(uri, settings)

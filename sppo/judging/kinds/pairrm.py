@@ -16,6 +16,8 @@ class PairRanker(WeightsKind):
 
     example = "hf://llm-blender/PairRM, hf://llm-blender/PairRM-hf, or a folder in their layouts"
 
+    reads_templates = True
+
     def recognizes(self, config: dict[str, Any], uri: str) -> bool:
         """See `WeightsKind.recognizes`."""
         return config.get("ranker_type") == "pairranker" or "DebertaV2PairRM" in (config.get("architectures") or [])

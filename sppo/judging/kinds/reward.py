@@ -16,6 +16,7 @@ class Reward(WeightsKind):
     """A sequence classifier of transformers with one label."""
 
     example = "hf://ORG/NAME or a folder of a reward model (…ForSequenceClassification with one label)"
+    scores = True
 
     def recognizes(self, config: dict[str, Any], uri: str) -> bool:
         """See `WeightsKind.recognizes`."""

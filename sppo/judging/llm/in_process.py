@@ -11,7 +11,7 @@ from sppo.config.sections.generate import GenerateConfig
 from sppo.config.sections.judge import JudgeConfig
 from sppo.errors import ConfigError
 from sppo.judging.llm.verdict import LETTERS, Reply, letter_of
-from sppo.models.fetch import Policy, causal_lm_config, fetch_model, model_digest
+from sppo.models.fetch import Policy, causal_lm_config, fetch_model, model_name
 from sppo.preparing.chat import encode_prompt, load_tokenizer, plain_text
 from sppo.sampling.load import load_engine
 
@@ -37,7 +37,7 @@ class InProcess:
             raise ConfigError(f"{uri}: vllm is not installed here; install it, or write transformers:{model}")
         folder = fetch_model(model)
         positions = getattr(causal_lm_config(folder, model), "max_position_embeddings", settings.llm.context)
-        self.name = f"{uri} ({model_digest(folder)[:12]})"
+        self.name = model_name(uri, folder)
         self.context = min(settings.llm.context, positions)
         self.tokenizer = load_tokenizer(folder)
         self.spellings = self._find_spellings()

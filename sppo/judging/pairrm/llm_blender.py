@@ -20,7 +20,7 @@ import transformers.utils.hub
 from sppo.errors import ConfigError
 from sppo.judging.pairrm.files import load_weights, read_checkpoint
 from sppo.judging.preference_model import Comparison
-from sppo.models.fetch import model_digest
+from sppo.models.fetch import model_name
 from sppo.models.policy import device_for
 
 
@@ -54,7 +54,7 @@ class LlmBlenderPairRM:
         from llm_blender.pair_ranker.model_util import build_collator
         from llm_blender.pair_ranker.ranker import CrossCompareReranker
 
-        self.name = f"{uri} ({model_digest(folder)[:12]})"
+        self.name = model_name(uri, folder)
         self.device = device_for()
         self.checkpoint = checkpoint = read_checkpoint(folder, uri)
         self.collator = build_collator(

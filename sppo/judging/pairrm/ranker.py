@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import DebertaV2Model
 
-from sppo.judging.batching import batches
+from sppo.judging.batching import batches, bytes_of_a_token, tokens_of_a_pass
 from sppo.judging.pairrm.deberta import Encoder
 from sppo.judging.pairrm.files import (
     CANDIDATE,
@@ -30,7 +30,7 @@ from sppo.judging.pairrm.files import (
     read_checkpoint,
 )
 from sppo.judging.preference_model import Comparison
-from sppo.models.fetch import model_digest
+from sppo.models.fetch import model_name
 from sppo.models.policy import device_for
 
 PADDING = 0.04
@@ -46,20 +46,23 @@ class PairRM:
         Args:
             folder: the local folder.
             uri: where it comes from, for `name`.
-            batch_tokens: tokens of one forward pass, padding included; a longer sequence is one alone. By default 8192,
-                and four times as many on a GPU.
+            batch_tokens: tokens of one forward pass, padding included; a longer sequence is one alone. 0: by the
+                device's memory.
             dtype: arithmetic of the encoder, "float32" or "bfloat16"; the head is always float32.
 
         Raises:
             ConfigError: if the folder is not a whole PairRM model.
         """
-        self.name = f"{uri} ({model_digest(folder)[:12]})"
+        self.name = model_name(uri, folder)
         self.device = device_for()
-        self.batch_tokens = batch_tokens or (8192 if self.device.type == "cpu" else 32768)
         self.layout = _Layout(read_checkpoint(folder, uri))
         self.encoder, self.head = _load(self.layout.checkpoint, folder, uri)
         self.encoder.to(self.device, getattr(torch, dtype))
         self.head.to(self.device)
+        checkpoint = self.layout.checkpoint
+        longest = checkpoint.source_length + 2 * checkpoint.candidate_length
+        needed = bytes_of_a_token(checkpoint.backbone, getattr(torch, dtype).itemsize, longest)
+        self.batch_tokens = tokens_of_a_pass(batch_tokens, self.encoder, needed, self.device)
         self._tokens = self._forwarded = 0
 
     @torch.inference_mode()

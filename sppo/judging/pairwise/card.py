@@ -11,7 +11,9 @@ from typing import Any
 from sppo.judging.agreement import Bin
 from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
 
-_FLAGS = {name: f"--{name}" for name in ("train", "evaluate", "output", "baseline", "seed")} | {"licenses": "--license"}
+_FLAGS = {name: f"--{name}" for name in ("kind", "train", "evaluate", "output", "baseline", "seed")} | {
+    "licenses": "--license"
+}
 """Values that `sppo train-preference` takes as flags; the others are settings, KEY=VALUE."""
 
 _TEMPLATE = """# Pairwise preference model
@@ -19,20 +21,19 @@ _TEMPLATE = """# Pairwise preference model
 Given a prompt and two responses, the logit that the first response is better. It was made to drive self-play preference
 optimisation of small chat models where nothing larger can run; it is no judge of quality in general.
 
-- Layout of PairRM (arXiv 2306.02561): `[CLS] <source> prompt [SEP] <candidate1> a [SEP] <candidate2> b [SEP]`, at most
-  {max_length} tokens, both candidates at the same positions. The logit is head(prompt, a) - head(prompt, b); the head
-  (tanh, width {hidden}) sees the marker's state and the mean state of the prompt and of the candidate.
+{layout}
+  The head (tanh, width {hidden}) sees the marker's state and the mean state of the prompt and of the candidate.
+- The logits of both orders are each other's opposite: which response is shown first has no effect.
 - Encoder: `{encoder}` (frozen) with low-rank updates of rank {rank} on every linear layer. This folder
   holds the updates, the markers' embeddings and the head.
-- Use the mean of both orders: P(a beats b) = sigmoid((M[a, b] - M[b, a]) / 2).
 
 ## Training data
 
 {data}
 
 {train_pairs} pairs were trained on, the rest of these files set the temperature of the logits ({temperature:.3f}). Loss
--log sigmoid(logit of the chosen response), responses in random order. {epochs} epochs, AdamW, peak learning rate
-{learning_rate}, {batch_size} pairs a step, {training_length} tokens a comparison, seed {seed}.
+-log sigmoid(logit of the chosen response). {epochs} epochs, AdamW, peak learning rate
+{learning_rate}, {batch_size} pairs a step, {training_length} tokens a sequence, seed {seed}.
 
 ```
 {command}
@@ -40,8 +41,8 @@ optimisation of small chat models where nothing larger can run; it is no judge o
 
 ## Measured
 
-Accuracy: the mean of both orders prefers the chosen response, ± one standard error. Longer wins: the accuracy of
-preferring the response with more characters (ties 1/2). Spread: root mean square of P - 1/2. NLL: mean -log P of the
+Accuracy: the logit prefers the chosen response, ± one standard error. Longer wins: the accuracy of preferring the
+response with more characters (ties 1/2). Spread: root mean square of P - 1/2. NLL: mean -log P of the
 chosen response, in nats (0.693 is chance). ECE: expected calibration error, mean |P of the preferred response - share
 of the pairs where that is the chosen one| over ten bins of equal size.
 
@@ -58,12 +59,30 @@ Development pairs, which set the temperature and the choice of settings, so the 
 """
 
 
+_LAYOUTS = {
+    "pair": """\
+- Layout of PairRM (arXiv 2306.02561): `[CLS] <source> prompt [SEP] <candidate1> a [SEP] <candidate2> b [SEP]`, at most
+  {max_length} tokens, both candidates at the same positions. A pass gives f(a, b) = head(prompt, a) - head(prompt, b),
+  and the logit is (f(a, b) - f(b, a)) / 2: K responses to a prompt cost K(K-1) passes.""",
+    "response": """\
+- Each response is encoded alone with its prompt, as PairRM (arXiv 2306.02561) encodes two:
+  `[CLS] <source> prompt [SEP] <candidate1> a [SEP]`, at most {max_length} tokens. The logit is a difference of scores,
+  head(prompt, a) - head(prompt, b): K responses to a prompt cost K passes, and no preferences run in a circle.""",
+    "gpm": """\
+- General Preference Model (arXiv 2410.02197). Each response is encoded alone with its prompt, as PairRM
+  (arXiv 2306.02561) encodes two: `[CLS] <source> prompt [SEP] <candidate1> a [SEP]`, at most {max_length} tokens. The
+  head gives {dimension} numbers, u for a and v for b, and the logit is the sum over k of u_2k v_2k+1 - u_2k+1 v_2k:
+  K responses to a prompt cost K passes, and preferences can run in a circle.""",
+}
+
+
 def write_card(config: TrainPreferenceConfig, result: Mapping[str, Any]) -> None:
     """Write README.md beside the weights from `train_preference`'s result."""
     held_out = result["evaluate"]
     text = _TEMPLATE.format(
         **config.model_dump(exclude={"development"}),
         **{key: result[key] for key in ("train_pairs", "temperature")},
+        layout=_LAYOUTS[config.encodes if config.kind == "encoder" else config.kind].format(**config.model_dump()),
         data="\n".join(_data_line(config, path) for path in config.train),
         command=command(config),
         development=_quality(result["development"]),
@@ -111,7 +130,7 @@ def _held_out(result: Mapping[str, Any]) -> str:
     parts = ["Held-out pairs, measured once after training:\n", _quality(figures)]
     if "comparison" in result:
         parts += [_COMPARISON.format(baseline=result["baseline"]), _comparison(result["comparison"])]
-    parts += [_BIAS, _bias(figures), _CALIBRATION, _reliability(result["reliability"])]
+    parts += [_LENGTH, _length(figures), _CALIBRATION, _reliability(result["reliability"])]
     return "\n".join(parts) + "\n"
 
 
@@ -121,10 +140,8 @@ The other judge: {baseline}. The pairs that only one of the two gets right, and 
 that both are right equally often:
 """
 
-_BIAS = """### Position and length
+_LENGTH = """### Length
 
-Orders disagree: the share of pairs whose verdict depends on which response is shown first. Order correlation: between
-M[a, b] and -M[b, a]. Position bias: mean of (M[a, b] + M[b, a]) / 2, the edge in logits of the response shown first.
 Prefers longer: the share of verdicts for the response with more characters. The last two columns: accuracy where the
 raters chose the longer and where they chose the shorter response.
 """
@@ -147,16 +164,14 @@ def _quality(figures: Mapping[str, Mapping[str, float]]) -> str:
     )  # fmt: skip
 
 
-def _bias(figures: Mapping[str, Mapping[str, float]]) -> str:
+def _length(figures: Mapping[str, Mapping[str, float]]) -> str:
     return _table(
-        ["file", "orders disagree", "order correlation", "position bias", "prefers longer", "longer chosen",
-         "shorter chosen"],
+        ["file", "prefers longer", "longer chosen", "shorter chosen"],
         [
-            [name, f"{f['order_disagreement']:.1%}", f"{f['order_correlation']:.3f}", f"{f['position_bias']:+.3f}",
-             *(_share(f[key]) for key in ("prefers_longer", "accuracy_longer", "accuracy_shorter"))]
+            [name, *(_share(f[key]) for key in ("prefers_longer", "accuracy_longer", "accuracy_shorter"))]
             for name, f in figures.items()
         ],
-    )  # fmt: skip
+    )
 
 
 def _comparison(tests: Mapping[str, Mapping[str, float]]) -> str:

@@ -1,8 +1,11 @@
-"""The pairwise encoder: PairRM's layout on a small BERT-type encoder, of which only adapter and head are trained."""
+"""The trained encoders: PairRM's layout on a small BERT-type encoder, of which only adapter and head are trained.
+
+Whatever it encodes, its logits are the same in both orders: M[a, b] = -M[b, a] to the last bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +14,13 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save
 
 from sppo.errors import ConfigError
-from sppo.judging.batching import batches
-from sppo.judging.pairwise.encoder_config import PairwiseEncoderConfig
+from sppo.judging.batching import batches, bytes_of_a_token, tokens_of_a_pass
+from sppo.judging.pairwise.encoder_config import READ, AnyEncoderConfig, GeneralPreferenceConfig
 from sppo.judging.pairwise.layout import Layout, Sequences, load_layout
-from sppo.judging.pairwise.modules import PairwiseNetwork, load_encoder
+from sppo.judging.pairwise.modules import EncoderNetwork, GeneralPreferenceNetwork, PairwiseNetwork, load_encoder
 from sppo.judging.preference_model import Comparison
-from sppo.models.fetch import fetch_model, model_digest
+from sppo.judging.scores import both_orders, differences, skew_products
+from sppo.models.fetch import fetch_model, model_digest, model_name
 from sppo.models.policy import device_for
 
 ADAPTER = "adapter.safetensors"
@@ -24,15 +28,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class PairwiseEncoder:
-    """A trained pairwise encoder, ready to judge; implements `PreferenceModel`."""
+    """A trained encoder of any of the kinds, ready to judge; implements `PreferenceModel`."""
 
-    def __init__(self, folder: Path, uri: str, *, batch_tokens: int = 8192, dtype: str = "float32") -> None:
+    def __init__(self, folder: Path, uri: str, *, batch_tokens: int = 0, dtype: str = "float32") -> None:
         """Load the folder's adapter onto its encoder.
 
         Args:
             folder: holds config.json and adapter.safetensors.
             uri: where the folder comes from, for `name`.
-            batch_tokens: tokens of one forward pass, padding included.
+            batch_tokens: tokens of one forward pass, padding included; 0: by the device's memory.
             dtype: arithmetic of the encoder, "float32" or "bfloat16"; the head is always float32.
 
         Raises:
@@ -44,8 +48,8 @@ class PairwiseEncoder:
             raise ConfigError(
                 f"{uri}: trained on another version of {config.encoder}; install the version its card names"
             )
-        self.name = f"{uri} ({model_digest(folder)[:12]})"
-        self.batch_tokens = batch_tokens
+        self.name = model_name(uri, folder)
+        self.symmetric = _symmetric(config)
         self.layout, self.network = build(config, encoder_folder)
         load_adapter(self.network, folder)
         self.network.merge()
@@ -53,18 +57,25 @@ class PairwiseEncoder:
         self.device = device_for()
         self.network.to(self.device)
         self.network.encoder.to(DTYPES[dtype])
+        encoder = self.network.encoder.config
+        needed = bytes_of_a_token(encoder, DTYPES[dtype].itemsize, encoder.max_position_embeddings)
+        self.batch_tokens = tokens_of_a_pass(batch_tokens, self.network, needed, self.device)
+
+    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
+        """See `PreferenceModel.compare`; each order of a pair, or each response to a prompt, is encoded once."""
+        return self.symmetric(comparisons, self._encode)
 
     @torch.inference_mode()
-    def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
-        """See `PreferenceModel.compare`."""
-        texts = sorted({text for comparison in comparisons for text in comparison})
+    def _encode(self, rows: Sequence[tuple[str, ...]]) -> np.ndarray:
+        """What `forward` gives for each row of a prompt and one response or two; float32, shape (N, …)."""
+        texts = sorted({text for row in rows for text in row})
         tokens = dict(zip(texts, self.layout.tokenize(texts), strict=True))
-        triples = [(tokens[prompt], tokens[first], tokens[second]) for prompt, first, second in comparisons]
-        logits = np.zeros(len(triples), np.float32)
-        for rows in batches([self.layout.length(*map(len, triple)) for triple in triples], self.batch_tokens):
-            batch = self.layout.batch([triples[row] for row in rows])
-            logits[rows] = forward(self.network, batch, self.device).cpu().numpy()
-        return logits
+        tokenized = [tuple(tokens[text] for text in row) for row in rows]
+        values: dict[int, np.ndarray] = {}
+        for batch in batches([self.layout.length(*map(len, row)) for row in tokenized], self.batch_tokens):
+            sequences = self.layout.batch([tokenized[row] for row in batch])
+            values |= zip(batch, forward(self.network, sequences, self.device).cpu().numpy(), strict=True)
+        return np.array([values[row] for row in range(len(rows))], np.float32)
 
     def figures(self) -> dict[str, float]:
         """See `PreferenceModel.figures`."""
@@ -74,8 +85,15 @@ class PairwiseEncoder:
         """See `PreferenceModel.save`."""
 
 
-def forward(network: PairwiseNetwork, sequences: Sequences, device: torch.device) -> torch.Tensor:
-    """Logits (B,) of a batch, float32."""
+def _symmetric(config: AnyEncoderConfig) -> Callable[..., np.ndarray]:
+    """What makes logits that are the same in both orders of what such a network says of a sequence."""
+    if isinstance(config, GeneralPreferenceConfig):
+        return skew_products
+    return both_orders if config.together else differences
+
+
+def forward(network: EncoderNetwork, sequences: Sequences, device: torch.device) -> torch.Tensor:
+    """What the network says of a batch: see its `judge`; float32."""
     ids = torch.from_numpy(sequences.ids).to(device)
     mask = None
     if sequences.lengths.min() < ids.shape[1]:
@@ -85,43 +103,45 @@ def forward(network: PairwiseNetwork, sequences: Sequences, device: torch.device
 
 
 def build(
-    config: PairwiseEncoderConfig, encoder_folder: Path, dtype: torch.dtype = torch.float32
-) -> tuple[Layout, PairwiseNetwork]:
+    config: AnyEncoderConfig, encoder_folder: Path, dtype: torch.dtype = torch.float32
+) -> tuple[Layout, EncoderNetwork]:
     """Layout and untrained network of a configuration; `dtype` is that of the frozen weights.
 
     Raises:
         ConfigError: if the encoder is not of BERT's type or has fewer positions than `max_length`.
     """
-    layout = load_layout(encoder_folder, config.marker_ids, config.max_length)
+    layout = load_layout(encoder_folder, config.markers, config.max_length)
     encoder = load_encoder(encoder_folder, dtype)
     if config.max_length > encoder.config.max_position_embeddings:
         positions = encoder.config.max_position_embeddings
         raise ConfigError(f"max_length: {config.max_length} is more than the {positions} positions of {config.encoder}")
+    if isinstance(config, GeneralPreferenceConfig):
+        return layout, GeneralPreferenceNetwork(config, encoder)
     return layout, PairwiseNetwork(config, encoder)
 
 
-def read_config(folder: Path) -> PairwiseEncoderConfig:
-    """config.json of a pairwise encoder's folder.
+def read_config(folder: Path) -> AnyEncoderConfig:
+    """config.json of a trained encoder's folder.
 
     Raises:
         ConfigError: naming the first wrong value.
     """
     try:
-        return PairwiseEncoderConfig.model_validate_json((folder / "config.json").read_bytes())
+        return READ.validate_json((folder / "config.json").read_bytes())
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
+        where = ".".join(map(str, problem["loc"][1:]))  # the first is the kind
         raise ConfigError(f"{folder / 'config.json'}: {where}: {problem['msg']}") from None
 
 
-def save_adapter(network: PairwiseNetwork, folder: Path) -> None:
+def save_adapter(network: EncoderNetwork, folder: Path) -> None:
     """Write config.json and the trained tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ADAPTER).write_bytes(save(network.trained_state()))
     (folder / "config.json").write_text(network.config.model_dump_json(indent=2) + "\n")
 
 
-def load_adapter(network: PairwiseNetwork, folder: Path) -> None:
+def load_adapter(network: EncoderNetwork, folder: Path) -> None:
     """Load the trained tensors that `save_adapter` wrote.
 
     Raises:

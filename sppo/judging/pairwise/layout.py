@@ -2,6 +2,7 @@
 
     [CLS] <source> prompt [SEP] <candidate1> response a [SEP] <candidate2> response b [SEP]
 
+An encoder of single responses has no second candidate.
 Layout: LLM-Blender (Jiang et al., arXiv 2306.02561, section 3). The budget is computed for each comparison alone; in
 LLM-Blender's collator it depends on the batch.
 """
@@ -17,13 +18,12 @@ from tokenizers import Tokenizer
 
 from sppo.errors import ConfigError
 
-OVERHEAD = 7  # [CLS], three markers, three [SEP]
 SOURCE, FIRST, SECOND = 1, 2, 3
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """A padded batch of B comparisons of up to L tokens."""
+    """A padded batch of B sequences of up to L tokens."""
 
     ids: np.ndarray
     """(B, L) int64 token ids."""
@@ -32,63 +32,75 @@ class Sequences:
     segments: np.ndarray
     """(B, L) int64: 0 for [CLS], [SEP] and padding; SOURCE, FIRST or SECOND elsewhere, markers included."""
     lengths: np.ndarray
-    """(B,) int64 tokens of each comparison."""
+    """(B,) int64 tokens of each sequence."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Lays out comparisons for one vocabulary."""
+    """Lays out a prompt and one candidate or two for one vocabulary."""
 
     tokenizer: Tokenizer
-    marker_ids: tuple[int, int, int]
+    marker_ids: tuple[int, ...]
+    """<source> and a marker for each candidate."""
     cls_id: int
     sep_id: int
     pad_id: int
     max_length: int
 
+    @property
+    def overhead(self) -> int:
+        """Tokens beside those of the texts: [CLS], and a marker and a [SEP] for each text."""
+        return 1 + 2 * len(self.marker_ids)
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text alone; the names of special tokens are ordinary characters here."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
-    def length(self, source: int, first: int, second: int) -> int:
-        """Tokens of a comparison of texts with these numbers of tokens."""
-        return OVERHEAD + sum(self.budget(source, first, second))
+    def length(self, source: int, *candidates: int) -> int:
+        """Tokens of a sequence of texts with these numbers of tokens."""
+        return self.overhead + sum(self.budget(source, *candidates))
 
-    def budget(self, source: int, first: int, second: int) -> tuple[int, int, int]:
+    def budget(self, source: int, *candidates: int) -> tuple[int, ...]:
         """How many tokens each text keeps.
 
         The source may always keep a quarter of the room. What a short text leaves goes to the others.
         """
-        room = self.max_length - OVERHEAD
-        source = min(source, max(room // 4, room - first - second))
+        room = self.max_length - self.overhead
+        source = min(source, max(room // 4, room - sum(candidates)))
         room -= source
+        if len(candidates) == 1:
+            return source, min(candidates[0], room)
+        first, second = candidates
         half = room // 2
         return source, min(first, max(half, room - second)), min(second, max(room - half, room - first))
 
-    def batch(self, triples: Sequence[tuple[list[int], list[int], list[int]]]) -> Sequences:
-        """Lay out (source, first, second) token ids; long sources keep their end, long candidates their beginning."""
-        budgets = [self.budget(len(source), len(first), len(second)) for source, first, second in triples]
-        lengths = np.array([OVERHEAD + sum(budget) for budget in budgets], np.int64)
-        ids = np.full((len(triples), lengths.max()), self.pad_id, np.int64)
+    def batch(self, rows: Sequence[tuple[list[int], ...]]) -> Sequences:
+        """Lay out rows of token ids: the source and its candidates.
+
+        Long sources keep their end, long candidates their beginning.
+        """
+        budgets = [self.budget(*map(len, row)) for row in rows]
+        lengths = np.array([self.overhead + sum(budget) for budget in budgets], np.int64)
+        ids = np.full((len(rows), lengths.max()), self.pad_id, np.int64)
         segments = np.zeros_like(ids)
-        positions = np.tile(np.arange(ids.shape[1]), (len(triples), 1))
-        for row, ((source, first, second), (s, a, b)) in enumerate(zip(triples, budgets, strict=True)):
+        positions = np.tile(np.arange(ids.shape[1]), (len(rows), 1))
+        for row, ((source, *candidates), (s, *budget)) in enumerate(zip(rows, budgets, strict=True)):
             ids[row, 0] = self.cls_id
             start = 1
-            kept = (source[len(source) - s :], first[:a], second[:b])
+            kept = [source[len(source) - s :], *(text[:size] for text, size in zip(candidates, budget, strict=True))]
             for segment, (marker, tokens) in enumerate(zip(self.marker_ids, kept, strict=True), start=SOURCE):
                 end = start + 1 + len(tokens)
                 ids[row, start] = marker
                 ids[row, start + 1 : end] = tokens
                 ids[row, end] = self.sep_id
                 segments[row, start:end] = segment
+                if segment == SECOND:
+                    positions[row, start:] -= start - (s + 3)
                 start = end + 1
-            second_start = OVERHEAD - 2 + s + a
-            positions[row, second_start:] -= second_start - (s + 3)
         return Sequences(ids, positions, segments, lengths)
 
 
-def load_layout(folder: Path, marker_ids: tuple[int, int, int], max_length: int) -> Layout:
+def load_layout(folder: Path, marker_ids: tuple[int, ...], max_length: int) -> Layout:
     """The layout for the vocabulary of an encoder's folder.
 
     Raises:

@@ -16,7 +16,7 @@ class Format(Protocol):
         """The prompt's text.
 
         Args:
-            row: a row of the source, which has the column; of a Parquet file it has no other.
+            row: a row of the source, which has the column; of a Parquet file it has no other but `part`.
             column: `prepare.prompt_column`.
 
         Raises:

@@ -15,6 +15,8 @@ import numpy as np
 
 from sppo.algorithm.sign_test import SignTest, sign_test
 from sppo.config.run import flatten
+from sppo.config.sections.evaluate import JUDGES
+from sppo.config.sections.section import OF_A_RUN
 from sppo.evaluation.length_control import length_controlled_win_rate
 from sppo.evaluation.statistics import Interval, bca_interval, mean_interval
 from sppo.reporting.compare.side import EVEN, Side, Values
@@ -171,8 +173,8 @@ def _obstacles(a: Side, b: Side, changes: Changes) -> dict[str, str]:
 
 
 def _changes(a: Side, b: Side) -> Changes:
-    settings = _differing(*(flatten(side.report.config.model_dump(mode="json")) for side in (a, b)))
-    decisive = a.report.config.decisive().keys() | b.report.config.decisive().keys()
+    settings = _differing(*(flatten(side.report.config.asked()) for side in (a, b)))
+    decisive = {key for side in (a, b) for key in side.report.config.read_by(*OF_A_RUN)}
     return Changes(
         decisive=tuple(each for each in settings if each.key in decisive),
         free=tuple(each for each in settings if each.key not in decisive),
@@ -184,7 +186,12 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Change]:
     return [Change(key, a.get(key), b.get(key)) for key in {**a, **b} if a.get(key) != b.get(key)]
 
 
-_READ = {"base": "base model", "judge": "judge", "second_judge": "second judge", "instructions": "instructions"}
+_READ = {
+    "base": "base model",
+    "judge": "judge",
+    **{f"{name}_judge": f"{name} judge" for name in JUDGES},
+    "instructions": "instructions",
+}
 
 
 def _content(side: Side) -> dict[str, str]:
@@ -203,8 +210,9 @@ def measured_alike(comparison: Comparison, name: str, a: IterationReport, b: Ite
         return same and asked[0].max_tokens == asked[1].max_tokens
     if name == "eval/mean_length":
         return not obstacles & {"held-out prompts", *_SAMPLING}
-    if name.startswith("eval/second_"):
-        return not obstacles - {"judge"} and a.inputs.get("second_judge") == b.inputs.get("second_judge")
+    for judge in JUDGES:
+        if name.startswith(f"eval/{judge}_"):
+            return not obstacles - {"judge"} and a.inputs.get(f"{judge}_judge") == b.inputs.get(f"{judge}_judge")
     if name.endswith("_vs_previous"):
         return not obstacles and a.inputs["previous"] == b.inputs["previous"]
     return not obstacles

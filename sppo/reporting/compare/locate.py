@@ -8,15 +8,17 @@ from pathlib import Path
 
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.reporting.tracking import without_password
+from sppo.store import keys
 
 _OUTPUT_TAG = "sppo.output_uri"
+_DIGEST_TAG = "sppo.config_digest"
 _PARENT_TAG = "mlflow.parentRunId"
 _UNKNOWN = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """What MLflow answers to the id of no run, and to what is no id."""
 
 
 def locate(run: str) -> str:
-    """The place of a run's outputs.
+    """The place of a run's outputs, with its configuration's digits after a `#` where MLflow names it.
 
     Args:
         run: a folder or `s3://…`, which is the place itself, or `mlflow:RUN_ID`, or a bare run id of MLflow.
@@ -52,7 +54,8 @@ def _output_uri(tracking_uri: str, run_id: str) -> str:
         while run_id:
             tags = client.get_run(run_id).data.tags
             if _OUTPUT_TAG in tags:
-                return str(tags[_OUTPUT_TAG])
+                digest = keys.short(tags.get(_DIGEST_TAG, ""))
+                return f"{tags[_OUTPUT_TAG]}#{digest}" if digest else str(tags[_OUTPUT_TAG])
             run_id = tags.get(_PARENT_TAG, "")
     except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError) as error:
         if getattr(error, "error_code", "") in _UNKNOWN:

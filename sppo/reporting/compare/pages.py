@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sppo import __version__
-from sppo.reporting.charts import LARGE_PRINT, Series, over_iterations
+from sppo.reporting.charts import Series, over_iterations
 from sppo.reporting.compare.comparison import Comparison
 from sppo.reporting.compare.side import EVEN, Side
 from sppo.reporting.compare.words import (
@@ -43,7 +43,7 @@ def render_html(comparison: Comparison) -> str:
 def win_rate_chart(sides: Sequence[Side], title: str) -> Markup:
     """The runs' win rates over the base with their 95 % intervals, over the iterations, as inline SVG."""
     series = [Series(s.name, WIN_RATE, {each.iteration: each.figures for each in s.report.iterations}) for s in sides]
-    return over_iterations("win-rate", title, "win rate", series, EVEN, LARGE_PRINT)
+    return over_iterations("win-rate", title, "win rate", series, EVEN)
 
 
 def render_markdown(comparison: Comparison) -> str:

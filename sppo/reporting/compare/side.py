@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from sppo.reporting.compare.locate import locate
 from sppo.reporting.report import RunReport, collect
 from sppo.store import keys, tables
 from sppo.store.base import Store
+from sppo.store.lineage import Lineage
 from sppo.store.opening import open_store
 
 Values = NDArray[np.float64]
@@ -68,7 +68,8 @@ class Side:
     @property
     def best_name(self) -> str:
         """The best model in words."""
-        return f"iteration {self.report.best.iteration}" if self.report.best else "the base model"
+        best = self.report.best
+        return f"iteration {best.iteration}{' (dropped)' if best.dropped else ''}" if best else "the base model"
 
 
 def read_side(name: str, run: str) -> Side:
@@ -85,33 +86,35 @@ def read_side(name: str, run: str) -> Side:
     config = recorded_config(locate(run))
     store = open_store(config.output_uri)
     report = collect(config, store)
-    comparisons = {each.iteration: _over_base(store, each.iteration) for each in report.iterations}
-    prepared = store.manifest(keys.PREPARED)
+    lineage = Lineage(config, store)
+    comparisons = {each.iteration: _over_base(lineage, each.iteration) for each in report.iterations}
+    prepared = store.manifest(lineage.prepared_key)
     assert prepared is not None, "a run with a recorded configuration is prepared"
     played = {keys.prompts_file(t) for t in range(1, config.iterations + 1)}
     return Side(
         name=name,
         report=report,
-        held_out=_held_out(store, report, comparisons),
+        held_out=_held_out(lineage, report, comparisons),
         win_rates={t: tuple(row["win_rate"] for row in rows) for t, rows in comparisons.items()},
         training_prompts={file.path: file.sha256 for file in prepared.files if file.path in played},
     )
 
 
-def _over_base(store: Store, iteration: int) -> list[dict[str, Any]]:
-    folder = store.fetch(keys.evaluation(iteration))
+def _over_base(lineage: Lineage, iteration: int) -> list[dict[str, Any]]:
+    folder = lineage.store.fetch(lineage.evaluation_key(iteration))
     rows = tables.read(folder / keys.COMPARISONS_FILE, tables.COMPARISONS)
     return [row for row in rows if row["opponent"] == "base"]
 
 
 def _held_out(
-    store: Store, report: RunReport, comparisons: Mapping[int, Sequence[Mapping[str, Any]]]
+    lineage: Lineage, report: RunReport, comparisons: Mapping[int, Sequence[Mapping[str, Any]]]
 ) -> tuple[Answered, ...]:
     """The held-out prompts with the best model's answers; the base model, if it is the best, is even with itself."""
     shown = report.best or report.iterations[-1]
-    verdict = json.loads((store.fetch(keys.evaluation(shown.iteration)) / keys.VERDICT_FILE).read_text())
-    base = _answers(store, verdict["answers"]["base"])
-    best = _answers(store, verdict["answers"]["new"]) if report.best else base
+    verdict = lineage.verdict(shown.iteration)
+    assert verdict is not None, "what is reported is evaluated"
+    base = _answers(lineage.store, verdict["answers"]["base"])
+    best = _answers(lineage.store, verdict["answers"]["new"]) if report.best else base
     rows = comparisons[shown.iteration]
     assert [row["prompt_id"] for row in rows] == list(best), "every held-out prompt is answered and compared"
     return tuple(

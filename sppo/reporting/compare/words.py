@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from sppo.config.sections.evaluate import JUDGES
 from sppo.evaluation.statistics import Interval
 from sppo.reporting.compare.comparison import FEWEST, Changes, Comparison, Evidence, measured_alike
 from sppo.reporting.compare.side import Answered, Side
@@ -15,7 +16,8 @@ WIN_RATE = "eval/win_rate_vs_base"
 ROWS = {
     WIN_RATE: "win rate vs base",
     "eval/lc_win_rate_vs_base": "at equal length",
-    "eval/second_win_rate_vs_base": "by the second judge",
+    "eval/mean_probability_vs_base": "mean probability",
+    **{f"eval/{judge}_win_rate_vs_base": f"by the {judge} judge" for judge in JUDGES},
     "eval/win_rate_vs_previous": "win rate vs previous",
     "eval/mean_length": "mean length",
     "eval/instructions_instruction_strict": "instructions followed",
@@ -102,7 +104,7 @@ def _best_row(side: Side) -> tuple[str, ...]:
 
 
 def iteration_rows(comparison: Comparison) -> list[Row]:
-    """Every figure of `ROWS` that either run has, and the gate's decision, by iteration."""
+    """By iteration: each figure of `ROWS` that either run has, whether weights are dropped, and the gate's decision."""
     reports = [{each.iteration: each for each in side.report.iterations} for side in (comparison.a, comparison.b)]
     return [
         row
@@ -117,7 +119,13 @@ def _rows_of(comparison: Comparison, t: int, a: IterationReport | None, b: Itera
         if name in figures[0] or name in figures[1]:
             of_a, of_b = (with_interval(each, name) for each in figures)
             yield Row(t, label, of_a, of_b, _difference(comparison, name, a, b))
+    if (a and a.dropped) or (b and b.dropped):
+        yield Row(t, "weights", _weights(a), _weights(b), "")
     yield Row(t, "gate", a.decision if a else NOTHING, b.decision if b else NOTHING, "")
+
+
+def _weights(each: IterationReport | None) -> str:
+    return NOTHING if each is None else "dropped" if each.dropped else "there"
 
 
 def _difference(comparison: Comparison, name: str, a: IterationReport | None, b: IterationReport | None) -> str:

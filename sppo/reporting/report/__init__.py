@@ -3,18 +3,25 @@
 from sppo.reporting.report.card import model_card
 from sppo.reporting.report.collect import IterationReport, RunReport, Sample, collect
 from sppo.reporting.report.figures import SUMMARY_COLUMNS, summary_rows
-from sppo.reporting.report.pages import render_html, render_markdown
+from sppo.reporting.report.pages import render_html, render_markdown, render_note
 from sppo.reporting.report.plots import distribution_svg
+from sppo.reporting.report.trust import Check, checks, colour
+from sppo.reporting.report.verdict import headline
 
 __all__ = [
     "SUMMARY_COLUMNS",
+    "Check",
     "IterationReport",
     "RunReport",
     "Sample",
+    "checks",
     "collect",
+    "colour",
     "distribution_svg",
+    "headline",
     "model_card",
     "render_html",
     "render_markdown",
+    "render_note",
     "summary_rows",
 ]

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from markupsafe import Markup
 
-from sppo.config.run import RunConfig, resolve
+from sppo.config.run import RunConfig, preset_values
 from sppo.reporting.report.collect import RunReport
 from sppo.reporting.report.escape import markdown_environment
 from sppo.reporting.report.figures import FIGURES, SUMMARY_COLUMNS, summary_rows
 from sppo.reporting.report.licences import UNKNOWN, Part, parts
 from sppo.reporting.report.provenance import digest_rows, versions
+from sppo.reporting.report.trust import checks
 from sppo.reporting.report.verdict import certainty_sentence, gate_sentence, headline, second_judge_sentence
 
 if TYPE_CHECKING:
@@ -44,17 +45,18 @@ def model_card(report: RunReport) -> str:
     from huggingface_hub import ModelCardData
 
     config, made_of = report.config, parts(report.config)
-    base_id, prompts_id = _hub_id(config.base_model), _hub_id(config.prompts)
+    base_id = _hub_id(config.base_model)
+    sets = [_hub_id(uri) for uri in config.prompt_sets()]
     name = _short_name(config.base_model)
     data = ModelCardData(
         base_model=base_id,
         license=_hub_licence(made_of[0].licence),
-        datasets=[prompts_id] if prompts_id else None,
+        datasets=[name for name in sets if name] or None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["sppo", "preference-optimization"],
         model_name=f"{name}-sppo",
-        eval_results=_eval_results(report, prompts_id),
+        eval_results=_eval_results(report, sets[0]),  # which has the held-out prompts
     )
     template = markdown_environment().get_template("model_card.md.j2")
     return template.render(
@@ -65,6 +67,7 @@ def model_card(report: RunReport) -> str:
         certainty_sentence=certainty_sentence(report),
         gate_sentence=gate_sentence(report),
         second_judge_sentence=second_judge_sentence(report),
+        checks=checks(report),
         summary_columns=SUMMARY_COLUMNS,
         summary_rows=summary_rows(report),
         overrides=yaml.safe_dump(overrides(config), sort_keys=False, allow_unicode=True),
@@ -114,8 +117,7 @@ def _eval_results(report: RunReport, prompts_id: str | None) -> list[EvalResult]
 
 def overrides(config: RunConfig) -> dict[str, Any]:
     """What a configuration changes in its preset; `resolve` makes from it a run with the same results."""
-    preset = resolve({"preset": config.preset}).model_dump(mode="json")
-    changed = _difference(config.model_dump(mode="json"), preset)
+    changed = _difference(config.asked(), preset_values(config.preset))
     return {"preset": config.preset, **{name: value for name, value in changed.items() if name not in NOT_RESULTS}}
 
 

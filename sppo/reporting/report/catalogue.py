@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sppo.config.sections.evaluate import JUDGES
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -26,20 +28,36 @@ CHARTS = (
         (
             ("eval/win_rate_vs_base", "over the base"),
             ("eval/win_rate_vs_previous", "over the previous model"),
-            ("eval/lc_win_rate_vs_base", "over the base, length-controlled"),
+            ("eval/lc_win_rate_vs_base", "at equal length"),
         ),
         line=0.5,
     ),
-    Chart(
-        "second-judge",
-        "Win rate by the second judge, and how often it differs from the first",
-        "share",
-        (
-            ("eval/second_win_rate_vs_base", "over the base"),
-            ("eval/second_win_rate_vs_previous", "over the previous model"),
-            ("eval/judge_disagreement", "the judges differ"),
-        ),
-        line=0.5,
+    *(
+        chart
+        for judge in JUDGES
+        for chart in (
+            Chart(
+                f"{judge}-judge",
+                f"Win rate by the {judge} judge, and how often it differs from the first",
+                "share",
+                (
+                    (f"eval/{judge}_win_rate_vs_base", "over the base"),
+                    (f"eval/{judge}_win_rate_vs_previous", "over the previous model"),
+                    (f"eval/{judge}_disagreement", "the judges differ"),
+                ),
+                line=0.5,
+            ),
+            Chart(
+                f"{judge}-probability",
+                f"Mean probability of winning by the {judge} judge",
+                "probability",
+                (
+                    (f"eval/{judge}_mean_probability_vs_base", "over the base"),
+                    (f"eval/{judge}_mean_probability_vs_previous", "over the previous model"),
+                ),
+                line=0.5,
+            ),
+        )
     ),
     Chart(
         "length-matched",
@@ -99,6 +117,21 @@ CHARTS = (
         "Prompts whose verifiable instructions are all followed",
         "share of the prompts",
         (("eval/instructions_prompt_strict", "new model"), ("eval/instructions_prompt_strict_base", "base")),
+    ),
+    *(
+        Chart(
+            f"final-{kinds}",
+            f"Verifiable instructions of {kinds} kinds followed at the end",
+            "share of the instructions",
+            ((f"final/instructions_{kinds}", "best model"), (f"final/instructions_{kinds}_base", "base")),
+        )
+        for kinds in ("trained", "other")
+    ),
+    Chart(
+        "cut",
+        "Answers that are cut",
+        "share",
+        (("eval/truncated_fraction", "held-out prompts"), ("final/truncated_fraction", "prompts with instructions")),
     ),
     Chart(
         "decisions",
@@ -164,6 +197,7 @@ CHARTS = (
             ("generate/truncated_fraction", "truncated"),
         ),
     ),
+    Chart("cut", "Training pairs that were cut to train.max_tokens", "share", (("train/cut_fraction", "cut"),)),
     Chart(
         "judge",
         "The judge on the training responses",

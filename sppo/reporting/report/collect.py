@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import Any
@@ -13,6 +13,7 @@ from sppo.errors import ConfigError, InfrastructureError
 from sppo.evaluation.gate import ENOUGH, PUBLISH_SLOPE
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store
+from sppo.store.lineage import GOES_ON, Lineage
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ class IterationReport:
     distribution: Sequence[float]
     """How many of the judge's probabilities lie in each of equal bins of [0, 1]."""
     samples: Sequence[Sample]
+    dropped: str = ""
+    """Why the model's weights are not there any more; empty where they are."""
+    ended: str = ""
+    """When its evaluation was committed, as the manifest has it."""
+    machines: tuple[str, ...] = ()
+    """What its stages computed with, in their order."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,10 @@ class RunReport:
     """SHA-256 of the tables of prompts, by file name."""
     iterations: Sequence[IterationReport]
     best_uri: str
+    began: str = ""
+    """When its prompts were committed, as the manifest has it."""
+    published: str = ""
+    """Where the best model is published, or will be in a moment; empty while iterations are to come."""
 
     @property
     def best(self) -> IterationReport | None:
@@ -88,43 +99,46 @@ class RunReport:
         """Whether the best model's win rate over the base is above the required one, its 95 % interval included."""
         if self.best is None:
             return False
-        return self.best.figures["eval/win_rate_vs_base_low"] > self.config.evaluate.gate.required_vs_base
+        required = self.config.evaluate.gate.required_vs_base
+        # A bound of 0 is off: else a model that lost every comparison would fail a gate that asks for nothing.
+        return required == 0 or self.best.figures["eval/win_rate_vs_base_low"] > required
 
 
 def collect(config: RunConfig, store: Store, last: int | None = None) -> RunReport:
     """Gather a run's report; it covers the iterations whose evaluation is committed, from the first to the `last`.
 
     Raises:
-        ConfigError: if no iteration is evaluated, or the store holds a run of another configuration.
+        ConfigError: if no iteration of this configuration is evaluated.
         InfrastructureError: if something committed is missing or damaged.
     """
-    prepared = store.manifest(keys.PREPARED)
-    iterations = tuple(_iterations(config, store, last or config.iterations))
+    lineage = Lineage(config, store)
+    prepared = store.manifest(lineage.prepared_key)
+    iterations = tuple(_iteration(config, lineage, iteration) for iteration in lineage.evaluated(last))
     if prepared is None or not iterations:
         raise ConfigError(f"{store.uri}: no iteration is evaluated there yet; play one with `sppo run`")
-    if prepared.inputs["config"] != config.digest():
-        raise ConfigError(f"{store.uri}: holds a run of another configuration; report on it with its own")
     digests = {file.path: file.sha256 for file in prepared.files if file.path.endswith(".parquet")}
-    return RunReport(config, prepared.figures, digests, iterations, iterations[-1].best_uri)
+    return RunReport(
+        config=config,
+        prepare=prepared.figures,
+        tables=digests,
+        iterations=iterations,
+        best_uri=iterations[-1].best_uri,
+        began=prepared.at,
+        published="" if iterations[-1].decision == GOES_ON else f"{store.uri}/{lineage.published_key}",
+    )
 
 
-def _iterations(config: RunConfig, store: Store, last: int) -> Iterator[IterationReport]:
-    for iteration in range(1, last + 1):
-        evaluated = store.manifest(keys.evaluation(iteration))
-        if evaluated is None:
-            return
-        yield _iteration(config, store, iteration, evaluated)
-
-
-def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manifest) -> IterationReport:
-    folder = store.fetch(keys.evaluation(iteration))
+def _iteration(config: RunConfig, lineage: Lineage, iteration: int) -> IterationReport:
+    store, key = lineage.store, lineage.model_key(iteration)
+    evaluated, trained = store.manifest(lineage.evaluation_key(iteration)), store.manifest(key)
+    if evaluated is None or trained is None:
+        raise InfrastructureError(f"{store.uri}/{key}: evaluated but no longer there; resume the run")
+    folder = store.fetch(lineage.evaluation_key(iteration))
     verdict = json.loads((folder / keys.VERDICT_FILE).read_text(encoding="utf-8"))
-    trained = store.manifest(keys.model(iteration))
-    if trained is None:
-        raise InfrastructureError(f"{store.uri}/{keys.model(iteration)}: evaluated but no longer there; resume the run")
-    log = store.read_committed(keys.model(iteration), keys.TRAINING_LOG_FILE).decode()
-    distribution = json.loads(store.read_committed(keys.model(iteration), keys.DISTRIBUTION_FILE))
+    log = store.read_committed(key, keys.TRAINING_LOG_FILE).decode()
+    distribution = json.loads(store.read_committed(key, keys.DISTRIBUTION_FILE))
     comparisons = tables.read(folder / keys.COMPARISONS_FILE, tables.COMPARISONS)
+    works = _works(config, lineage, iteration, trained, evaluated)
     return IterationReport(
         iteration=iteration,
         figures={**trained.figures, **evaluated.figures},
@@ -135,25 +149,35 @@ def _iteration(config: RunConfig, store: Store, iteration: int, evaluated: Manif
         inputs=evaluated.inputs,
         pairs=trained.inputs["pairs"],
         digest=evaluated.digest(),
-        seconds=_seconds(config, store, iteration, trained, evaluated),
+        dropped=trained.dropped,
+        ended=evaluated.at,
+        machines=tuple(dict.fromkeys(each.machine for made in works.values() for each in made if each.machine)),
+        seconds=_seconds(works),
         training_log=tuple(json.loads(line) for line in log.splitlines()),
         distribution=tuple(distribution),
         samples=_samples(store, verdict["answers"], comparisons, config.evaluate.panel),
     )
 
 
-def _seconds(
-    config: RunConfig, store: Store, iteration: int, trained: Manifest, evaluated: Manifest
-) -> dict[str, float]:
-    found = (store.manifest(keys.response_chunk(iteration, index)) for index in count())
+def _works(
+    config: RunConfig, lineage: Lineage, iteration: int, trained: Manifest, evaluated: Manifest
+) -> dict[str, list[Manifest]]:
+    """What each stage of an iteration committed, as far as it is there."""
+    store, digest = lineage.store, lineage.generate(iteration)
+    found = (store.manifest(keys.response_chunk(iteration, digest, index)) for index in count())
     chunks = [chunk for chunk in takewhile(lambda manifest: manifest is not None, found) if chunk]
     shards = min(config.shards, len(chunks))
-    ranked = (store.manifest(keys.preferences(iteration, shard, shards)) for shard in range(shards))
-    stages = {"generate": chunks, "rank": ranked, "train": [trained], "evaluate": [evaluated]}
-    taken = {
-        stage: [each.seconds for each in manifests if each and each.seconds is not None]
-        for stage, manifests in stages.items()
+    ranked = (store.manifest(lineage.preferences_key(iteration, shard, shards)) for shard in range(shards))
+    return {
+        "generate": chunks,
+        "rank": [each for each in ranked if each],
+        "train": [trained],
+        "evaluate": [evaluated],
     }
+
+
+def _seconds(works: Mapping[str, Sequence[Manifest]]) -> dict[str, float]:
+    taken = {stage: [each.seconds for each in made if each.seconds is not None] for stage, made in works.items()}
     return {stage: sum(seconds) for stage, seconds in taken.items() if seconds}
 
 

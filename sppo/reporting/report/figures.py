@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from sppo.config.sections.evaluate import JUDGES
 from sppo.reporting.report.collect import IterationReport, RunReport
 
 
@@ -53,15 +54,38 @@ FIGURES: dict[str, Figure] = {
     ),
     "eval/sign_test_p_vs_previous": Figure("sign test against the previous model", "As against the base."),
     "eval/ties_vs_previous": Figure("ties with the previous model", "As with the base."),
-    "eval/second_win_rate_vs_base": Figure(
-        "win rate over the base by the second judge", "The same answers before a judge that did not rank for training."
-    ),
-    "eval/second_win_rate_vs_previous": Figure(
-        "win rate over the previous model by the second judge", "The same against the iteration's start."
-    ),
-    "eval/judge_disagreement": Figure(
-        "disagreement of the judges", "Share of answer pairs on which the two judges differ; a tie differs from a win."
-    ),
+    **{
+        f"eval/{judge}_{name}": Figure(f"{label} {judge} judge", meaning)
+        for judge in JUDGES
+        for name, label, meaning in (
+            (
+                "win_rate_vs_base",
+                "win rate over the base by the",
+                "The same answers before a judge that did not rank for training.",
+            ),
+            (
+                "win_rate_vs_previous",
+                "win rate over the previous model by the",
+                "The same against the iteration's start.",
+            ),
+            (
+                "mean_probability_vs_base",
+                "mean probability over the base by the",
+                "How sure it is, on average.",
+            ),
+            (
+                "mean_probability_vs_previous",
+                "mean probability over the previous model by the",
+                "The same, in probability.",
+            ),
+            (
+                "disagreement",
+                "disagreement with the",
+                "Share of answer pairs on which it differs from the first; a tie differs from a win.",
+            ),
+        )
+    },
+    "eval/truncated_fraction": Figure("answers cut", "Share of held-out answers as long as evaluate.max_tokens."),
     "eval/mean_length": Figure("answer length", "Mean tokens of a held-out answer."),
     "eval/mean_length_base": Figure("answer length of the base", "Mean tokens of the base model's answers."),
     "eval/instructions_prompt_strict": Figure(
@@ -81,6 +105,21 @@ FIGURES: dict[str, Figure] = {
     "eval/instructions_unchecked": Figure(
         "instructions not checked", "Instructions whose checker failed on the answer; they count as not followed."
     ),
+    **{
+        f"final/instructions_{kinds}{end}": Figure(f"instructions of {kinds} kinds{label}", meaning)
+        for kinds in ("trained", "other")
+        for end, label, meaning in (
+            (
+                "",
+                " followed at the end",
+                "The best model's share, of kinds with or without prompts to train on.",
+            ),
+            ("_base", " followed by the base", "The same of the base model."),
+            ("_gain", ", gain", "The best model's share less the base's, on the same prompts."),
+            ("_prompts", ", prompts", "How many prompts these shares come from."),
+        )
+    },
+    "final/truncated_fraction": Figure("answers cut at the end", "Share of the best model's answers to these prompts."),
     "gate/continue": Figure("the gate says continue", "1 if the gate let the run go on."),
     "train/loss": Figure("training loss", "Mean SPPO square loss over the iteration's steps."),
     "train/first_loss": Figure("loss of the first step", "Before any weight moved."),
@@ -102,8 +141,9 @@ FIGURES: dict[str, Figure] = {
     "train/reference_audit_response_abs": Figure(
         "reference audit, a response", "Mean |difference| summed over a response, in nats."
     ),
+    "train/cut_fraction": Figure("pairs cut", "Share of the pairs that were cut to train.max_tokens."),
     "train/reference_recomputed": Figure(
-        "reference recomputed", "1 if the audit failed and the trainer recomputed the reference."
+        "reference recomputed", "1 if the audit failed, or every prompt was cut, and the trainer computed it."
     ),
     "train/export_slope": Figure(
         "export slope", "How much of the trained log-ratios the saved model shows, as the sampler loads it; 1 is all."
@@ -157,12 +197,17 @@ _BARS = "▁▂▃▄▅▆▇█"
 SUMMARY_COLUMNS = (
     "iteration",
     "win rate vs base",
+    "probability",
+    "instructions",
     "win rate vs previous",
     "mean length",
-    "train loss",
     "|log-ratio|",
     "decision",
 )
+
+
+SUMMARY_PLAIN = ("eval/win_rate_vs_previous", "eval/mean_length", "train/mean_abs_log_ratio")
+"""Figures of the summary that stand as they are."""
 
 
 def number(value: float) -> str:
@@ -215,11 +260,14 @@ def summary_rows(report: RunReport) -> list[tuple[str, ...]]:
 
 
 def _summary_row(each: IterationReport) -> tuple[str, ...]:
-    names = ("eval/win_rate_vs_base", "eval/win_rate_vs_previous")
-    plain = ("eval/mean_length", "train/loss", "train/mean_abs_log_ratio")
+    followed = "eval/instructions_instruction_strict"
+    instructions = [share(each.figures[name]) for name in (f"{followed}_base", followed) if name in each.figures]
     return (
         str(each.iteration),
-        *(with_interval(each.figures, name) for name in (*names, *plain)),
+        with_interval(each.figures, "eval/win_rate_vs_base"),
+        with_interval(each.figures, "eval/mean_probability_vs_base"),
+        " → ".join(instructions) or "–",
+        *(with_interval(each.figures, name) for name in SUMMARY_PLAIN),
         each.decision,
     )
 

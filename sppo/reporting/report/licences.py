@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sppo.config.run import RunConfig
+from sppo.config.sections.evaluate import JUDGES
 from sppo.models.moved import present
 from sppo.store.uri import Hub, Local, Package, parse
 
@@ -35,10 +36,13 @@ def parts(config: RunConfig) -> list[Part]:
 
 def _parts(config: RunConfig) -> Iterator[Part]:
     yield _part("base model", config.base_model, _licence_of_model(config.base_model))
-    yield _part("prompts", config.prompts, _licence_of_package(config.prompts))
+    sets = config.prompt_sets()
+    for number, uri in enumerate(sets, start=1):
+        name = "prompts" if len(sets) == 1 else f"prompts of iteration {number}"
+        yield _part(name, uri, _licence_of_package(uri))
     yield _part("judge", config.preference_model, _licence_of_model(config.preference_model))
-    if config.evaluate.second_judge:
-        yield _part("second judge", config.evaluate.second_judge, _licence_of_model(config.evaluate.second_judge))
+    for name, uri in zip(JUDGES, config.evaluate.second_judge, strict=False):
+        yield _part(f"{name} judge", uri, _licence_of_model(uri))
 
 
 def _part(name: str, uri: str, licence: str | None) -> Part:
@@ -59,7 +63,7 @@ def _licence_of_package(uri: str) -> str | None:
 def _package(uri: str) -> dict[str, str]:
     """The single values of a package's metadata (PyPA core metadata); none where it is not installed here."""
     try:
-        fields = importlib.metadata.metadata(uri.removeprefix(_PACKAGE)).json
+        fields = importlib.metadata.metadata(uri.removeprefix(_PACKAGE).partition("/")[0]).json
     except importlib.metadata.PackageNotFoundError:  # the stage that loads it may have another image
         return {}
     return {name: value for name, value in fields.items() if isinstance(value, str)}

@@ -14,7 +14,9 @@ from sppo.reporting.report.figures import (
     share,
     summary_rows,
 )
+from sppo.reporting.report.heading import changed_values, facts, model_title, next_steps, shown_first
 from sppo.reporting.report.provenance import digest_rows, time_columns, time_rows, versions
+from sppo.reporting.report.trust import checks, colour
 from sppo.reporting.report.verdict import (
     certainty_sentence,
     decision_sentence,
@@ -41,15 +43,27 @@ def render_markdown(report: RunReport) -> str:
     return template.render(curve_rows=curve_rows(report), **_content(report))
 
 
+def render_note(report: RunReport) -> str:
+    """The verdict alone, and what speaks for and against it, for the head of the run's page in MLflow."""
+    return markdown_environment().get_template("note.md.j2").render(**_content(report))
+
+
 def _content(report: RunReport) -> dict[str, object]:
     return {
         "report": report,
+        "title": model_title(report.config.base_model),
+        "facts": facts(report),
+        "changed": changed_values(report.config),
+        "next_steps": next_steps(report),
+        "shown_first": shown_first,
         "latest": report.best or report.iterations[-1],
         "headline": headline(report),
         "certainty_sentence": certainty_sentence(report),
         "gate_sentence": gate_sentence(report),
-        "decision_sentence": decision_sentence(report),
+        "decision_sentence": decision_sentence,
         "second_judge_sentence": second_judge_sentence(report),
+        "colour": colour(report),
+        "checks": checks(report),
         "summary_columns": SUMMARY_COLUMNS,
         "summary_rows": summary_rows(report),
         "figure_rows": figure_rows(report),
@@ -58,6 +72,6 @@ def _content(report: RunReport) -> dict[str, object]:
         "time_rows": time_rows(report),
         "digest_rows": digest_rows(report),
         "share": share,
-        "config": yaml.safe_dump(report.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "config": yaml.safe_dump(report.config.asked(), sort_keys=False, allow_unicode=True),
         "versions": versions(),
     }

@@ -11,7 +11,8 @@ from sppo.reporting.charts import INK, LINES, SERIES, Series, draw, new_axes, ov
 from sppo.reporting.report.catalogue import CHARTS
 from sppo.reporting.report.collect import IterationReport, RunReport
 
-_LEADING = ("win-rate", "second-judge", "length", "judge", "judge-bias", "step-loss", "step-log-ratio")
+_LEADING = ("win-rate", "probability", "second-probability", "instructions", "length", "step-log-ratio")
+"""Six charts beside the verdict: wins, what code checks, length, and how far the policy moved."""
 _OF_ITS_OWN = "color: #1c2128; background: #fff; --series-1: #0b62c1"
 """The page's colours, for a drawing without the page."""
 

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from sppo.config.sections.evaluate import JUDGES
 from sppo.reporting.report.collect import RunReport
 from sppo.store import keys
 
@@ -20,8 +21,7 @@ def digest_rows(report: RunReport) -> list[tuple[str, str]]:
     """SHA-256 of everything that the run's results depend on, and of its models: what it is of, and the digest."""
     inputs, last = report.iterations[0].inputs, report.iterations[-1].iteration
     rows = [("configuration", report.config.digest()), ("base model", inputs["base"]), ("judge", inputs["judge"])]
-    if "second_judge" in inputs:
-        rows.append(("second judge", inputs["second_judge"]))
+    rows += [(f"{name} judge", inputs[f"{name}_judge"]) for name in JUDGES if f"{name}_judge" in inputs]
     rows.append(("held-out prompts", inputs["held_out"]))
     if "instructions" in inputs:
         rows.append(("prompts with instructions", inputs["instructions"]))

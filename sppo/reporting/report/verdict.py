@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from sppo.config.sections.evaluate import JUDGES
 from sppo.evaluation.gate import ENOUGH, EXPORT_SLOPE
-from sppo.reporting.report.collect import RunReport
+from sppo.reporting.report.collect import IterationReport, RunReport
 from sppo.reporting.report.figures import number, share, with_interval
 
+DECIDED = {"continue": "went on", "stop": "stopped", "keep-previous": "kept the previous model"}
+"""The gate's decisions in words."""
 EVEN = 0.5
 """The win rate of a model over itself."""
 
@@ -16,7 +19,14 @@ def headline(report: RunReport) -> str:
     if best is None:
         return "No iteration was kept: the base model is still the best."
     rate = with_interval(best.figures, "eval/win_rate_vs_base")
-    said = f"{_word(report)} Iteration {best.iteration} gave the best model: its win rate over the base is {rate}."
+    said = f"{_word(report)} Iteration {best.iteration} gave the best model: its win rate over the base is {rate}"
+    if "eval/mean_probability_vs_base" in best.figures:
+        said += f", its mean probability of winning {share(best.figures['eval/mean_probability_vs_base'])}"
+    said += "."
+    last = report.iterations[-1].figures
+    if "final/instructions_trained" in last:
+        followed, before = (share(last[f"final/instructions_trained{end}"]) for end in ("", "_base"))
+        said += f" Of instructions that code checks it follows {followed}, the base {before}."
     slope = best.figures.get(EXPORT_SLOPE, 1.0)  # runs of versions before did not measure it
     if slope < ENOUGH:
         said += f" But the saved model shows only {slope:.2f} of what was trained (export slope below {ENOUGH})."
@@ -53,26 +63,26 @@ def certainty_sentence(report: RunReport) -> str:
 
 def gate_sentence(report: RunReport) -> str:
     """Whether the gate is passed, and what it asks for."""
-    required = share(report.config.evaluate.gate.required_vs_base)
-    asks = f"it asks for a win rate over the base whose 95 % interval lies above {required}."
+    required = report.config.evaluate.gate.required_vs_base
+    asks = f"it asks for a win rate over the base whose 95 % interval lies above {share(required)}."
+    if required == 0:
+        asks = "it asks for no win rate over the base."
     return f"The gate is {'passed' if report.passed else 'not passed'}: {asks}"
 
 
-def decision_sentence(report: RunReport) -> str:
-    """What the gate decided last, and why."""
-    last = report.iterations[-1]
-    return f"After iteration {last.iteration} it decided: {last.decision}, because {last.reason}."
+def decision_sentence(each: IterationReport) -> str:
+    """What the gate decided after an iteration, and why."""
+    return f"After iteration {each.iteration} the run {DECIDED[each.decision]}: {each.reason}."
 
 
 def second_judge_sentence(report: RunReport) -> str:
-    """What a judge that had no part in the training says of the best model, or of the last one; empty without one."""
-    judge = report.config.evaluate.second_judge
-    if not judge:
-        return ""
+    """What the other judges say of the best model, or of the last one; empty without any."""
     each = report.best or report.iterations[-1]
-    rate = with_interval(each.figures, "eval/second_win_rate_vs_base")
-    differ = with_interval(each.figures, "eval/judge_disagreement")
-    return (
-        f"A second judge, {judge}, which ranked nothing for the training, gives iteration {each.iteration} a win rate "
-        f"over the base of {rate}; the two judges differ on {differ} of the answer pairs."
+    return " ".join(
+        f"A {name} judge, {uri}, gives iteration {each.iteration} a win rate over the base of "
+        f"{with_interval(each.figures, f'eval/{name}_win_rate_vs_base')} and a mean probability of "
+        f"{with_interval(each.figures, f'eval/{name}_mean_probability_vs_base')}; it differs from the first on "
+        f"{with_interval(each.figures, f'eval/{name}_disagreement')} of the answer pairs."
+        for name, uri in zip(JUDGES, report.config.evaluate.second_judge, strict=False)
+        if f"eval/{name}_win_rate_vs_base" in each.figures
     )

@@ -5,7 +5,9 @@ So MLflow being down never fails a stage, and nothing is lost: the next stage, o
 record twice changes nothing.
 """
 
+from sppo.errors import without_password
+from sppo.reporting.tracking.database import tracking_uri
 from sppo.reporting.tracking.record import Dataset, Model, Publication, Record
-from sppo.reporting.tracking.track import track, tracking_uri, without_password
+from sppo.reporting.tracking.track import track
 
 __all__ = ["Dataset", "Model", "Publication", "Record", "track", "tracking_uri", "without_password"]

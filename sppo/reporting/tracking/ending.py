@@ -5,35 +5,28 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from sppo.config.run import RunConfig
-from sppo.reporting.tracking import last_error
+from sppo.config.run import PreparedConfig, RunConfig, parse_config
+from sppo.reporting.tracking import identity, last_error
+from sppo.reporting.tracking.database import tracking_uri
 from sppo.reporting.tracking.run import TrackedRun
-from sppo.reporting.tracking.track import outage_reported, send_waiting, tracking_uri
+from sppo.reporting.tracking.track import outage_reported, send_waiting
 from sppo.store import keys
 from sppo.store.base import Store
+from sppo.store.lineage import Lineage
 
-STARTED = "tracking/started.json"
+LOCAL_RUN = "SPPO_LOCAL_RUN"
+"""Where there is no Kubeflow: a name for whoever plays the stages of a run, one after another."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
-class Started(BaseModel):
-    """Who plays a run: another run in the same place must not end it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kfp_run_id: str
-    config: RunConfig
-
-
-def begin(config: RunConfig, store: Store) -> None:
+def begin(config: PreparedConfig, store: Store) -> None:
     """Note who plays the run from now on; in MLflow, a run that had ended goes on."""
-    started = Started(kfp_run_id=_kfp_run_id(), config=config).model_dump_json().encode()
-    if store.read(STARTED) != started:
-        store.write(STARTED, started)
-    last_error.forget(store)
+    started = config.model_dump_json().encode()
+    if store.read(_started()) != started:
+        store.write(_started(), started)
+    last_error.forget(store, keys.short(config.digest()))
+    identity.begin(config, store)
     uri = tracking_uri(store)
     if uri is not None:
         with outage_reported(uri):
@@ -47,30 +40,31 @@ def end(store: Store, failed: bool) -> None:
         store: the run's.
         failed: whether a stage failed; else the run is at its end, or somebody ended it.
     """
-    data = store.read(STARTED)
-    started = Started.model_validate_json(data) if data else None
-    if started is None or started.kfp_run_id != _kfp_run_id():
+    data = store.read(_started())
+    if data is None:
         print("no stage of this run came as far as MLflow: there is nothing to end", flush=True)
         return
-    status, reason = _ending(store, failed)
+    config = parse_config(data, f"{store.uri}/{_started()}")
+    status, reason = _ending(config, store, failed)
     print(f"the run is {status.lower()}{f': {reason}' if reason else ''}", flush=True)
     uri = tracking_uri(store)
     if uri is None:
         return
     with outage_reported(uri):
-        run = TrackedRun(started.config, store, uri)
+        run = TrackedRun(config, store, uri)
         send_waiting(run, store)
         run.end(status, reason)
 
 
-def _ending(store: Store, failed: bool) -> tuple[Status, str]:
+def _ending(config: RunConfig, store: Store, failed: bool) -> tuple[Status, str]:
     if failed:
-        stage, error = last_error.last(store)
+        stage, error = last_error.last(store, keys.short(config.digest()))
         return "FAILED", f"{stage}: {error}" if error else "ended without a message"
-    if store.manifest(keys.PUBLISHED_REPORT) is not None:
+    if store.manifest(Lineage(config, store).report_key) is not None:
         return "FINISHED", ""
     return "KILLED", "somebody ended the run"
 
 
-def _kfp_run_id() -> str:
-    return os.environ.get("KFP_RUN_ID", "")
+def _started() -> str:
+    """Which configuration is played by whom: another run in the same place must not end this one."""
+    return f"tracking/started-{os.environ.get('KFP_RUN_ID') or os.environ.get(LOCAL_RUN, 'here')}.json"

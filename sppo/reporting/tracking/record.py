@@ -36,13 +36,27 @@ class Model(_Said):
     """The gate's, once it is evaluated."""
 
 
+class Weights(_Said):
+    """Whether the weights of an iteration's model are there once the run is published."""
+
+    iteration: int
+    sha256: str
+    """Of the model."""
+    dropped: str
+    """Why they are not; empty where they are."""
+
+
 class Publication(_Said):
     """How a run ended."""
 
     uri: str
     best_iteration: int
     """The iteration whose model is published; 0 for the base model."""
+    sha256: str = ""
+    """Of that iteration's model."""
     passed: bool
+    weights: list[Weights] = []
+    """Of every evaluated iteration's model."""
 
 
 class Record(_Said):
@@ -50,6 +64,8 @@ class Record(_Said):
 
     stage: str
     iteration: int
+    made: str = ""
+    """Digits of the digest of the stage, as the keys of what it committed have them."""
     figures: dict[str, float] = {}
     steps: list[dict[str, float]] = []
     """Rows of a curve: figures of the training with their `step`."""
@@ -73,4 +89,4 @@ class Record(_Said):
 
     def key(self) -> str:
         """Where the record lies in the store."""
-        return f"tracking/iteration-{self.iteration}-{self.stage}.json"
+        return f"tracking/iteration-{self.iteration}-{self.stage}{f'-{self.made}' if self.made else ''}.json"

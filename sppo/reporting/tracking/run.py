@@ -7,24 +7,37 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import quote
 
-from sppo.config.run import RunConfig
+from sppo.config.identity import values_read
+from sppo.config.run import PreparedConfig, RunConfig
+from sppo.config.sections.section import OF_A_RUN
+from sppo.preparing.recorded import configuration
+from sppo.reporting.tracking.database import artifacts_uri, one_at_a_time
 from sppo.reporting.tracking.datasets import log_datasets, measured_on
+from sppo.reporting.tracking.identity import TAG, identity, remember
+from sppo.reporting.tracking.origin import origin_tags, user
 from sppo.reporting.tracking.record import Dataset, Model, Record, Rows
-from sppo.reporting.tracking.registry import Registry
+from sppo.reporting.tracking.registry import Registry, made_by_another
 from sppo.store.base import Store
-from sppo.store.local import LocalStore
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
 
-_RUN_TAG = "sppo.run"
 _ITERATION_TAG = "sppo.iteration"
+_CONTINUES_TAG = "sppo.continues"
+"""The run that was played in the same place with other values, and whose work this one did not do again."""
 _ENDED_TAG = "sppo.ended"
 """Why a run failed or was ended."""
+FIRST = {
+    "eval/win_rate_vs_base": "Verdict/1_win_rate_vs_base",
+    "eval/mean_probability_vs_base": "Verdict/2_mean_probability_vs_base",
+    "eval/instructions_instruction_strict": "Verdict/3_instructions_followed",
+    "eval/mean_length": "Verdict/4_mean_length",
+}
+"""Figures with a second name on the parent run: MLflow sorts charts by name, capitals first, and begins with these."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
 """In which MLflow looks up the artifacts that are tables."""
 _METRICS, _PARAMS = 1000, 100
@@ -49,7 +62,8 @@ class TrackedRun:
         from mlflow import MlflowClient
 
         self.config, self.store, self.uri = config, store, uri
-        self.client: MlflowClient = MlflowClient(uri)
+        with one_at_a_time(uri):
+            self.client: MlflowClient = MlflowClient(uri)
         attached = self._attached()
         self.is_attached = attached is not None
         if attached is not None:
@@ -58,8 +72,9 @@ class TrackedRun:
             self.experiment = str(attached.info.experiment_id)
         else:
             self.experiment = self._experiment()
-            self.parent = self._find_or_create({_RUN_TAG: self._identity()}, _name(store))
-        self.registry = Registry(self.client, uri, config.publish.registered_model, self.experiment)
+            self.parent = self._find_or_create({TAG: identity(config, store)}, _name(store), self._continued())
+        remember(config, store, uri, self.experiment, self.parent.info.run_id)
+        self.registry = Registry(self.client, uri, config.publish.registered_model, self.experiment, store.uri)
 
     def send(self, record: Record) -> None:
         """Log a record; sending one twice changes nothing."""
@@ -72,16 +87,16 @@ class TrackedRun:
         self._log_files(run, record)
         figures = [_Point(name, value, record.iteration, record.time) for name, value in record.figures.items()]
         if record.iteration:
-            self._log_points(self.parent, figures)
+            first = [point._replace(name=FIRST[point.name]) for point in figures if point.name in FIRST]
+            self._log_points(self.parent, [*first, *figures])
         points = [*_curve(record), *_system(record)]
         if record.model is None:
             points += figures
         else:
             self._log_model(run, record.iteration, record.model, figures, record.datasets)
         self._log_points(run, points)
-        if record.publication is not None and record.publication.best_iteration:
-            best = self._nested(record.publication.best_iteration)
-            self.registry.publish(best.info.run_id, record.publication)
+        if record.publication is not None:
+            self.registry.publish(self.parent.info.run_id, record.publication)
         if record.finished and run.info.status != "FINISHED":
             self.client.set_terminated(run.info.run_id, "FINISHED")
 
@@ -115,17 +130,20 @@ class TrackedRun:
                 self.client.set_tag(run.info.run_id, _ENDED_TAG, reason)
             self.client.set_terminated(run.info.run_id, status)
 
-    def _identity(self) -> str:
-        # Quoted, because a filter of MLflow cannot hold an apostrophe.
-        return f"{quote(self.store.uri, safe='/:')} {self.config.digest()[:16]}"
+    def _continued(self) -> dict[str, str]:
+        """The tag that names the run of the configuration that was changed; none where MLflow does not know it."""
+        before = configuration(self.store, self.config.continues) if isinstance(self.config, PreparedConfig) else None
+        run = self._find({TAG: identity(before, self.store)}) if before else None
+        return {_CONTINUES_TAG: run.info.run_id} if run else {}
 
     def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(self.config.experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        local = self.uri.startswith("sqlite") and isinstance(self.store, LocalStore)
-        location = (Path(self.store.uri) / "mlflow-artifacts").as_uri() if local else None
-        return str(self.client.create_experiment(self.config.experiment, artifact_location=location))
+        name = self.config.experiment
+        if self.client.get_experiment_by_name(name) is None:
+            with made_by_another():
+                self.client.create_experiment(name, artifact_location=artifacts_uri(self.uri))
+        found = self.client.get_experiment_by_name(name)
+        assert found is not None
+        return str(found.experiment_id)
 
     def _attached(self) -> Run | None:
         """The root of the run that `MLFLOW_RUN_ID` names: Kubeflow's MLflow plugin nests a run for every task."""
@@ -137,20 +155,34 @@ class TrackedRun:
 
     def _nested(self, iteration: int) -> Run:
         parent = self.parent.info.run_id
-        tags = {_RUN_TAG: self._identity(), _ITERATION_TAG: str(iteration), "mlflow.parentRunId": parent}
+        tags = {
+            TAG: identity(self.config, self.store),
+            _ITERATION_TAG: str(iteration),
+            "mlflow.parentRunId": parent,
+        }
         return self._find_or_create(tags, f"iteration-{iteration}")
 
-    def _find_or_create(self, tags: Mapping[str, str], name: str) -> Run:
+    def _find(self, tags: Mapping[str, str]) -> Run | None:
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         for run in self.client.search_runs([self.experiment], condition):
             if (_ITERATION_TAG in tags) == (_ITERATION_TAG in run.data.tags):
                 return run
-        return self.client.create_run(self.experiment, tags=dict(tags), run_name=name)
+        return None
+
+    def _find_or_create(
+        self, tags: Mapping[str, str], name: str, more: Mapping[str, str] = MappingProxyType({})
+    ) -> Run:
+        """The run with some tags; a new one gets more, and those that tell where it comes from."""
+        run = self._find(tags)
+        if run is None:
+            of_its_making = {"mlflow.user": user(), **origin_tags()}
+            run = self.client.create_run(self.experiment, tags={**of_its_making, **tags, **more}, run_name=name)
+        return run
 
     def _log_params(self) -> None:
         from mlflow.entities import Param
 
-        params = [Param(name, str(value)) for name, value in self.config.decisive().items()]
+        params = [Param(name, str(value)) for name, value in values_read(self.config, *OF_A_RUN).items()]
         for start in range(0, len(params), _PARAMS):
             self.client.log_batch(self.parent.info.run_id, params=params[start : start + _PARAMS])
         # Parameters cannot change once they are logged; these may, when a run is resumed.
@@ -188,7 +220,7 @@ class TrackedRun:
             self._log_points(run, figures)
             return
         self._log_points(run, figures, logged, datasets)
-        self.registry.register(run.info.run_id, logged.model_id, iteration, model)
+        self.registry.register(run.info.run_id, logged, iteration, model)
 
     def _log_points(
         self,

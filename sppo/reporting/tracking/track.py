@@ -2,77 +2,75 @@
 
 from __future__ import annotations
 
-import os
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from urllib.parse import quote
 
-from sppo.config.run import RunConfig
-from sppo.config.sections.bench import BENCHMARKS
+from sppo.config.run import PreparedConfig, RunConfig
 from sppo.errors import SppoError, one_line, without_password
+from sppo.preparing.recorded import configuration
+from sppo.reporting.tracking.database import tracking_uri
+from sppo.reporting.tracking.identity import begin, said_key
 from sppo.reporting.tracking.record import Record
 from sppo.reporting.tracking.run import TrackedRun
 from sppo.store.base import Store
-from sppo.store.local import LocalStore
 
 
 def track(config: RunConfig, store: Store, record: Record) -> None:
-    """Keep a record in the store, then send it and every earlier one that could not be sent."""
-    _keep(store, record)
+    """Keep a record in the store, then send it and every earlier one that could not be sent.
+
+    A stage whose work another run in this place did has nothing to say: that run said it.
+    """
+    begin(config, store)
+    _keep(config, store, record)
     uri = tracking_uri(store)
     if uri is None:
         print("MLFLOW_TRACKING_URI is not set: the figures are kept in the store until it is", flush=True)
         return
-    if all(earlier.sent for earlier in _records(config, store)):
-        return
-    with outage_reported(uri):
-        send_waiting(TrackedRun(config, store, uri), store)
+    waiting = [each for each in _runs(config, store) if not all(earlier.sent for earlier in _records(each, store))]
+    if waiting:
+        with outage_reported(uri):
+            for each in waiting:
+                send_waiting(TrackedRun(each, store, uri), store)
 
 
 def send_waiting(run: TrackedRun, store: Store) -> None:
-    """Send the records that MLflow does not have, one by one, until it fails."""
+    """Send the records of a run that MLflow does not have, one by one, until it fails."""
     for record in _records(run.config, store):
         if not record.sent:
             run.send(record)
             _write(store, record.model_copy(update={"sent": True}))
 
 
-def tracking_uri(store: Store) -> str | None:
-    """`MLFLOW_TRACKING_URI`, else a database beside the outputs where those are in a folder."""
-    configured = os.environ.get("MLFLOW_TRACKING_URI")
-    if configured:
-        return configured
-    return _database(store.root / "mlflow.db") if isinstance(store, LocalStore) else None
+def _runs(config: RunConfig, store: Store) -> Iterator[RunConfig]:
+    """The run, after those that it continues: what these could not send would else be sent only if they went on."""
+    continued = configuration(store, config.continues) if isinstance(config, PreparedConfig) else None
+    if continued is not None:
+        yield from _runs(continued, store)
+    yield config
 
 
-def _database(path: Path) -> str:
-    """The address of an SQLite database.
-
-    SQLAlchemy cuts a path at a ?, and 2.1 takes a % for the beginning of an escape, as 2.0 does not. With such a path
-    the address is one of SQLite itself (https://www.sqlite.org/uri.html), which both leave as it is. It does not begin
-    with sqlite:///, because then MLflow makes the folder without reading escapes (store/db/utils.py, 3.17).
-    """
-    if not {"?", "%"} & set(str(path)):
-        return f"sqlite:///{path}"
-    from sqlalchemy import URL
-
-    return URL.create("sqlite+pysqlite", database=f"file:{quote(str(path))}", query={"uri": "true"}).render_as_string()
-
-
-def _keep(store: Store, record: Record) -> None:
-    """Write a record, unless a first attempt at the stage said the same.
+def _keep(config: RunConfig, store: Store, record: Record) -> None:
+    """Write a record, unless another run did, or a first attempt at the stage said the same.
 
     Of the machine the first attempt's samples stay: it did the work that a later one finds done.
     """
-    before = _read(store, record.key())
+    before, said = _read(store, record.key()), _said(config, store)
     if before is None:
+        if record.key() not in said:
+            store.write(said_key(config), json.dumps([*said, record.key()], indent=1).encode())
         _write(store, record.model_copy(update={"time": int(time.time() * 1000)}))
-        return
-    again = record.model_copy(update={"time": before.time, "system": before.system or record.system})
-    if again != before.model_copy(update={"sent": False}):
-        _write(store, again)
+    elif record.key() in said:
+        again = record.model_copy(update={"time": before.time, "system": before.system or record.system})
+        if again != before.model_copy(update={"sent": False}):
+            _write(store, again)
+
+
+def _said(config: RunConfig, store: Store) -> list[str]:
+    """Where the records of a run are, in the order in which they were said first."""
+    found: list[str] = json.loads(store.read(said_key(config)) or b"[]")
+    return found
 
 
 def _read(store: Store, key: str) -> Record | None:
@@ -84,15 +82,9 @@ def _write(store: Store, record: Record) -> None:
     store.write(record.key(), record.model_dump_json().encode())
 
 
-def _records(config: RunConfig, store: Store) -> Iterator[Record]:
-    """All records of a run, in the order of the loop."""
-    stages = [("prepare", 0)]
-    stages += [(stage, t) for t in range(1, config.iterations + 1) for stage in ("train", "evaluate")]
-    last = ["publish", *(f"bench-{name}" for name in BENCHMARKS)]
-    for stage, iteration in [*stages, *((stage, 0) for stage in last)]:
-        record = _read(store, Record(stage=stage, iteration=iteration).key())
-        if record is not None:
-            yield record
+def _records(config: RunConfig, store: Store) -> list[Record]:
+    found = (_read(store, key) for key in _said(config, store))
+    return [record for record in found if record is not None]
 
 
 @contextmanager
@@ -103,16 +95,25 @@ def outage_reported(uri: str) -> Iterator[None]:
     database's driver is imported when it is first asked, and addresses are taken apart by SQLAlchemy, boto3 and urllib.
     """
     import sqlalchemy.exc
+    from alembic.util import CommandError
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from mlflow.exceptions import MlflowException
 
-    outages = (MlflowException, sqlalchemy.exc.SQLAlchemyError, OSError, Boto3Error, BotoCoreError, ClientError)
+    of_libraries = (
+        MlflowException,
+        sqlalchemy.exc.SQLAlchemyError,
+        CommandError,
+        Boto3Error,
+        BotoCoreError,
+        ClientError,
+    )
+    outages: tuple[type[Exception], ...] = (*of_libraries, OSError, ImportError, ValueError)
     try:
         yield
     except SppoError:  # of the store that keeps the records
         raise
-    except (*outages, ImportError, ValueError) as error:
+    except outages as error:
         reason, place = one_line(error), without_password(uri)
         if isinstance(error, ImportError):
             reason += "; install it, or name another in the address"

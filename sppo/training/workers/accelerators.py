@@ -21,7 +21,7 @@ def workers_wanted() -> int:
     return count if count > 1 and "WORLD_SIZE" not in os.environ else 0
 
 
-def run_workers(count: int, output_uri: str, iteration: int, shards: int) -> None:
+def run_workers(count: int, run: str, iteration: int, shards: int) -> None:
     """Train an iteration with as many workers, which print here, and wait for their end.
 
     A signal is handed on to them; this process then ends with 143 or 130, as they do.
@@ -44,7 +44,7 @@ def run_workers(count: int, output_uri: str, iteration: int, shards: int) -> Non
         max_restarts=0,
         local_addr="localhost",
     )
-    sppo, *arguments = stage_command(output_uri, iteration, shards)
+    sppo, *arguments = stage_command(run, iteration, shards)
     before = {number: signal.getsignal(number) for number in map(signal.Signals, (1, 2, 3, 15))}
     print(f"training with {count} workers, one an accelerator", flush=True)
     try:

@@ -75,8 +75,20 @@ def test_a_dry_run_sends_nothing(submit, kubeflow):
         "training_gpus": "2",
     }
     assert plan["configuration"]["train"]["eta"] == 500
+    (work,) = plan["work"]["iterations"]
+    assert work == {
+        "iteration": 1, "prompts": 96, "responses": 480, "tokens": 61440, "judge passes": 1440, "steps": 12
+    }  # fmt: skip
     assert submit("train.eta=500").code == 0
     assert hashlib.sha256(kubeflow.packages[0]).hexdigest() == plan["package"]["sha256"]
+
+
+def test_a_list_of_prompts_goes_into_config_as_the_forms_field_is_a_text(submit, kubeflow):
+    assert submit("prompts=[s3://b/a.jsonl, s3://b/b.jsonl]").code == 0
+    parameters = kubeflow.runs[0]["runtime_config"]["parameters"]
+    assert "prompts" not in parameters and parameters["config"] == {"prompts": ["s3://b/a.jsonl", "s3://b/b.jsonl"]}
+    assert submit("prompts=s3://b/a.jsonl").code == 0
+    assert kubeflow.runs[1]["runtime_config"]["parameters"]["prompts"] == "s3://b/a.jsonl"
 
 
 @pytest.mark.parametrize("dry", [["--dry-run"], []])

@@ -29,10 +29,12 @@ def rounder(prompt, response):
 SMALL = (
     "iterations=1", "prepare.held_out=6", "prepare.prompts_per_iteration=8", "prepare.max_prompt_tokens=220",
     "generate.engine=transformers", "generate.dtype=float32", "generate.responses=3", "generate.max_tokens=12",
-    "preference_model=rules:rules_of_the_surface:shorter", "evaluate.second_judge=rules:rules_of_the_surface:rounder",
+    "preference_model=rules:rules_of_the_surface:shorter",
+    "evaluate.second_judge=[rules:rules_of_the_surface:rounder, unbroken]",
     "train.dtype=float32", "train.global_batch=4", "publish.dtype=float32",
-    "evaluate.max_tokens=12", "evaluate.samples=2", "evaluate.bootstrap=100", "evaluate.length_match=0.9",
-    "evaluate.instructions.count=2", "evaluate.instructions.max_tokens=12",
+    "evaluate.max_tokens=12", "evaluate.samples=2", "evaluate.temperature=1", "evaluate.bootstrap=100",
+    "evaluate.length_match=0.9",
+    "evaluate.instructions.count=2", "evaluate.instructions.final=12", "evaluate.instructions.max_tokens=12",
     "evaluate.gate.keep_previous_below=0", "evaluate.gate.second_judge_below=0", "evaluate.gate.max_length_growth=0",
     "evaluate.gate.max_instruction_drop=1", "judge.llm.requests_per_second=1e6",
     "bench.context=250", "bench.alpaca_eval.max_tokens=4", "bench.mt_bench.max_tokens=4",
@@ -73,7 +75,7 @@ def metrics(
         ):
             ended = run_sppo(*command)
             assert ended.code == 0, ended.err
-    client = MlflowClient(f"sqlite:///{tracked_folder}/mlflow.db")
+    client = MlflowClient(f"sqlite:///{tracked_folder.parent}/mlflow.db")
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     names = {name for found in client.search_runs(ids) for name in found.data.metrics}
     assert set(FIGURES) <= names, "the run measures everything that there is"
@@ -98,6 +100,7 @@ def of_judges(chat_model: Path, folder: Path) -> set[str]:
         str(reward),
         str(write_checkpoint(folder / "pairrm", "hf")),
         rules,
+        "instructions:package:sppo",
     ]
     settings = JudgeConfig.model_validate({"cache": False, "mixture": [{"model": rules}]})
     return {name for uri in uris for name in load_judge(uri, settings).tracked()}

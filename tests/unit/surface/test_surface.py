@@ -154,7 +154,7 @@ def exit_codes(run_sppo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) ->
 
     def ended(act: Callable[[], Any]) -> int:
         monkeypatch.setattr(cli.app, "cli", lambda **_: act())
-        return int(run_sppo().code)
+        return int(run_sppo("run").code)
 
     def fail(kind: type[errors.SppoError]) -> None:
         raise kind("told")

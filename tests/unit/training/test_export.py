@@ -11,13 +11,19 @@ from sppo.models.policy import load_policy, save_policy
 from sppo.reporting.publish import publish
 from sppo.reporting.report import collect
 from sppo.reporting.report.verdict import headline
-from sppo.store import keys
 from sppo.training.audit import FEWEST, Audit
 from sppo.training.export import slope
 from sppo.training.train import train
+from tests.conftest import lineage_of
 from tests.unit.training.conftest import SETTINGS
 
-GENTLE = {**SETTINGS, "train.dtype": "bfloat16", "train.learning_rate": 2e-5, "train.epochs": 4}
+GENTLE = {
+    **SETTINGS,
+    "train.dtype": "bfloat16",
+    "generate.dtype": "bfloat16",
+    "train.learning_rate": 2e-5,
+    "train.epochs": 4,
+}
 """Steps that are far smaller than the spacing of bfloat16 numbers around the weights of the tiny Llama."""
 
 
@@ -50,8 +56,10 @@ def test_all_weights_are_handed_on_as_they_were_trained(tmp_path, tiny_llama, ta
     assert manifest.figures["train/publish_slope"] == manifest.figures["train/export_slope"]
 
 
-def test_a_model_that_is_published_in_another_type_is_measured_in_that(tmp_path, tiny_llama, table):
-    _, _, manifest = trained(tmp_path / "run", tiny_llama, table, **{"publish.dtype": "float32"})
+def test_a_model_that_is_sampled_in_float32_is_measured_as_it_is_published_in_bfloat16(tmp_path, tiny_llama, table):
+    _, _, manifest = trained(
+        tmp_path / "run", tiny_llama, table, **{"train.dtype": "float32", "generate.dtype": "float32"}
+    )
     assert manifest.figures["train/export_slope"] == 1
     assert manifest.figures["train/publish_slope"] != manifest.figures["train/export_slope"]
 
@@ -66,10 +74,10 @@ def test_an_adapter_is_handed_on_as_it_was_trained_where_a_merged_model_is_not(t
     policy = fetch_policy(uri)
     run = play_run(model=policy.adapter, trained=dict(manifest.figures))
     publish(run.config)
-    published = load_policy(run.store.fetch(keys.PUBLISHED_MODEL), "float32").state_dict()
+    published = load_policy(run.store.fetch(lineage_of(run.config).published_key), "float32").state_dict()
     for name, weight in load_merged(policy, "float32").state_dict().items():
         assert torch.equal(published[name], weight), "in float32, which loses nothing"
-    card = (run.store.fetch(keys.PUBLISHED_MODEL) / "README.md").read_text()
+    card = (run.store.fetch(lineage_of(run.config).published_key) / "README.md").read_text()
     assert "before its type was changed to float32" in card
 
 

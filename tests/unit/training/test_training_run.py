@@ -14,6 +14,7 @@ from sppo.store import keys, tables
 from sppo.store.opening import open_store
 from sppo.training.train import plan, read_pairs, train
 from sppo.training.update import Updater
+from tests.conftest import lineage_of
 from tests.unit.training.conftest import configure, weights
 
 
@@ -40,12 +41,12 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path, tiny_llama
         train(config, 1, str(tiny_llama), [table], {})
     mend()
     store = open_store(config.output_uri)
-    assert store.manifest(keys.model(1)) is None
-    assert store.read(f"{keys.checkpoints(1)}/latest.json") is not None
+    assert store.manifest(lineage_of(config).model_key(1)) is None
+    assert store.read(f"{lineage_of(config).checkpoints_key(1)}/latest.json") is not None
     resumed, again = train(config, 1, str(tiny_llama), [table], {})
     assert again.digest() == manifest.digest(), "weights and log, bit for bit"
-    assert (store.fetch(keys.model(1)) / keys.TRAINING_LOG_FILE).read_text().count("\n") == 6
-    assert store.read(f"{keys.checkpoints(1)}/latest.json") is None
+    assert (store.fetch(lineage_of(config).model_key(1)) / keys.TRAINING_LOG_FILE).read_text().count("\n") == 6
+    assert store.read(f"{lineage_of(config).checkpoints_key(1)}/latest.json") is None
     assert train(config, 1, str(tiny_llama), [table], {}) == (resumed, again)
 
 
@@ -54,7 +55,7 @@ def test_only_the_newest_checkpoint_is_kept(tmp_path, tiny_llama, table, monkeyp
     interrupt_after(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(config, 1, str(tiny_llama), [table], {})
-    found = {path.name for path in (tmp_path / "run" / keys.checkpoints(1)).iterdir()}
+    found = {path.name for path in (tmp_path / "run" / lineage_of(config).checkpoints_key(1)).iterdir()}
     assert found == {"latest.json", "step-000003"}
 
 
@@ -81,8 +82,8 @@ def test_a_training_moves_the_log_ratios_to_their_targets(tmp_path, tiny_llama, 
     assert figures["train/first_loss"] == pytest.approx(figures["train/loss_at_start"], rel=1e-4)
     assert figures["train/loss"] < figures["train/first_loss"]
     assert figures["train/reference_audit_max_abs"] < 1e-3 and figures["train/reference_recomputed"] == 0
-    before, after = weights(tiny_llama), weights(open_store(config.output_uri).fetch(keys.model(1)))
-    assert uri == f"{tmp_path}/run/{keys.model(1)}"
+    before, after = weights(tiny_llama), weights(open_store(config.output_uri).fetch(lineage_of(config).model_key(1)))
+    assert uri == f"{tmp_path}/run/{lineage_of(config).model_key(1)}"
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
@@ -91,7 +92,7 @@ def test_gradient_checkpointing_changes_no_result(tmp_path, tiny_llama, table):
     for switch in (False, True):
         config = configure(tmp_path / str(switch), **{"train.gradient_checkpointing": switch})
         train(config, 1, str(tiny_llama), [table], {})
-        models.append(weights(tmp_path / str(switch) / keys.model(1)))
+        models.append(weights(tmp_path / str(switch) / lineage_of(config).model_key(1)))
     for name in models[0]:
         torch.testing.assert_close(models[0][name], models[1][name], rtol=1e-4, atol=1e-5)
 
@@ -106,7 +107,7 @@ def test_many_responses_are_trained_on_and_audited(tmp_path, tiny_llama, of_many
     assert figures["train/first_loss"] == pytest.approx(figures["train/loss_at_start"], rel=1e-4)
     assert figures["train/loss"] < figures["train/first_loss"]
     assert figures["train/reference_audit_max_abs"] < 1e-3
-    folder = open_store(config.output_uri).fetch(keys.model(1))
+    folder = open_store(config.output_uri).fetch(lineage_of(config).model_key(1))
     assert json.loads((folder / keys.DISTRIBUTION_FILE).read_text()) == counts
 
 
@@ -144,7 +145,7 @@ def test_an_interrupted_checkpoint_is_not_half_read(tmp_path, tiny_llama, table,
     with pytest.raises(KeyboardInterrupt):
         train(config, 1, str(tiny_llama), [table], {})
     mend()
-    checkpoints = tmp_path / "run" / keys.checkpoints(1)
+    checkpoints = tmp_path / "run" / lineage_of(config).checkpoints_key(1)
     shutil.copytree(checkpoints / "step-000002", checkpoints / ".step-000003.tmp-0")
     (checkpoints / ".step-000003.tmp-0" / "weights.safetensors").write_bytes(b"half")
     _, manifest = train(config, 1, str(tiny_llama), [table], {})
@@ -168,7 +169,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, tiny_llama, table, r
             "that of step 1 is intact: free or mend that place and resume$",
         ):
             train(config, 1, str(tiny_llama), [table], {})
-        checkpoints = place / "run" / keys.checkpoints(1)
+        checkpoints = place / "run" / lineage_of(config).checkpoints_key(1)
         assert {path.name for path in checkpoints.iterdir()} == {"latest.json", "step-000001"}
         assert [path.name for path in (place / "run").iterdir()] == ["iteration-1"]
         subprocess.run(["mount", "-o", "remount,size=10m", place], check=True)

@@ -3,11 +3,12 @@
 import threading
 import time
 
-from sppo.training.workers.trainjob.spec import Pods, job_name, train_job
+from sppo.training.workers.trainjob.spec import Pods, Training, job_name, train_job
 from tests.unit.trainjob.state import NAMESPACE
 
 URI = "s3://bucket/runs/helpful"
-NAME = job_name(URI, 2)
+KEY = "iteration-2/model-1a2b3c4d"
+NAME = job_name(URI, 2, KEY)
 
 
 def attempt(number):
@@ -18,7 +19,8 @@ def attempt(number):
 def wanted(digest: str = "aa" * 32, number=None, **pods):
     """The TrainJob, as an attempt in a pod asks for it, or one outside of Kubeflow Pipelines."""
     owned_by = [] if number is None else [attempt(number)]
-    return train_job(URI, 2, 4, digest, Pods(nodes=2, image="train:1", **pods), NAMESPACE, "sppo-runner", owned_by)
+    training = Training(URI, f"{URI}#5e6f7a8b", 2, 4, KEY, digest)
+    return train_job(training, Pods(nodes=2, image="train:1", **pods), NAMESPACE, "sppo-runner", owned_by)
 
 
 def complete(api):

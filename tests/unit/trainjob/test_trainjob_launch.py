@@ -12,13 +12,14 @@ from kfp import dsl
 from sppo_components.launch import launch
 from sppo_components.prepare import prepare
 
-from sppo.config.run import resolve
+from sppo.config.run import PreparedConfig, resolve
 from sppo.models.fetch import model_digest
+from sppo.preparing.recorded import record
 from sppo.store import keys, tables
 from sppo.store.once import run_once
 from sppo.store.opening import open_store
 from sppo.training.workers.trainjob.spec import job_name
-from tests.conftest import COUNTED, NO_OTHERS
+from tests.conftest import COUNTED, NO_OTHERS, lineage_of
 from tests.unit.trainjob.jobs import until
 from tests.unit.trainjob.state import JOBS, PODS, terminated
 
@@ -31,17 +32,17 @@ def run(s3, tiny_llama, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     values = {"output_uri": s3.uri, "base_model": str(tiny_llama), "iterations": 1, "train.checkpoint_every": 1,
               "train.global_batch": 2, "train.micro_tokens": 64, "train.dtype": "float32"}  # fmt: skip
-    config = resolve(values)
     store = open_store(s3.uri)
-    config = config.model_copy(update={"output_uri": store.uri})
+    config = PreparedConfig(**resolve({**values, "output_uri": store.uri}).asked())
 
     def prepared(folder: Path) -> dict:
-        (folder / keys.CONFIG_FILE).write_text(config.model_dump_json())
         rows = [{"prompt_id": f"p{i}", "prompt": "?", "prompt_ids": [63]} for i in range(2 * SHARDS)]
         tables.write(folder / keys.prompts_file(1), tables.PROMPTS, rows)
         return {}
 
-    run_once(store, keys.PREPARED, {"config": config.digest()}, prepared)
+    run_once(store, lineage_of(config).prepared_key, {}, prepared)
+    record(config, store, {})
+    lineage = lineage_of(config)
     pairs = []
     for shard in range(SHARDS):
         rows = [pair(2 * shard + i) for i in range(2)]
@@ -53,16 +54,18 @@ def run(s3, tiny_llama, tmp_path, monkeypatch):
             tables.write(folder / keys.PAIRS_FILE, tables.PAIRS, rows)
             return dict.fromkeys(COUNTED, 1.0)
 
-        run_once(store, keys.preferences(1, shard, SHARDS), {"model": model_digest(tiny_llama)}, ranked)
-    folder = store.fetch(keys.PREPARED)
+        run_once(store, lineage.preferences_key(1, shard, SHARDS), {"model": model_digest(tiny_llama)}, ranked)
+    folder, resolved = store.fetch(lineage.prepared_key), tmp_path / "config.json"
+    resolved.write_text(config.model_dump_json())
     inputs = {
-        "run_config": SimpleNamespace(path=str(folder / keys.CONFIG_FILE)),
+        "run_config": SimpleNamespace(path=str(resolved)),
         "prompt_tables": SimpleNamespace(path=str(folder)),
         "pairs": pairs,
         "model_uri": str(tiny_llama),
         "iteration": 1,
     }
-    return SimpleNamespace(store=store, inputs=inputs, name=job_name(store.uri, 1))
+    name = job_name(store.uri, 1, lineage.model_key(1))
+    return SimpleNamespace(store=store, inputs=inputs, name=name, lineage=lineage)
 
 
 def pair(number: int) -> dict:
@@ -108,8 +111,8 @@ def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, ru
     monkeypatch.setenv("KFP_POD_UID", "5d1f")
     api.on_create = lambda job: play(api, job)
     uri, figures = step(run)
-    assert uri == f"{run.store.uri}/{keys.model(1)}"
-    manifest = run.store.manifest(keys.model(1))
+    assert uri == f"{run.store.uri}/{run.lineage.model_key(1)}"
+    manifest = run.store.manifest(run.lineage.model_key(1))
     assert manifest is not None and figures == manifest.figures
     assert "train/loss" in figures
     out = capsys.readouterr().out
@@ -128,12 +131,12 @@ def test_pods_train_with_their_command_and_the_step_hands_their_model_on(api, ru
 
 def test_an_error_of_the_pods_is_the_error_of_the_step(api, run, capsys):
     """The real torchrun, whose summary tells the exit code of what it ran."""
-    run.store.delete(keys.preferences(1, 1, SHARDS))
+    run.store.delete(run.lineage.preferences_key(1, 1, SHARDS))
     api.on_create = lambda job: play(api, job)
     with pytest.raises(SystemExit) as ended:
         step(run)
     assert ended.value.code == 3, "the pairs of a shard are not in the store"
-    assert f"{keys.preferences(1, 1, SHARDS)}: nothing is committed there" in capsys.readouterr().err
+    assert f"{run.lineage.preferences_key(1, 1, SHARDS)}: nothing is committed there" in capsys.readouterr().err
 
 
 def test_a_job_that_commits_nothing_is_not_taken_for_a_success(api, run, capsys):
@@ -141,7 +144,7 @@ def test_a_job_that_commits_nothing_is_not_taken_for_a_success(api, run, capsys)
     with pytest.raises(SystemExit) as ended:
         step(run)
     assert ended.value.code == 4
-    assert f"complete, but {run.store.uri}/{keys.model(1)} is not committed" in capsys.readouterr().err
+    assert f"complete, but {run.store.uri}/{run.lineage.model_key(1)} is not committed" in capsys.readouterr().err
     assert run.name not in api.objects[JOBS], "so that a retry makes a new one"
 
 
@@ -158,7 +161,7 @@ def test_a_job_that_commits_nothing_and_is_gone_is_told_too(api, run, capsys):
     with pytest.raises(SystemExit) as ended:
         step(run)
     assert ended.value.code == 4
-    assert f"complete, but {run.store.uri}/{keys.model(1)} is not committed" in capsys.readouterr().err
+    assert f"complete, but {run.store.uri}/{run.lineage.model_key(1)} is not committed" in capsys.readouterr().err
 
 
 def test_other_pairs_are_another_training(api, run, capsys):

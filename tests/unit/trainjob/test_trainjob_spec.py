@@ -9,16 +9,18 @@ from hypothesis import strategies as st
 from kubernetes import client
 
 from sppo.errors import ConfigError
-from sppo.training.workers.trainjob.spec import Pods, command, job_name, owners, train_job
+from sppo.training.workers.trainjob.spec import Pods, Training, command, job_name, owners, train_job
 
 URI = "s3://bucket/runs/helpful"
+KEY = "iteration-2/model-1a2b3c4d"
+TRAINING = Training(URI, f"{URI}#5e6f7a8b", 2, 64, KEY, "aa" * 32)
 uris = st.builds("s3://{}/{}".format, st.text("abc0.-", min_size=1), st.text(min_size=0, max_size=80))
 
 
 @given(uris, st.integers(1, 99), st.integers(0, 9999))
 def test_a_name_is_valid_for_the_job_and_for_all_that_is_made_of_it(uri, iteration, index):
-    name = job_name(uri, iteration)
-    assert name == job_name(uri, iteration)
+    name = job_name(uri, iteration, KEY)
+    assert name == job_name(uri, iteration, KEY)
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
     assert len(f"{name}-node-0-{index}-abcde") <= 63
 
@@ -26,12 +28,13 @@ def test_a_name_is_valid_for_the_job_and_for_all_that_is_made_of_it(uri, iterati
 @given(uris, uris, st.integers(1, 20), st.integers(1, 20))
 def test_another_training_has_another_name(one, other, first, second):
     same = (one.rstrip("/"), first) == (other.rstrip("/"), second)
-    assert (job_name(one, first) == job_name(other, second)) == same
+    names = (job_name(uri, 3, f"iteration-3/model-{key:08x}") for uri, key in ((one, first), (other, second)))
+    assert (next(names) == next(names)) == same
 
 
 def test_a_name_tells_people_which_run_it_is_of():
-    assert re.fullmatch(r"sppo-helpful-3-[0-9a-f]{12}", job_name(URI, 3))
-    assert re.fullmatch(r"sppo-12-[0-9a-f]{12}", job_name("s3://bucket/--", 12))
+    assert re.fullmatch(r"sppo-helpful-3-[0-9a-f]{12}", job_name(URI, 3, KEY))
+    assert re.fullmatch(r"sppo-12-[0-9a-f]{12}", job_name("s3://bucket/--", 12, KEY))
 
 
 def core(name: str) -> dict:
@@ -141,7 +144,7 @@ TASK_CONFIG = {
 
 def make(account="sppo-runner", **given) -> dict:
     pods = Pods(**{"nodes": 8, "image": "registry.example/train@sha256:abc", **given})
-    return train_job(URI, 2, 64, "aa" * 32, pods, "team", account)
+    return train_job(TRAINING, pods, "team", account)
 
 
 def pod(job: dict) -> dict:
@@ -219,7 +222,7 @@ def test_a_job_is_owned_by_the_pod_that_asks_for_it():
     pod_of_the_step = {"KFP_POD_NAME": "sppo-x7-system-container-impl-1", "KFP_POD_UID": "5d1f", "HOME": "/"}
     (owner,) = owners(pod_of_the_step)
     assert owner == {"apiVersion": "v1", "kind": "Pod", "name": "sppo-x7-system-container-impl-1", "uid": "5d1f"}
-    job = train_job(URI, 2, 64, "aa" * 32, Pods(8, "train:1"), "team", "sppo-runner", [owner])
+    job = train_job(TRAINING, Pods(8, "train:1"), "team", "sppo-runner", [owner])
     assert job["metadata"]["ownerReferences"] == [owner]
     jsonschema.Draft202012Validator(SCHEMA).validate(job)
 
@@ -235,10 +238,10 @@ def test_a_job_that_is_garbage_outlasts_its_pods():
 
 
 def test_nodes_run_the_train_command_under_torchrun():
-    expected = ["torchrun", "--no-python", "sppo", "train", URI, "--iteration", "2", "--shards", "64"]
-    assert command(URI, 2, 64) == make()["spec"]["trainer"]["command"] == expected
+    expected = ["torchrun", "--no-python", "sppo", "train", f"{URI}#5e6f7a8b", "--iteration", "2", "--shards", "64"]
+    assert command(TRAINING.run, 2, 64) == make()["spec"]["trainer"]["command"] == expected
 
 
 def test_a_store_that_nodes_do_not_share_is_refused():
     with pytest.raises(ConfigError, match="output_uri: /runs/mine is a folder, which nodes do not share"):
-        train_job("/runs/mine", 1, 1, "", Pods(2, "train"), "team", "")
+        train_job(TRAINING._replace(output_uri="/runs/mine"), Pods(2, "train"), "team", "")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from sppo.config.identity import sha256_of
 from sppo.config.run import RunConfig
 from sppo.errors import RunFailedError
-from sppo.store import keys
+from sppo.preparing.recorded import run_name
 from sppo.store.base import file_sha256
+from sppo.store.lineage import Lineage
 from sppo.store.opening import open_store
 from sppo.training.workers.trainjob.client import Cluster, Missing
 from sppo.training.workers.trainjob.follow import run
-from sppo.training.workers.trainjob.spec import Pods, owners, train_job
+from sppo.training.workers.trainjob.spec import Pods, Training, owners, train_job
 
 
 def train_in_pods(config: RunConfig, iteration: int, model_uri: str, pairs_paths: Sequence[str], pods: Pods) -> None:
@@ -33,16 +33,18 @@ def train_in_pods(config: RunConfig, iteration: int, model_uri: str, pairs_paths
         RunFailedError: if the job failed, or ended without a committed model.
     """
     store = open_store(config.output_uri)
-    key = keys.model(iteration)
+    lineage = Lineage(config, store)
+    key = lineage.model_key(iteration)
     if store.manifest(key) is not None:
         return
     # What a committed model is compared by in the end, as far as it is known without loading weights.
     pairs = sorted(file_sha256(Path(path)) for path in pairs_paths)
-    made_from = {"config": config.digest(), "model": model_uri, "iteration": iteration, "pairs": pairs}
-    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    made_from = {"stage": lineage.train(iteration), "model": model_uri, "iteration": iteration, "pairs": pairs}
+    digest = sha256_of(made_from)
     cluster = Cluster()
     place = (cluster.namespace, cluster.service_account)
-    job = train_job(store.uri, iteration, len(pairs_paths), digest, pods, *place, owners(os.environ))
+    training = Training(store.uri, run_name(config), iteration, len(pairs_paths), key, digest)
+    job = train_job(training, pods, *place, owners(os.environ))
     run(cluster, job)
     if store.manifest(key) is None:
         with suppress(Missing):  # it was deleted since

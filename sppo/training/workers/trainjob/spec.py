@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sppo.errors import ConfigError
 
@@ -57,23 +57,39 @@ class Pods:
         return sum(int(count) for name, count in limits.items() if name.endswith("/gpu"))
 
 
-def stage_command(output_uri: str, iteration: int, shards: int) -> list[str]:
+class Training(NamedTuple):
+    """What a TrainJob trains."""
+
+    output_uri: str
+    """The run's store, which every node reaches."""
+    run: str
+    """The run, as a command takes it; see `sppo.preparing.recorded.run_name`."""
+    iteration: int
+    shards: int
+    """The shards whose pairs are trained on."""
+    key: str
+    """What is committed in the end."""
+    digest: str
+    """Of everything that the training is made from."""
+
+
+def stage_command(run: str, iteration: int, shards: int) -> list[str]:
     """What every worker of a training runs; it takes everything else from the store."""
-    return ["sppo", "train", output_uri, "--iteration", str(iteration), "--shards", str(shards)]
+    return ["sppo", "train", run, "--iteration", str(iteration), "--shards", str(shards)]
 
 
-def command(output_uri: str, iteration: int, shards: int) -> list[str]:
+def command(run: str, iteration: int, shards: int) -> list[str]:
     """What every node runs: torchrun, which finds its peers in the PET_ variables that Kubeflow Trainer sets."""
-    return ["torchrun", "--no-python", *stage_command(output_uri, iteration, shards)]
+    return ["torchrun", "--no-python", *stage_command(run, iteration, shards)]
 
 
-def job_name(output_uri: str, iteration: int) -> str:
+def job_name(output_uri: str, iteration: int, key: str) -> str:
     """The name of an iteration's TrainJob: the same whenever it is asked for, and no other training's.
 
     It is an RFC 1035 label, as Kubeflow Trainer demands. It shows the end of the URI to people; the digest tells jobs
     apart.
     """
-    digest = hashlib.sha256(f"{output_uri.rstrip('/')}\n{iteration}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{output_uri.rstrip('/')}\n{key}".encode()).hexdigest()[:12]
     last = re.sub(r"[^a-z0-9]+", "-", output_uri.rstrip("/").rpartition("/")[2].lower())
     ending = f"-{iteration}-{digest}"
     readable = f"sppo-{last}"[: LONGEST_NAME - len(ending)].rstrip("-")
@@ -96,10 +112,7 @@ def owners(environment: Mapping[str, str]) -> list[Json]:
 
 
 def train_job(
-    output_uri: str,
-    iteration: int,
-    shards: int,
-    digest: str,
+    training: Training,
     pods: Pods,
     namespace: str,
     service_account: str,
@@ -108,10 +121,7 @@ def train_job(
     """The TrainJob of an iteration's training.
 
     Args:
-        output_uri: the run's store, which every node reaches.
-        iteration: from 1.
-        shards: the shards whose pairs are trained on.
-        digest: of everything that the training is made from.
+        training: what is trained.
         pods: what the pods are given.
         namespace: where the job is made.
         service_account: who the pods are; empty leaves the namespace's default.
@@ -120,12 +130,13 @@ def train_job(
     Raises:
         ConfigError: for a store that the nodes do not share.
     """
+    output_uri, iteration = training.output_uri, training.iteration
     if not output_uri.startswith("s3://"):
         raise ConfigError(f"output_uri: {output_uri} is a folder, which nodes do not share; set s3://bucket/prefix")
     labels = {"app.kubernetes.io/part-of": "sppo", "app.kubernetes.io/component": "train"}
     trainer: Json = {
         "image": pods.image,
-        "command": command(output_uri, iteration, shards),
+        "command": command(training.run, iteration, training.shards),
         "numNodes": pods.nodes,
         "numProcPerNode": max(1, pods.gpus()),
         "env": pods.env,
@@ -135,10 +146,10 @@ def train_job(
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",
         "metadata": {
-            "name": job_name(output_uri, iteration),
+            "name": job_name(output_uri, iteration, training.key),
             "namespace": namespace,
             "labels": labels | ({QUEUE_LABEL: pods.queue} if pods.queue else {}),
-            "annotations": {DIGEST: digest, "sppo/output-uri": output_uri, "sppo/iteration": str(iteration)},
+            "annotations": {DIGEST: training.digest, "sppo/output-uri": output_uri, "sppo/iteration": str(iteration)},
             "finalizers": [FOREGROUND],
             **({"ownerReferences": list(owned_by)} if owned_by else {}),
         },

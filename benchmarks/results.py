@@ -1,0 +1,228 @@
+"""The default run with several seeds, on one machine and one revision, as docs/results.md and the README's table.
+
+    python benchmarks/results.py
+    python benchmarks/results.py --seeds 0 1 2 --place runs/results
+
+plays `sppo run seed=N` into a folder a seed, one after the other, and writes both pages from the runs' own reports. A
+run that is there already is not played again, so that an interruption costs one run; with another revision, choose
+another place. `make results` does this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from game import markdown
+from loop import play
+from run import evaluation_share, final_seconds, processor
+
+from sppo.config.sections.evaluate import JUDGES
+from sppo.errors import GateFailedError
+from sppo.preparing.recorded import recorded_config
+from sppo.reporting.report import SUMMARY_COLUMNS, RunReport, collect, headline, summary_rows
+from sppo.store.opening import open_store
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
+"""What the README's table stands between."""
+WRITTEN = {
+    "README.md", "docs/results.md", "docs/default-run.md", "docs/objectives.md", "docs/images/objectives.svg"
+}  # fmt: skip
+"""Files that may differ from the commit, as they are written from runs."""
+
+
+class Measured(NamedTuple):
+    """What a run took; kept beside it, as a run that is there already cannot be timed again."""
+
+    revision: str
+    machine: str
+    date: str
+    minutes: float
+    gib: float
+    gigabytes: float
+
+
+class Played(NamedTuple):
+    """A run that is there, with what it took."""
+
+    seed: int
+    report: RunReport
+    measured: Measured
+    evaluation: float
+    final: float
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """See `figures_of`."""
+        return figures_of(self.report)
+
+
+def figures_of(report: RunReport) -> Mapping[str, float]:
+    """Those of the best iteration, and those of the run's end."""
+    best = report.best or report.iterations[-1]
+    return {**report.iterations[-1].figures, **best.figures}
+
+
+def revision() -> str:
+    """The commit that is checked out.
+
+    Raises:
+        SystemExit: if files differ from it, whose results would bear a wrong name.
+    """
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True)
+    if [line for line in changed.stdout.splitlines() if line[3:] not in WRITTEN]:
+        raise SystemExit("files differ from the commit that is checked out; commit them first")
+    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return said.stdout.strip()
+
+
+def record_of(place: Path) -> Path:
+    """Where what a run took is kept."""
+    return place.with_name(f"{place.name}.json")
+
+
+def take(place: Path, arguments: Sequence[str]) -> Measured:
+    """Play a run, or go on with it, and say what that took."""
+    code, seconds, peak = play([f"output_uri={place}", *arguments], network=True)
+    if code not in {0, GateFailedError.exit_code}:
+        raise SystemExit(f"{' '.join(arguments)}: the run ended with {code}")
+    size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return Measured(revision(), processor(), today, seconds / 60, peak / 2**30, size / 1e9)
+
+
+def measure(seed: int, place: Path, arguments: Sequence[str]) -> Measured:
+    """Play a run, unless it is there, and keep what it took."""
+    record = record_of(place)
+    if not record.exists():
+        record.write_text(json.dumps(take(place, [f"seed={seed}", *arguments])._asdict(), indent=1))
+    return Measured(**json.loads(record.read_text()))
+
+
+def played(seed: int, place: Path, arguments: Sequence[str]) -> Played:
+    """A run's report with what it took."""
+    taken = measure(seed, place, arguments)
+    config = recorded_config(str(place))
+    return Played(
+        seed, collect(config, open_store(config.output_uri)), taken, evaluation_share(place), final_seconds(place) / 60
+    )
+
+
+Row = tuple[str, list[float], str]
+"""A name, a value a seed, and how a value is written."""
+
+
+def rows(runs: Sequence[Played]) -> Iterator[Row]:
+    """What the table shows, as far as it was measured."""
+    for name, label in (
+        ("eval/win_rate_vs_base", "win rate over the base, by the training judge"),
+        ("eval/mean_probability_vs_base", "mean probability, by the training judge"),
+        ("eval/lc_win_rate_vs_base", "win rate at equal length"),
+        *(
+            (f"eval/{judge}_{what}_vs_base", f"{words}, by the {judge} judge")
+            for judge in JUDGES
+            for what, words in OTHERS
+        ),
+        ("final/instructions_trained_base", "instructions of trained kinds followed by the base"),
+        ("final/instructions_trained", "instructions of trained kinds followed"),
+        ("final/instructions_trained_gain", "gain"),
+        ("final/instructions_trained_gain_low", "gain, lower end of its 95 % interval"),
+        ("final/instructions_other_base", "instructions of other kinds followed by the base"),
+        ("final/instructions_other", "instructions of other kinds followed"),
+        ("final/instructions_other_gain", "gain on these"),
+        ("final/instructions_other_gain_low", "gain on these, lower end of its 95 % interval"),
+        ("generate/truncated_fraction", "training responses cut"),
+        ("eval/truncated_fraction", "held-out answers cut"),
+        ("eval/mean_length_base", "tokens of an answer of the base"),
+        ("eval/mean_length", "tokens of an answer"),
+        ("train/reference_audit_mean_abs", "sampler against trainer, nats a token"),
+    ):
+        if all(name in run.figures for run in runs):
+            written = ".1f" if "length" in name and "lc" not in name else ".3f"
+            yield label, [run.figures[name] for run in runs], written
+    yield "minutes", [run.measured.minutes for run in runs], ".1f"
+    yield "peak memory, GiB", [run.measured.gib for run in runs], ".2f"
+    yield "disk, GB", [run.measured.gigabytes for run in runs], ".2f"
+    yield "minutes of the questions at the end", [run.final for run in runs], ".1f"
+    yield "evaluation's share of the iterations' work", [run.evaluation for run in runs], ".2f"
+
+
+OTHERS = (("win_rate", "win rate over the base"), ("mean_probability", "mean probability"))
+"""What a further judge says, and how it is called."""
+
+
+def table(runs: Sequence[Played]) -> str:
+    """All runs, and their mean and spread where there are several, in Markdown."""
+    several = len(runs) > 1
+    heads = [f"seed {run.seed}" for run in runs] + ["mean", "standard deviation"] * several
+    lines = [f"| | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for label, values, written in rows(runs):
+        shown = [*values, statistics.mean(values), statistics.stdev(values)] if several else values
+        lines.append(f"| {label} | {' | '.join(format(value, written) for value in shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def page(runs: Sequence[Played], command: str) -> str:
+    """docs/results.md."""
+    config = runs[0].report.config
+    taken = sorted({(run.measured.revision, run.measured.machine, run.measured.date) for run in runs})
+    where = "; ".join(f"revision {revision}, {machine}, {date}" for revision, machine, date in taken)
+    judges = [f"the {name} judge is `{uri}`" for name, uri in zip(JUDGES, config.evaluate.second_judge, strict=False)]
+    members = ", ".join(f"`{member.model}`" for member in config.judge.mixture)
+    counted = "one seed" if len(runs) == 1 else f"{len(runs)} seeds"
+    of_members = f" of {members}" if members else ""
+    paragraphs = (
+        "# Results of the default run",
+        f"Written by `{command}`: {where}.",
+        f"`sppo run` with {counted} and nothing else changed: {config.prepare.prompts_per_iteration} prompts an "
+        f"iteration, {config.generate.responses} responses of at most {config.generate.max_tokens} tokens to each, "
+        f"steps of {config.train.global_batch} pairs. After each iteration {config.prepare.held_out} held-out prompts "
+        "are answered, and at the end the held-out prompts with instructions that code checks.",
+        f"The training judge is `{config.preference_model}`{of_members}; {'; '.join(judges)}. "
+        "[metrics.md](metrics.md) says what each figure is.",
+        table(runs),
+        "What it cannot say: a judge of 22 million weights is no person, and prompts with instructions that code can "
+        "check are a small part of what people ask. The gain on kinds of instructions that were not trained on is the "
+        "one that carries over. Times and memory are those of this machine, with whatever else it did.",
+        "The same seed gives the same tables on the same machine and revision. Another machine or library version may "
+        "round otherwise, and so sample other responses.",
+        "## Each run",
+        *(_iterations(run) for run in runs),
+    )
+    return "\n\n".join(paragraph.strip() for paragraph in paragraphs) + "\n"
+
+
+def _iterations(run: Played) -> str:
+    heads = [name.replace("|", "\\|") for name in SUMMARY_COLUMNS]
+    return f"**Seed {run.seed}**: {headline(run.report)}\n\n{markdown([heads, *map(list, summary_rows(run.report))])}"
+
+
+def main() -> None:
+    """Play what is missing, and write both pages."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--place", type=Path, default=ROOT / "runs" / "results")
+    parser.add_argument("values", nargs="*", help="KEY=VALUE of the configuration")
+    asked = parser.parse_intermixed_args()
+    revision()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    runs = [played(seed, (asked.place / f"seed-{seed}").absolute(), asked.values) for seed in asked.seeds]
+    command = " ".join(["python", "benchmarks/results.py", *sys.argv[1:]])
+    (ROOT / "docs" / "results.md").write_text(page(runs, command), encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, _, rest = readme.partition(BEGIN)
+    after = rest.partition(END)[2]
+    (ROOT / "README.md").write_text(f"{before}{BEGIN}\n{table(runs)}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

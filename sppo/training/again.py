@@ -1,0 +1,42 @@
+"""A model whose dropped weights are needed again: it is trained again, and must become what it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sppo.errors import RunFailedError
+from sppo.store import keys
+from sppo.store.base import MANIFEST, Manifest, describe
+from sppo.store.lineage import Lineage
+
+
+def forget(lineage: Lineage, iteration: int) -> None:
+    """Remove what is left of a model whose weights were dropped, so that it is trained again, and note what it was."""
+    key, store = lineage.model_key(iteration), lineage.store
+    before = store.read(f"{key}/{MANIFEST}")
+    if before is not None:
+        store.write(keys.model_before(iteration, lineage.train(iteration)), before)
+        store.delete(key)
+
+
+def check_as_before(lineage: Lineage, iteration: int, output: Path) -> None:
+    """Refuse a model that was trained again and became another one: later stages were made from the first.
+
+    Args:
+        lineage: of the run.
+        iteration: t, from 1.
+        output: the folder that is about to be committed.
+
+    Raises:
+        RunFailedError: if a file is not what it was.
+    """
+    noted = lineage.store.read(keys.model_before(iteration, lineage.train(iteration)))
+    if noted is None:
+        return
+    before, now = Manifest.model_validate_json(noted), Manifest(inputs={}, figures={}, files=describe(output))
+    if before.digest() != now.digest():
+        raise RunFailedError(
+            f"{lineage.store.uri}/{lineage.model_key(iteration)}: its weights were dropped, and trained again they are "
+            "others, as on another kind of machine; later stages were made from the first ones: choose another "
+            "output_uri, or the machine that trained them"
+        )

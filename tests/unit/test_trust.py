@@ -1,0 +1,85 @@
+"""Whether a verdict can be trusted: each check follows its figure, and the colour follows all of them."""
+
+from dataclasses import replace
+from html import unescape
+
+import pytest
+
+from sppo.reporting.report import Check, checks, collect, colour, model_card, render_html, render_markdown
+
+GOOD = {
+    "eval/win_rate_vs_base": 0.7,
+    "eval/win_rate_vs_base_low": 0.6,
+    "eval/win_rate_vs_base_high": 0.8,
+    "eval/lc_win_rate_vs_base": 0.69,
+    "eval/mean_probability_vs_base": 0.6,
+    "eval/second_win_rate_vs_base": 0.6,
+    "eval/second_win_rate_vs_base_low": 0.5,
+    "eval/second_win_rate_vs_base_high": 0.7,
+    "eval/second_mean_probability_vs_base": 0.52,
+    "eval/truncated_fraction": 0.05,
+    "generate/truncated_fraction": 0.25,
+    "rank/order_agreement": 0.95,
+    "rank/saturation": 0.5,
+    "train/export_slope": 1.0,
+    "final/instructions_trained_gain": 0.12,
+    "final/instructions_trained_gain_low": 0.05,
+    "final/instructions_trained_gain_high": 0.2,
+    "final/instructions_other_gain": 0.0,
+    "final/instructions_other_gain_low": -0.05,
+    "final/instructions_other_gain_high": 0.05,
+}
+
+
+def with_figures(run, **changed):
+    report = collect(run.config, run.store)
+    figures = {**GOOD, **{name.replace("__", "/"): value for name, value in changed.items()}}
+    return replace(report, iterations=[replace(e, figures={**e.figures, **figures}) for e in report.iterations])
+
+
+@pytest.fixture
+def run(play_run):
+    return play_run(decisions=("stop",), lows=(0.6,))
+
+
+def test_good_figures_give_no_caution(run):
+    report = with_figures(run)
+    assert [check for check in checks(report) if not check.trusted] == []
+    assert len(checks(report)) == 11 and colour(report) == "passed"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("eval__mean_probability_vs_base", 0.546, "mean probability over the base is 0.546"),
+        ("eval__second_win_rate_vs_base", 0.5, "by the second judge"),
+        ("eval__truncated_fraction", 0.2, "0.200 of the held-out answers are cut"),
+        ("eval__lc_win_rate_vs_base", 0.6, "at equal length"),
+        ("generate__truncated_fraction", 0.87, "0.870 of the training responses are cut"),
+        ("rank__order_agreement", 0.5, "change places in 0.500"),
+        ("rank__saturation", 0.99, "saturation is 0.990"),
+        ("train__export_slope", 0.5, "shows 0.500 of what was trained"),
+        ("final__instructions_trained_gain_low", -0.01, "trained kinds"),
+        ("final__instructions_other_gain_high", -0.01, "other kinds"),
+    ],
+)
+def test_a_bad_figure_is_a_caution_and_takes_the_green_away(run, name, value, words):
+    report = with_figures(run, **{name: value})
+    (doubt,) = [check for check in checks(report) if not check.trusted]
+    assert words in doubt.said and colour(report) == "caution"
+    for text in (render_html(report), render_markdown(report), model_card(report)):
+        assert doubt.said in " ".join(unescape(text).replace("\\", "").split())
+    assert '<section class="verdict caution"' in render_html(report)
+
+
+def test_a_gate_that_is_not_passed_is_red_whatever_else(run):
+    report = with_figures(run, eval__win_rate_vs_base_low=0.4)
+    assert colour(report) == "failed"
+
+
+def test_what_was_not_measured_gives_no_check(play_run):
+    report = collect((run := play_run()).config, run.store)
+    nothing = [replace(each, figures={}) for each in report.iterations]
+    count = run.config.prepare.held_out
+    expected = [Check(count >= 64, f"{count} held-out prompts were answered (at least 64)")]
+    assert checks(replace(report, iterations=nothing)) == expected
