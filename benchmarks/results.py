@@ -34,10 +34,11 @@ from sppo.store.opening import open_store
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
 """What the README's table stands between."""
-WRITTEN = {
-    "README.md", "docs/results.md", "docs/default-run.md", "docs/objectives.md", "docs/images/objectives.svg"
-}  # fmt: skip
-"""Files that may differ from the commit, as they are written from runs."""
+WRITTEN = (
+    "README.md", "docs/results.md", "docs/default-run.md", "docs/objectives.md", "docs/images/objectives.svg",
+    "benchmarks/played/",
+)  # fmt: skip
+"""Files and folders that may differ from the commit, as they are written from runs."""
 
 
 class Measured(NamedTuple):
@@ -79,7 +80,7 @@ def revision() -> str:
         SystemExit: if files differ from it, whose results would bear a wrong name.
     """
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True)
-    if [line for line in changed.stdout.splitlines() if line[3:] not in WRITTEN]:
+    if [line for line in changed.stdout.splitlines() if not line[3:].startswith(WRITTEN)]:
         raise SystemExit("files differ from the commit that is checked out; commit them first")
     said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     return said.stdout.strip()

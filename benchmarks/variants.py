@@ -4,28 +4,37 @@
     python benchmarks/variants.py --only "K = 8" "192 tokens"
 
 plays `sppo run` with each of `VARIANTS` into a folder of its own, which begins as a copy of the default's: what a
-changed value does not touch, such as the base's answers, is not made again. A run that is there already is not played
-again, and the page is written after each run, so that an interruption costs one run at most.
+changed value does not touch, such as the base's answers, is not made again. After each run its figures are kept in
+benchmarks/played/default-run, and the page is written from all that are there. What is there is not played again, also
+after an interruption or on another machine; delete a file to play its run anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from game import markdown
-from results import ROOT, Played, played, record_of, revision
+from results import ROOT, Measured, played, revision
 
-INSTRUCTIONS, ENCODER = '{model: "instructions:package:sppo", weight: %s}', "{model: package:sppo, temperature: %s}"
+from sppo.config.reading import read_overrides
+from sppo.config.run import RunConfig, flatten, kinds, load_preset
+
+INSTRUCTIONS, ENCODER = (
+    '{model: "instructions:package:sppo", weight: %s, temperature: %s}',
+    "{model: package:sppo, temperature: %s}",
+)
 UNBROKEN = "{model: unbroken, weight: %s}"
 
 
-def judge(instructions: float = 2, temperature: float = 0.5, unbroken: float = 0.25) -> str:
-    """The mixture with other weights; 0 leaves a member out."""
-    members = [INSTRUCTIONS % instructions] if instructions else []
+def judge(instructions: float = 2, temperature: float = 0.5, unbroken: float = 0.25, strictness: float = 1) -> str:
+    """The mixture with other weights, or another temperature of the checks; 0 leaves a member out."""
+    members = [INSTRUCTIONS % (instructions, strictness)] if instructions else []
     members += [ENCODER % temperature] if temperature else []
     members += [UNBROKEN % unbroken] if unbroken else []
     return f"judge.mixture=[{', '.join(members)}]"
@@ -36,6 +45,8 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "checks alone": (judge(temperature=0, unbroken=0),),
     "no checks": (judge(instructions=0),),
     "checks weigh half": (judge(instructions=1),),
+    "checks as 0, ½ and 1": (judge(strictness=0.01),),
+    "checks half as sharp": (judge(strictness=2),),
     "endings do not count": (judge(unbroken=0),),
     "encoder twice as strong": (judge(temperature=0.25),),
     "encoder half as strong": (judge(temperature=1),),
@@ -47,6 +58,9 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "96 tokens": ("generate.max_tokens=96",),
     "192 tokens": ("generate.max_tokens=192",),
     "48 prompts an iteration": ("prepare.prompts_per_iteration=48",),
+    "144 prompts an iteration": ("prepare.prompts_per_iteration=144",),
+    "two iterations": ("iterations=2",),
+    "five iterations": ("iterations=5",),
     "two epochs": ("train.epochs=2",),
     "batches of 4 pairs": ("train.global_batch=4",),
     "pairs by probability": ("rank.selection=best-worst-probability",),
@@ -68,13 +82,54 @@ FIGURES = {
 
 NOT_SHARED = shutil.ignore_patterns("model-*", "published-*", "report-*", "mlflow*", "tracking", "current.json")
 """What a run makes anew whatever is changed, and what says that it was played."""
+KEPT = ROOT / "benchmarks" / "played" / "default-run"
+"""What the runs left, a file each."""
 
 
-def played_from(default: Path, place: Path, values: Sequence[str]) -> Played:
-    """A run that begins as a copy of the default's, unless it is there or is the default."""
-    if place != default and not place.exists():
+class Row(NamedTuple):
+    """What is kept of a run."""
+
+    settings: Mapping[str, Any]
+    """What the preset and the command line said, by dotted name."""
+    measured: Measured
+    figures: Mapping[str, float]
+
+
+def kept_as(name: str) -> Path:
+    """Where a run's figures are kept."""
+    return KEPT / f"{name.replace(' ', '-')}.json"
+
+
+def read(name: str) -> Row | None:
+    """What is kept of a run; None where it was not played, or with other settings."""
+    path = kept_as(name)
+    if not path.exists():
+        return None
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    row = Row(kept["settings"], Measured(**kept["measured"]), kept["figures"])
+    return row if row.settings == settings(name) else None
+
+
+def settings(name: str) -> dict[str, Any]:
+    """What the preset and the command line say now, without the folder of this checkout."""
+    told = flatten(load_preset("cpu")) | read_overrides(VARIANTS[name], kinds(RunConfig))
+    return {key: value.replace(f"{ROOT}/", "") if isinstance(value, str) else value for key, value in told.items()}
+
+
+def play(name: str, default: Path, place: Path) -> None:
+    """Play a run, which begins as a copy of the default's where that is there, and keep its figures."""
+    if place != default and default.exists() and not place.exists():
         shutil.copytree(default, place, ignore=NOT_SHARED)
-    return played(0, place, values)
+    run = played(0, place, VARIANTS[name])
+    shown = {
+        figure + end: run.figures[figure + end]
+        for figure in FIGURES.values()
+        for end in ("", "_low", "_high")
+        if figure + end in run.figures
+    }
+    kept = {"settings": settings(name), "measured": run.measured._asdict(), "figures": shown}
+    KEPT.mkdir(parents=True, exist_ok=True)
+    kept_as(name).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def cells(figures: Mapping[str, float], named: Iterable[str]) -> list[str]:
@@ -88,23 +143,22 @@ def cells(figures: Mapping[str, float], named: Iterable[str]) -> list[str]:
     return written_out
 
 
-def row(name: str, run: Played) -> list[str]:
-    """A run as a row."""
-    return [name, *cells(run.figures, FIGURES.values()), run.measured.revision]
-
-
-def page(runs: Mapping[str, Played]) -> str:
-    """docs/default-run.md."""
-    missing = [name for name in VARIANTS if name not in runs]
+def page() -> str:
+    """docs/default-run.md, of all runs that are kept."""
+    rows = {name: row for name in VARIANTS if (row := read(name))}
+    missing = [name for name in VARIANTS if name not in rows]
+    shown = [[name, *cells(row.figures, FIGURES.values()), row.measured.revision] for name, row in rows.items()]
+    machines = "; ".join(dict.fromkeys(row.measured.machine for row in rows.values()))
     lines = [
         "# What each choice of the default run does",
         "",
         "Written by `python benchmarks/variants.py`: the default run with seed 0 and one thing changed, a run each.",
         "One run is one draw: compare a difference with the spread over seeds in [results.md](results.md) first.",
         "",
-        markdown([["", *FIGURES, "revision"], *(row(*each) for each in runs.items())]),
+        markdown([["", *FIGURES, "revision"], *shown]),
         "",
         "Gains are shares of instructions followed at the end less those of the base, with 95 % intervals.",
+        f"Played on {machines}.",
     ]
     if missing:
         lines += ["", f"Not played yet: {'; '.join(missing)}."]
@@ -119,13 +173,11 @@ def main() -> None:
     asked = parser.parse_args()
     revision()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    runs: dict[str, Played] = {}
     places = {name: (asked.place / name.replace(" ", "-")).absolute() for name in VARIANTS}
-    default = next(iter(places.values()))
-    for name, values in VARIANTS.items():
-        if name in asked.only or record_of(places[name]).exists() or places[name] == default:
-            runs[name] = played_from(default, places[name], values)
-            (ROOT / "docs" / "default-run.md").write_text(page(runs), encoding="utf-8")
+    for name in asked.only:
+        if not read(name):
+            play(name, next(iter(places.values())), places[name])
+        (ROOT / "docs" / "default-run.md").write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":
