@@ -4,8 +4,10 @@
     python benchmarks/objectives.py --only sppo dpo --judges encoder --seeds 0
 
 plays `sppo run` with each of `OBJECTIVES`, `JUDGES` and `SEEDS`. Those of a seed are played in one place, where a
-changed value redoes only what it touches: they share the first iteration's responses and the base's answers. A run that
-is there already is not played again, and the page is written after each, so that an interruption costs one run at most.
+changed value redoes only what it touches: they share the first iteration's responses and the base's answers. What a run
+left is kept in benchmarks/played/objectives, and the page is written after each from all that is there. What is there
+is not played again, also after an interruption or on another machine. Objectives meet, answer by answer, where both
+were played in one place; so play those of a judge and seed together.
 """
 
 from __future__ import annotations
@@ -17,18 +19,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from game import markdown
-from objective_runs import JUDGES, OBJECTIVES, UNTRAINED, Against, Key, Row, against, matrix, play, read, record_of
-from results import ROOT, figures_of, revision
-from variants import FIGURES, cells
+from objective_runs import ASKED, JUDGES, OBJECTIVES, SHOWN, Against, Key, Row, against, matrix, play, read
+from results import ROOT, revision
+from variants import cells
 
 from sppo.reporting.compare.comparison import FEWEST, Evidence
 
 PAGE, PLOT = ROOT / "docs" / "objectives.md", ROOT / "docs" / "images" / "objectives.svg"
+KEPT = ROOT / "benchmarks" / "played" / "objectives"
+"""What the runs left, a file each."""
 SEEDS = (0, 1, 2)
 KEYS = [Key(judge, objective, seed) for seed, judge, objective in itertools.product(SEEDS, JUDGES, OBJECTIVES)]
 """All runs, in the order in which they are played."""
-SHOWN = {**FIGURES, "second encoder's P": "eval/third_mean_probability_vs_base"}
-"""Figures of a run, by the heads of their columns."""
 PLOTTED = {
     "win rate over the base, by the judge of the training": ("eval/win_rate_vs_base", 0.5),
     "gain in instructions of kinds that were not trained on": ("final/instructions_other_gain", 0.0),
@@ -89,7 +91,7 @@ def page(rows: Mapping[Key, Row]) -> str:
 def _runs(rows: Mapping[Key, Row]) -> str:
     head = ["judge", "objective", "seed", *SHOWN, "minutes"]
     lines = [
-        [key.judge, f"`{key.objective}`", str(key.seed), *cells(figures_of(row.side.report), SHOWN.values()),
+        [key.judge, f"`{key.objective}`", str(key.seed), *cells(row.figures, SHOWN.values()),
          f"{row.measured.minutes:.1f}"]
         for key, row in rows.items()
     ]  # fmt: skip
@@ -145,7 +147,7 @@ def _order(found: Mapping[tuple[str, str], Against]) -> Iterator[str]:
 def _head_to_head(rows: Mapping[Key, Row]) -> Iterator[str]:
     tables = [
         (judge, asked, found)
-        for judge, asked in itertools.product(JUDGES, ("", UNTRAINED))
+        for judge, asked in itertools.product(JUDGES, ASKED)
         if (found := matrix(rows, judge, asked))
     ]
     if not tables:
@@ -156,7 +158,7 @@ def _head_to_head(rows: Mapping[Key, Row]) -> Iterator[str]:
         "the row's objective wins, ties and loses against the column's. Its win rate follows, ties being half a win."
     )
     for judge, asked, found in tables:
-        by = f"`{asked}`, on which none is trained" if asked else "the judge of the training"
+        by = f"`{ASKED[asked]}`, on which none is trained" if ASKED[asked] else "the judge of the training"
         yield f"Trained on `{judge}`, compared by {by}:"
         head = ["", *(f"`{objective}`" for objective in OBJECTIVES)]
         yield markdown([head, *([f"`{first}`", *_cells(found, first)] for first in OBJECTIVES)])
@@ -201,7 +203,7 @@ def _points(
     """Places and values of a judge's runs, and how far their intervals reach below and above."""
     places, values, below, above = [], [], [], []
     for key, row in rows.items():
-        figures = figures_of(row.side.report)
+        figures = row.figures
         if key.judge != judge or name not in figures:
             continue
         value, low, high = (round(figures[f"{name}{end}"], 4) for end in ("", "_low", "_high"))
@@ -224,13 +226,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     revision()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     asked.place.mkdir(parents=True, exist_ok=True)
-    rows: dict[Key, Row] = {}
     for key in KEYS:
-        record = record_of(asked.place, key)
-        if key.judge in asked.judges and key.objective in asked.only and key.seed in asked.seeds:
-            play(record, key)
-        if record.exists():
-            rows[key] = read(record)
+        chosen = key.judge in asked.judges and key.objective in asked.only and key.seed in asked.seeds
+        if chosen and not read(KEPT, key):
+            play(KEPT, asked.place, key)
+        rows = {each: row for each in KEYS if (row := read(KEPT, each))}
+        if chosen:
             PAGE.write_text(page(rows), encoding="utf-8")
             draw(rows, PLOT)
 

@@ -61,7 +61,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "144 prompts an iteration": ("prepare.prompts_per_iteration=144",),
     "two iterations": ("iterations=2",),
     "five iterations": ("iterations=5",),
-    "two epochs": ("train.epochs=2",),
+    "two epochs": ("train.epochs=2", "train.schedule_epochs=2"),
     "batches of 4 pairs": ("train.global_batch=4",),
     "pairs by probability": ("rank.selection=best-worst-probability",),
     "all responses": ("rank.selection=all",),
@@ -107,12 +107,12 @@ def read(name: str) -> Row | None:
         return None
     kept = json.loads(path.read_text(encoding="utf-8"))
     row = Row(kept["settings"], Measured(**kept["measured"]), kept["figures"])
-    return row if row.settings == settings(name) else None
+    return row if row.settings == settings(VARIANTS[name]) else None
 
 
-def settings(name: str) -> dict[str, Any]:
-    """What the preset and the command line say now, without the folder of this checkout."""
-    told = flatten(load_preset("cpu")) | read_overrides(VARIANTS[name], kinds(RunConfig))
+def settings(values: Sequence[str]) -> dict[str, Any]:
+    """What the preset and KEY=VALUE arguments say now, without the folder of this checkout."""
+    told = flatten(load_preset("cpu")) | read_overrides(values, kinds(RunConfig))
     return {key: value.replace(f"{ROOT}/", "") if isinstance(value, str) else value for key, value in told.items()}
 
 
@@ -121,15 +121,16 @@ def play(name: str, default: Path, place: Path) -> None:
     if place != default and default.exists() and not place.exists():
         shutil.copytree(default, place, ignore=NOT_SHARED)
     run = played(0, place, VARIANTS[name])
-    shown = {
-        figure + end: run.figures[figure + end]
-        for figure in FIGURES.values()
-        for end in ("", "_low", "_high")
-        if figure + end in run.figures
-    }
-    kept = {"settings": settings(name), "measured": run.measured._asdict(), "figures": shown}
+    shown = with_ends(run.figures, FIGURES.values())
+    kept = {"settings": settings(VARIANTS[name]), "measured": run.measured._asdict(), "figures": shown}
     KEPT.mkdir(parents=True, exist_ok=True)
     kept_as(name).write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def with_ends(figures: Mapping[str, float], names: Iterable[str]) -> dict[str, float]:
+    """Those figures, with the ends of their intervals."""
+    asked = [name + end for name in names for end in ("", "_low", "_high")]
+    return {name: figures[name] for name in asked if name in figures}
 
 
 def cells(figures: Mapping[str, float], named: Iterable[str]) -> list[str]:

@@ -20,8 +20,8 @@ from sppo_pipelines.screen import Screen, duration
 
 SECONDS = 30.0
 """Between two lines, where there is no terminal."""
-WARNING = "warning: "
-"""How lines of stages begin that are shown wherever they are said."""
+ALWAYS = ("warning: ", "error: ")
+"""How lines of stages begin that are shown wherever they are said; of several failed shards the end names one."""
 _STYLES = {"done": "green", "now": "yellow", "failed": "red", "there": "dim", "to come": "dim", "not played": "dim"}
 
 Figures = Callable[[int], str]
@@ -69,9 +69,9 @@ class LiveTable:
         self.board.begun(task)
 
     def said(self, task: Task, line: str) -> None:
-        """See `Listener`; a warning stays above the table."""
+        """See `Listener`; a warning or an error stays above the table."""
         self.board.said(task, line)
-        if line.startswith(WARNING):
+        if line.startswith(ALWAYS):
             self.live.console.print(Text(f"{_where(task)}: {line}", style="yellow"))
 
     def ended(self, task: Task, code: int) -> None:
@@ -138,7 +138,7 @@ class Lines:
     def said(self, task: Task, line: str) -> None:
         """See `Listener`."""
         self.board.said(task, line)
-        if line.startswith(WARNING):
+        if line.startswith(ALWAYS):
             self._print(f"{_where(task)}: {line}")
 
     def ended(self, task: Task, code: int) -> None:

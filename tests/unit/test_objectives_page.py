@@ -53,14 +53,16 @@ def played(scripts, tmp_path, tracked_folder, tiny_llama, run_sppo, monkeypatch)
         return runs.Measured("abc1234", "a processor", "2026-01-01", 1.5, 2.0, 0.1)
 
     monkeypatch.setattr(runs, "take", take)
-    rows = {}
     tracked_folder.rename(tmp_path / "seed-0")
-    for objective in (*PLAYED, *PLAYED):
-        key = runs.Key("encoder", objective, 0)
-        runs.play(runs.record_of(tmp_path, key), key)
-        rows[key] = runs.read(runs.record_of(tmp_path, key))
+    monkeypatch.setattr(page, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(page, "PLOT", tmp_path / "plot.svg")
+    monkeypatch.setattr(page, "revision", lambda: "abc1234")
+    for _ in range(2):
+        page.main(["--only", *PLAYED, "--judges", "encoder", "--seeds", "0", "--place", str(tmp_path)])
     assert len(taken) == len(PLAYED), "what is there is not played again"
-    return page, runs, rows, tmp_path / "seed-0"
+    keys = [runs.Key("encoder", objective, 0) for objective in PLAYED]
+    return page, runs, {key: runs.read(tmp_path / "kept", key) for key in keys}, tmp_path
 
 
 def test_every_run_is_one_that_sppo_takes(scripts):
@@ -71,16 +73,18 @@ def test_every_run_is_one_that_sppo_takes(scripts):
         config = resolve(values)
         assert config.train.objective == key.objective
         assert (config.preference_model == "mixture") == (key.judge == "mixture")
-        assert runs.UNTRAINED in config.evaluate.second_judge
-        assert runs.UNTRAINED not in (config.preference_model, *(member.model for member in config.judge.mixture))
+        untrained = runs.ASKED["second"]
+        assert untrained in config.evaluate.second_judge
+        assert untrained not in (config.preference_model, *(member.model for member in config.judge.mixture))
         assert f"η = {config.train.eta:g}" in re.search(rf"^\| `{key.objective}` \| (.*)", page.SETTINGS, re.M)[1]
 
 
 def test_the_page_says_what_the_runs_left(played, tmp_path):
     page, runs, rows, place = played
-    assert len(list(place.glob("iteration-1/responses-*"))) == 1, "the first iteration's responses are shared"
-    assert len(list(place.glob("iteration-1/model-*"))) == len(PLAYED)
-    the_page_lists_what_is_there_and_what_is_not(page, page.page(rows))
+    assert len(list(place.glob("seed-0/iteration-1/responses-*"))) == 1, "the first iteration's responses are shared"
+    assert len(list(place.glob("seed-0/iteration-1/model-*"))) == len(PLAYED)
+    the_page_lists_what_is_there_and_what_is_not(page, (place / "page.md").read_text())
+    nothing_that_is_kept_names_this_machine(place / "kept")
     contests_count_every_prompt_and_turn_round(runs, rows)
     the_difference_is_that_of_the_means(runs, rows)
     for name in ("a.svg", "b.svg"):
@@ -100,8 +104,13 @@ def the_page_lists_what_is_there_and_what_is_not(page, text):
     assert text.count("Trained on `encoder`, compared by") == 2 and "Trained on `mixture`" not in text
 
 
+def nothing_that_is_kept_names_this_machine(folder):
+    kept = [path.read_text() for path in folder.iterdir()]
+    assert len(kept) == len(PLAYED) and not any(str(folder.parent) in each for each in kept)
+
+
 def contests_count_every_prompt_and_turn_round(runs, rows):
-    for asked in ("", runs.UNTRAINED):
+    for asked in runs.ASKED:
         found = runs.matrix(rows, "encoder", asked)
         assert set(found) == {("sppo", "dpo"), ("dpo", "sppo")}
         forth, back = found["sppo", "dpo"], found["dpo", "sppo"]
@@ -114,8 +123,8 @@ def the_difference_is_that_of_the_means(runs, rows):
     beside = runs.against(rows, "encoder", "dpo")
     sppo, dpo = (rows[runs.Key("encoder", objective, 0)] for objective in PLAYED)
     assert len(sppo.followed) == 6
-    assert beside.followed.interval.value == pytest.approx(dpo.followed.mean() - sppo.followed.mean())
-    difference = dpo.side.best_win_rates.mean() - sppo.side.best_win_rates.mean()
+    assert beside.followed.interval.value == pytest.approx(np.mean(dpo.followed) - np.mean(sppo.followed))
+    difference = np.mean(dpo.win_rates) - np.mean(sppo.win_rates)
     assert beside.win_rate.interval.value == pytest.approx(difference)
     assert runs.against(rows, "mixture", "dpo") is None
 

@@ -166,12 +166,13 @@ def test_elsewhere_a_silent_stage_is_told_of_now_and_then(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("said", ["warning: MLflow is down", "error: the disk is full"])
 @pytest.mark.parametrize("kind", [Lines, Verbatim])
-def test_a_warning_is_shown_at_once(kind, capsys):
+def test_a_warning_or_an_error_is_shown_at_once(kind, said, capsys):
     board = Board(1, frozenset(), {})
     listener = kind(board) if kind is Verbatim else kind(board, lambda t: "")
-    listener.said(Task("train", 1), "warning: MLflow is down")
-    assert capsys.readouterr().out.endswith("iteration 1, train: warning: MLflow is down\n")
+    listener.said(Task("train", 1), said)
+    assert capsys.readouterr().out.endswith(f"iteration 1, train: {said}\n")
 
 
 def test_every_line_is_shown_where_that_is_wanted(capsys):
