@@ -264,9 +264,9 @@ def user(server, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def iteration(t: int) -> tuple[Record, Record]:
+def iteration(place: Path, t: int) -> tuple[Record, Record]:
     """What train and evaluate have to say of an iteration."""
-    model = Model(uri=f"s3://runs/one/iteration-{t}/model", sha256=f"{t:064}")
+    model = Model(uri=f"{place}/iteration-{t}/model", sha256=f"{t:064}")
     trained = Record(
         stage="train",
         iteration=t,
@@ -321,12 +321,10 @@ def test_a_run_is_tracked_whole_though_the_server_was_down_in_it(server, user, t
         stage="publish",
         iteration=0,
         figures={"publish/passed": 1.0},
-        publication=Publication(
-            uri="s3://runs/one/published-1a2b3c4d", best_iteration=1, sha256=f"{1:064}", passed=True
-        ),
+        publication=Publication(uri=f"{place}/published-1a2b3c4d", best_iteration=1, sha256=f"{1:064}", passed=True),
         finished=True,
     )
-    trained, evaluated = iteration(1)
+    trained, evaluated = iteration(place, 1)
     track(config, store, prepared)
     track(config, store, trained)
     server.up.close()
