@@ -21,6 +21,8 @@ class SppoError(Exception):
     """
 
     exit_code = 4
+    word = "error"
+    """What a line begins with that tells it."""
 
     def __init__(self, message: str, *lines: str) -> None:
         super().__init__("\n  ".join([message.replace("\n", "\\n"), *lines]))
@@ -52,6 +54,7 @@ class GateFailedError(SppoError):
     """The run ended, but its best model does not meet the quality gate."""
 
     exit_code = 5
+    word = "not passed"
 
 
 KINDS: dict[int, type[SppoError]] = {kind.exit_code: kind for kind in (ConfigError, InfrastructureError)}

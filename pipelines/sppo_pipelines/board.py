@@ -128,7 +128,7 @@ class Board:
     def elapsed(self, work: Work) -> float:
         """Seconds that a stage took, or has taken so far."""
         stage = self.stages[work]
-        running = stage.began is not None and self.state(work) in {"now", "failed"}
+        running = bool(stage.tasks) or self.state(work) in {"now", "failed"}
         return time.monotonic() - stage.began if running and stage.began is not None else stage.seconds
 
     def expected(self, work: Work) -> float | None:

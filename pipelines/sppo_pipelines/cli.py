@@ -308,7 +308,7 @@ def main() -> None:
             play()
     except SppoError as error:
         with plain_output():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"{error.word}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 

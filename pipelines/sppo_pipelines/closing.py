@@ -52,7 +52,10 @@ def close(config: PreparedConfig, seconds: float) -> None:
         print(f"  {title:<18}{command}")
     if not report.passed:
         required = config.evaluate.gate.required_vs_base
-        raise GateFailedError(f"the best model's win rate over the base is not above {required} with 95 % confidence")
+        raise GateFailedError(
+            f"the best model's win rate over the base is not above {required} with 95 % confidence; the model and the "
+            "report are there all the same"
+        )
 
 
 def print_table(config: RunConfig) -> RunReport:
@@ -93,18 +96,24 @@ def _next(config: PreparedConfig, store: Store) -> Iterator[tuple[str, str]]:
 
 
 def _another(config: PreparedConfig, store: Store) -> str:
-    """A finished run of the same model beside this one, the one that was played last; empty where there is none."""
+    """A finished run beside this one that compares with it, the one that was played last; empty where there is none."""
     if not isinstance(store, LocalStore):
         return ""
     found = [each for each in store.root.parent.iterdir() if each != store.root and (each / keys.CURRENT).is_file()]
     for folder in sorted(found, key=lambda each: (each / keys.CURRENT).stat().st_mtime, reverse=True):
         other = LocalStore(folder)
         played = configuration(other, current(other))
-        if played is None or played.base_model != config.base_model:
+        if played is None or _measured(played, other) != _measured(config, store):
             continue
         if other.manifest(Lineage(played, other).report_key) is not None:
             return _short(folder)
     return ""
+
+
+def _measured(config: PreparedConfig, store: Store) -> list[str | None]:
+    """Digests of what two runs must share to be compared: base model, judge and held-out prompts."""
+    evaluated = store.manifest(Lineage(config, store).evaluation_key(1))
+    return [evaluated.inputs.get(name) if evaluated else None for name in ("base", "judge", "held_out")]
 
 
 def open_mlflow(config: RunConfig, store: Store) -> list[str]:

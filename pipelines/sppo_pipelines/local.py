@@ -62,7 +62,8 @@ def run_locally(values: Mapping[str, Any], plan_only: bool = False, verbose: boo
         asked = resolve(dict(values))
         found = named(asked)
         planned = plan(found.config, open_store(found.config.output_uri))
-        planned.tell()
+        if plan_only or not planned.begins:
+            planned.tell()
         if plan_only:
             return None
     with _environment(_QUIET), warm_server(imports_for({work.stage for work in planned.missing})) as warm:
@@ -89,7 +90,7 @@ def _play(output_uri: str, found: Named, planned: Plan, warm: Warm, verbose: boo
     digits = keys.short(config.digest())
     from kfp import local
 
-    from sppo.reporting.report.heading import model_title
+    from sppo.reporting.report.titles import model_title
     from sppo_pipelines.sppo import make_pipeline
 
     title = f"{model_title(config.base_model)} in {output_uri}"

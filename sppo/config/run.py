@@ -112,6 +112,11 @@ class RunConfig(Section):
         """The places of the prompts: one that all iterations share, or one for each, the first of a longer list."""
         return (self.prompts,) if isinstance(self.prompts, str) else self.prompts[: self.iterations]
 
+    def rankers(self) -> tuple[str, ...]:
+        """The preference models whose opinion the training follows: the members of a mixture, or the one."""
+        members = tuple(member.model for member in self.judge.mixture)
+        return members if self.preference_model == "mixture" else (self.preference_model,)
+
     def longest_response(self) -> int:
         """Tokens of the longest response that any step samples."""
         instructions = self.evaluate.instructions

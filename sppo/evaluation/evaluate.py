@@ -145,7 +145,8 @@ def _answer(
     loaded = engine.load()
     sampling = Sampling(wanted.samples, wanted.temperature, wanted.top_p, wanted.max_tokens)
     seeds = [derive_seed(config.seed, "evaluate", row["prompt_id"]) for row in prompts]
-    with heartbeat(f"answering {len(prompts)} held-out prompts {wanted.samples} times"):
+    often = f" {wanted.samples} times" if wanted.samples > 1 else ""
+    with heartbeat(f"answering {len(prompts)} held-out prompts{often}"):
         sampled = loaded.sample([row["prompt_ids"] for row in prompts], sampling, seeds)
     rows = [
         {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,17 @@ def _rank(config: RunConfig, iteration: int, responses: Path, output: Path) -> M
     costs = judge.tracked()
     asked, known = costs["judge/asked"], costs["judge/cached"]
     print(f"{asked:.0f} comparisons in {seconds:.1f} s, {known:.0f} known already, {len(pairs)} pairs", flush=True)
+    for member in _without_opinion(config, costs):
+        print(f"warning: {member} knows none of these prompts, so that all responses tie by it", flush=True)
     return {**_count(groups, preferences, pairs), **costs, "seconds": seconds}
+
+
+def _without_opinion(config: RunConfig, costs: Mapping[str, float]) -> Iterator[str]:
+    """Members of a mixture that check instructions, none of which any prompt has."""
+    for number, uri in enumerate(config.rankers(), start=1):
+        without = costs.get(f"judge/member_{number}_without_instructions", 0)
+        if without and without == costs[f"judge/member_{number}_scored"]:
+            yield uri
 
 
 def _shown(config: RunConfig) -> Callable[[str], str]:

@@ -54,15 +54,18 @@ class Plan:
     again: frozenset[int] = frozenset()
     """Those of them that are trained again, as something that is missing needs them."""
 
+    @property
+    def begins(self) -> bool:
+        """Whether nothing was done in this place before."""
+        return not self.there and not self.changed
+
     def tell(self) -> None:
         """Print the plan."""
         for line in self.lines():
             print(line, flush=True)
 
     def lines(self) -> Iterator[str]:
-        """The plan for people; nothing where the place is empty."""
-        if not self.there and not self.changed:
-            return
+        """The plan for people."""
         for each in self.changed:
             yield f"changed: {each.line(self.iterations)}"
         yield f"there already: {in_words(self.there, self.iterations) or 'nothing'}"

@@ -54,5 +54,5 @@ def run_once(
             "another output_uri"
         )
     if done is not None:
-        print(f"{key}: already done, nothing to do", flush=True)
+        print(f"{key} is there already", flush=True)
     return committed

@@ -17,7 +17,7 @@ def test_it_starts_a_worker_for_each_and_tracks_once(tiny_llama, tmp_path):
     assert output.count("training with 2 workers, one an accelerator") == 1
     assert output.count("step 3 of 3") == 1, "the first worker alone prints"
     model = lineage_of(store.uri).model_key(1)
-    assert f"{model}: already done, nothing to do" in output, "nothing is trained in the process that started them"
+    assert f"{model} is there already" in output, "nothing is trained in the process that started them"
     client = MlflowClient(f"sqlite:///{store.root.parent}/mlflow.db")
     runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
     assert len(runs) == 2, "the alignment run and its iteration, once"

@@ -46,7 +46,7 @@ def test_two_stored_runs_are_compared(run_sppo, two_runs, tmp_path):
 
 def test_a_worse_run_fails_where_that_is_asked(run_sppo, two_runs, play_run):
     result = run_sppo("compare", *two_runs, "--fail-if-worse")
-    assert result.code == 5 and result.err.startswith("error: B is worse than A: ") and result.err.count("\n") == 1
+    assert result.code == 5 and result.err.startswith("not passed: B is worse than A: ") and result.err.count("\n") == 1
     assert run_sppo("compare", *two_runs[::-1], "--fail-if-worse").code == 0
     assert run_sppo("compare", two_runs[0], two_runs[0], "--fail-if-worse").code == 0
     other = play_run(name="c", win_rates=FLAT, loss=800.0, **{"evaluate.temperature": 0.5})

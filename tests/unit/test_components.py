@@ -95,7 +95,7 @@ def test_prepare_leaves_the_configuration_and_disjoint_prompts(run_prepare, tiny
 def test_prepare_again_gives_the_same(run_prepare, capsys):
     first, _ = run_prepare()
     assert run_prepare()[0] == first
-    assert "already done" in capsys.readouterr().out
+    assert "there already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_publish_keeps_the_best_only_and_says_so(play_run, tiny_llama, capsys):
     fetch_model(run.models[1])
     assert publish(run.config) == first, "what is done needs no weights"
     out = capsys.readouterr().out
-    assert out.count("already done") == 2 and "dropped" not in out
+    assert out.count("there already") == 2 and "dropped" not in out
     record = said.published(Lineage(run.config, run.store), first)
     assert [(each.iteration, each.dropped) for each in record.publication.weights] == [(1, WHY), (2, ""), (3, WHY)]
 
@@ -246,7 +246,7 @@ def test_a_finished_run_is_found_done_and_dropped_weights_come_back_where_they_a
     _, planned = played.play()
     assert planned.missing == frozenset() and planned.again == frozenset() and planned.dropped == {other}
     out = capsys.readouterr().out
-    assert out.count("already done, nothing to do") == 13, "prepare, publish, report, and 2 iterations of 5 pieces"
+    assert out.count("is there already") == 13, "prepare, publish, report, and 2 iterations of 5 pieces"
     assert "dropped" not in out
 
     before = {t: store.manifest(lineage.model_key(t)).digest() for t in (1, 2)}

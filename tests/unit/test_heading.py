@@ -1,11 +1,15 @@
 """What stands around a report's verdict."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
+import yaml
 
+from sppo.config.run import resolve
 from sppo.reporting.report import collect, render_html, render_markdown
-from sppo.reporting.report.heading import changed_values, facts, model_title, next_steps, shown_first
+from sppo.reporting.report.heading import changed_values, facts, next_steps, shown_first
+from sppo.reporting.report.titles import judge_title, model_title
 from sppo.store.machine import machine
 from tests.unit.test_report import Page
 
@@ -65,6 +69,29 @@ def test_what_was_changed_can_be_typed(play_run):
     changed = changed_values(run.config)
     assert {"train.eta=500.0", 'evaluate.second_judge=["/a/b"]'} <= set(changed)
     assert not any(value.startswith(("preset=", "output_uri=")) for value in changed)
+
+
+def test_going_on_names_all_that_was_given(play_run):
+    run = play_run(**{"train.eta": 500.0, "evaluate.second_judge": ["/a b"]})
+    command = dict(next_steps(collect(run.config, run.store)))["go on with other values"]
+    values = [value.partition("=") for value in shlex.split(command)[2:]]
+    again = resolve({key: yaml.safe_load(value) for key, _, value in values})
+    assert again == resolve(run.config.asked() | {"iterations": run.config.iterations + 1})
+
+
+def test_what_auto_became_was_not_changed(play_run):
+    dtype = resolve({}).train.dtype
+    run = play_run(**{"generate.dtype": dtype, "judge.dtype": dtype, "train.dtype": dtype})
+    assert not [value for value in changed_values(run.config) if "dtype=" in value and "publish" not in value]
+    assert dict(facts(collect(run.config, run.store)))["arithmetic"] == dtype
+
+
+def test_a_mixture_is_called_by_its_members():
+    assert judge_title(resolve({"preference_model": "package:sppo"})) == "package:sppo"
+    title = judge_title(resolve({}))
+    assert title == (
+        "a mixture of instructions:package:sppo (weight 2), package:sppo (weight 1), unbroken (weight 0.25)"
+    )
 
 
 def test_the_next_steps_name_the_published_model_once_the_run_is_over(play_run):

@@ -78,9 +78,13 @@ def place(tmp_path):
     return Place(tmp_path / "run")
 
 
-def test_an_empty_place_needs_no_words(place):
+def test_in_an_empty_place_everything_is_to_be_done(place):
     config = PreparedConfig(**resolve({"output_uri": place.store.uri}).asked())
-    assert [*plan(config, place.store).lines()] == []
+    planned = plan(config, place.store)
+    assert planned.begins
+    assert [*planned.lines()] == [
+        "there already: nothing", "to do: prepare; all of iterations 1 to 3; publish"
+    ]  # fmt: skip
 
 
 def test_a_changed_value_is_told_with_what_it_redoes(place):

@@ -97,7 +97,7 @@ def test_publishing_again_does_nothing(play_run, tiny_model, capsys):
     capsys.readouterr()
     assert publish(run.config) == first
     assert {path: path.stat().st_mtime_ns for path in run.store.root.glob("[pr]*-*/*")} == stamps
-    assert capsys.readouterr().out.count("already done") == 2
+    assert capsys.readouterr().out.count("there already") == 2
 
 
 def test_report_and_samples_are_published(play_run, tiny_model):

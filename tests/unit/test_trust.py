@@ -58,6 +58,7 @@ def test_good_figures_give_no_caution(run):
         ("generate__truncated_fraction", 0.87, "0.870 of the training responses are cut"),
         ("rank__order_agreement", 0.5, "change places in 0.500"),
         ("rank__saturation", 0.99, "saturation is 0.990"),
+        ("rank__saturation", 0.01, "saturation is 0.010"),
         ("train__export_slope", 0.5, "shows 0.500 of what was trained"),
         ("final__instructions_trained_gain_low", -0.01, "trained kinds"),
         ("final__instructions_other_gain_high", -0.01, "other kinds"),
@@ -83,3 +84,11 @@ def test_what_was_not_measured_gives_no_check(play_run):
     count = run.config.prepare.held_out
     expected = [Check(count >= 64, f"{count} held-out prompts were answered (at least 64)")]
     assert checks(replace(report, iterations=nothing)) == expected
+
+
+def test_a_second_judge_that_is_a_part_of_the_first_is_told(run):
+    report = with_figures(run)
+    other = replace(report, config=report.config.model_copy(update={"preference_model": "unbroken"}))
+    for each, told in ((report, True), (other, False)):
+        (said,) = [check.said for check in checks(each) if "by the second judge" in check.said]
+        assert ("which is a part of the first" in said) == told

@@ -28,7 +28,13 @@ def with_figures(report, **figures):
 
 @pytest.mark.parametrize(
     ("low", "word"),
-    [(0.51, "Better than the base"), (0.5, "Not certainly better"), (0.31, "Not certainly better"), (0.2, "Worse")],
+    [
+        (0.51, "Better than the base"),
+        (0.5, "Not certainly better"),
+        (0.45, "Not certainly better"),
+        (0.31, "Not better than"),
+        (0.2, "Worse"),
+    ],
 )
 def test_the_verdict_follows_the_interval(play_run, low, word):
     run = play_run(decisions=("stop",), lows=(low,))

@@ -14,6 +14,7 @@ from sppo.reporting.report.escape import markdown_environment
 from sppo.reporting.report.figures import FIGURES, SUMMARY_COLUMNS, summary_rows
 from sppo.reporting.report.licences import UNKNOWN, Part, parts
 from sppo.reporting.report.provenance import digest_rows, versions
+from sppo.reporting.report.titles import judge_title
 from sppo.reporting.report.trust import checks
 from sppo.reporting.report.verdict import certainty_sentence, gate_sentence, headline, second_judge_sentence
 
@@ -62,6 +63,7 @@ def model_card(report: RunReport) -> str:
     return template.render(
         front_matter=Markup(data.to_yaml()),
         report=report,
+        judge=judge_title(config),
         name=name,
         headline=headline(report),
         certainty_sentence=certainty_sentence(report),

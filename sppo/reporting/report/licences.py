@@ -40,7 +40,8 @@ def _parts(config: RunConfig) -> Iterator[Part]:
     for number, uri in enumerate(sets, start=1):
         name = "prompts" if len(sets) == 1 else f"prompts of iteration {number}"
         yield _part(name, uri, _licence_of_package(uri))
-    yield _part("judge", config.preference_model, _licence_of_model(config.preference_model))
+    for uri in config.rankers():
+        yield _part("judge", uri, _licence_of_model(uri))
     for name, uri in zip(JUDGES, config.evaluate.second_judge, strict=False):
         yield _part(f"{name} judge", uri, _licence_of_model(uri))
 

@@ -14,8 +14,9 @@ from sppo.reporting.report.figures import (
     share,
     summary_rows,
 )
-from sppo.reporting.report.heading import changed_values, facts, model_title, next_steps, shown_first
+from sppo.reporting.report.heading import changed_values, facts, next_steps, shown_first
 from sppo.reporting.report.provenance import digest_rows, time_columns, time_rows, versions
+from sppo.reporting.report.titles import judge_title, model_title
 from sppo.reporting.report.trust import checks, colour
 from sppo.reporting.report.verdict import (
     certainty_sentence,
@@ -52,6 +53,7 @@ def _content(report: RunReport) -> dict[str, object]:
     return {
         "report": report,
         "title": model_title(report.config.base_model),
+        "judge": judge_title(report.config),
         "facts": facts(report),
         "changed": changed_values(report.config),
         "next_steps": next_steps(report),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from sppo.config.run import RunConfig
 from sppo.config.sections.evaluate import JUDGES
 from sppo.evaluation.gate import ENOUGH, EVEN, EXPORT_SLOPE
 from sppo.reporting.report.collect import RunReport
@@ -15,8 +16,8 @@ SURE = 0.55
 """Mean probability below which a judge that prefers an answer is hardly sure of it."""
 AGREES = 0.75
 """Share of pairs on which both orders agree, below which places decide more than answers."""
-SATURATED = 0.9
-"""Saturation above which a judge is certain of everything."""
+UNDECIDED, SATURATED = 0.02, 0.9
+"""Saturation below which a judge has no opinion, and above which it is certain of everything."""
 CUT_IN_TRAINING, CUT_IN_EVALUATION = 0.3, 0.1
 """Shares of cut responses above which their ends, and their lengths, are not known."""
 LENGTH_EFFECT = 0.05
@@ -49,27 +50,36 @@ def checks(report: RunReport) -> list[Check]:
     """
     each = report.best or report.iterations[-1]
     figures = {**report.iterations[-1].figures, **each.figures}
-    return [*_judges(figures), *_instructions(figures), *_measurement(report, figures), *_length(figures)]
+    return [
+        *_judges(report.config, figures),
+        *_instructions(figures),
+        *_measurement(report, figures),
+        *_length(figures),
+    ]
 
 
-def _judges(figures: Mapping[str, float]) -> Iterator[Check]:
+def _judges(config: RunConfig, figures: Mapping[str, float]) -> Iterator[Check]:
     name = "eval/mean_probability_vs_base"
     if name in figures:
         said = f"its judge's mean probability over the base is {share(figures[name])} (at least {SURE})"
         yield Check(figures[name] >= SURE, said)
-    for judge in JUDGES:
+    for judge, uri in zip(JUDGES, config.evaluate.second_judge, strict=False):
         name = f"eval/{judge}_win_rate_vs_base"
         if f"{name}_high" in figures:
             sure = with_interval(figures, f"eval/{judge}_mean_probability_vs_base")
-            said = f"by the {judge} judge the win rate is {with_interval(figures, name)}, the mean probability {sure}"
-            yield Check(figures[name] > EVEN, f"{said} (above {EVEN})")
+            role = f"the {judge} judge{', which is a part of the first,' if uri in config.rankers() else ''}"
+            said = (
+                f"by {role} the win rate is {with_interval(figures, name)} (above {EVEN}), its mean probability {sure}"
+            )
+            yield Check(figures[name] > EVEN, said)
     name = "rank/order_agreement"
     if name in figures:
         said = f"the judge stays with its choice when two answers change places in {share(figures[name])} of pairs"
         yield Check(figures[name] >= AGREES, f"{said} (at least {AGREES})")
     name = "rank/saturation"
     if name in figures:
-        yield Check(figures[name] <= SATURATED, f"its saturation is {share(figures[name])} (at most {SATURATED})")
+        said = f"its saturation is {share(figures[name])} (from {UNDECIDED}, no opinion, to {SATURATED}, always sure)"
+        yield Check(UNDECIDED <= figures[name] <= SATURATED, said)
 
 
 def _instructions(figures: Mapping[str, float]) -> Iterator[Check]:

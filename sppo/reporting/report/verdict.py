@@ -35,11 +35,13 @@ def headline(report: RunReport) -> str:
 
 def _word(report: RunReport) -> str:
     assert report.best is not None
-    low, high = (report.best.figures[f"eval/win_rate_vs_base_{end}"] for end in ("low", "high"))
+    rate, low, high = (report.best.figures[f"eval/win_rate_vs_base{end}"] for end in ("", "_low", "_high"))
     if low > EVEN:
         return "Better than the base, in the judge's opinion."
     if high < EVEN:
         return "Worse than the base, in the judge's opinion."
+    if rate < EVEN:
+        return "Not better than the base: the judge preferred the base more often, though the interval includes a draw."
     return "Not certainly better than the base: the interval includes a draw."
 
 
