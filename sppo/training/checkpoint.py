@@ -22,6 +22,8 @@ from sppo.training.workers.parallel import Workers
 _LATEST = "latest.json"
 _LOG = "log.json"
 _BUDGET = "budget.json"
+_FILE_BYTES, _FILES = 2**27, 32
+"""A file has about so many bytes, or more where there would be more files: while one is written there are copies."""
 
 
 class Checkpoints:
@@ -41,7 +43,7 @@ class Checkpoints:
         with self._failure_told(key, before), self.store.scratch() as folder:
             output = folder / "output"
             output.mkdir()
-            writer = dcp.HuggingFaceStorageWriter(str(output), save_distributed=True)
+            writer = dcp.HuggingFaceStorageWriter(str(output), _in_files(state), save_distributed=True)
             with _silent():
                 dcp.save(state, storage_writer=writer, no_dist=self.group.size == 1)
             if self.group.first:
@@ -129,3 +131,16 @@ def _silent() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
         yield
+
+
+def _in_files(state: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """The number of the file, from 1, in which each tensor of a state is written."""
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in state.items()}
+    most = max(_FILE_BYTES, -(-sum(sizes.values()) // _FILES))
+    files, file, filled = {}, 1, 0
+    for name, size in sizes.items():
+        if filled and filled + size > most:
+            file, filled = file + 1, 0
+        files[name] = file
+        filled += size
+    return files

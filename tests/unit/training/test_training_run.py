@@ -50,6 +50,20 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path, tiny_llama
     assert train(config, 1, str(tiny_llama), [table], {}) == (resumed, again)
 
 
+def test_a_checkpoint_lies_in_many_files_none_of_which_is_a_large_part_of_it(tmp_path, tiny_llama, table, monkeypatch):
+    _, manifest = train(configure(tmp_path / "whole"), 1, str(tiny_llama), [table], {})
+    monkeypatch.setattr("sppo.training.checkpoint._FILE_BYTES", 2**14)
+    config = configure(tmp_path / "cut")
+    mend = interrupt_after(1, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, 1, str(tiny_llama), [table], {})
+    checkpoint = tmp_path / "cut" / lineage_of(config).checkpoints_key(1) / "step-000001"
+    sizes = [path.stat().st_size for path in checkpoint.rglob("*.safetensors")]
+    assert 8 <= len(sizes) <= 33 and max(sizes) < sum(sizes) / 4
+    mend()
+    assert train(config, 1, str(tiny_llama), [table], {})[1].digest() == manifest.digest()
+
+
 def test_only_the_newest_checkpoint_is_kept(tmp_path, tiny_llama, table, monkeypatch):
     config = configure(tmp_path / "run", **{"train.global_batch": 2})
     interrupt_after(3, monkeypatch)
