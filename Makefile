@@ -71,7 +71,7 @@ golden: venv ## Write the golden packages of the tests anew
 	done
 
 .PHONY: surface
-surface: venv ## Write the tests' lists of public names anew, and the tables of docs/configuration.md
+surface: venv ## Write the tests' lists of public names anew, and the tables of settings in docs
 	SURFACE=write $(BIN)/pytest --quiet tests/unit/surface tests/unit/test_docs.py
 
 .PHONY: lock

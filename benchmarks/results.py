@@ -191,6 +191,8 @@ def page(runs: Sequence[Played], command: str) -> str:
         f"The training judge is `{config.preference_model}`{of_members}; {'; '.join(judges)}. "
         "[metrics.md](metrics.md) says what each figure is.",
         table(runs),
+        "Instructions of trained and other kinds are those of all prompts with instructions, asked once at the end. "
+        "The tables of iterations count the first ones only, which the gate asks after each iteration.",
         "What it cannot say: a judge of 22 million weights is no person, and prompts with instructions that code can "
         "check are a small part of what people ask. The gain on kinds of instructions that were not trained on is the "
         "one that carries over. Times and memory are those of this machine, with whatever else it did.",

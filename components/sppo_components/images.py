@@ -4,6 +4,8 @@ from __future__ import annotations
 
 REGISTRY = "ghcr.io/sppo-kubeflow"
 VERSION = "0.2.0"
+PUBLISHED = False
+"""Whether the images and the package of this version can be had; what the README and the command line say of it."""
 GUESTS = {"bench": "evaluate", "keep": "prepare", "finish": "prepare"}
 """Steps that run in the image of another."""
 

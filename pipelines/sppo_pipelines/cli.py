@@ -147,11 +147,16 @@ def compile_package(
         profile: Defaults of the hardware parameters: a shipped profile's name, or a YAML file.
         images: A YAML file of images by stage, instead of the released ones.
     """
+    from sppo_components.images import PUBLISHED
+
     from sppo_pipelines.compiling import compile_pipeline
 
     limits = compile_pipeline(output, max_iterations, profile, images)
     most = (limits.shard_iterations or 0) // max_iterations
     print(f"wrote {output}: up to {max_iterations} iterations of {most} shards fit into a workflow of Argo")
+    if images is None and not PUBLISHED:
+        print("its images are not published yet: build them with `make images`, and name them with --images FILE")
+    print("upload it in Kubeflow's UI, or start a run of it with `sppo submit --host URL`")
 
 
 def train_preference(

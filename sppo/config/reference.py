@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
@@ -35,6 +35,24 @@ def reference() -> str:
     """
     presets = [flatten(preset_values(name)) for name in PRESETS]
     return "\n".join(_section(RunConfig, "", presets))
+
+
+def settings(section: type[Section], but: Collection[str] = ()) -> str:
+    """The values of a command of its own, which no preset has: meaning, range and default.
+
+    Args:
+        section: of which values.
+        but: those that the command has flags for.
+
+    Returns:
+        Markdown: a table.
+    """
+    rows = (
+        f"| `{name}` | {field.description} | {range_of(field)} | {_value(field.default)} |"
+        for name, field in section.model_fields.items()
+        if name not in but
+    )
+    return "\n".join(["| key | meaning | range | default |", "|---|---|---|---|", *rows])
 
 
 def _section(section: type[Section], path: str, presets: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -2,26 +2,38 @@
 
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from sppo.config.reference import reference
+from sppo.config.reference import reference, settings
 from sppo.config.run import all_keys
+from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
 
 from .real_commands import PAGES, ROOT
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def test_configuration_reference_is_current() -> None:
-    path = ROOT / "docs" / "configuration.md"
+FLAGS = ("kind", "train", "evaluate", "baseline", "output", "licenses", "seed")
+"""Of `sppo train-preference`; all else is KEY=VALUE."""
+
+
+@pytest.mark.parametrize(
+    ("page", "tables"),
+    [("configuration", reference), ("judges", partial(settings, TrainPreferenceConfig, FLAGS))],
+    ids=["configuration", "judges"],
+)
+def test_tables_of_settings_are_current(page: str, tables: Callable[[], str]) -> None:
+    path = ROOT / "docs" / f"{page}.md"
     before, held, after = re.split(r"(?<=<!-- reference: begin -->)|(?=<!-- reference: end -->)", path.read_text())
-    written = f"\n\n{reference()}\n\n"
+    written = f"\n\n{tables()}\n\n"
     if os.environ.get("SURFACE") == "write":
         path.write_text(before + written + after)
     else:
-        assert held == written, "`make surface` writes the tables of docs/configuration.md anew"
+        assert held == written, f"`make surface` writes the tables of docs/{page}.md anew"
 
 
 @each_page

@@ -54,6 +54,8 @@ def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
         ConfigError: if a file is missing or wrong, or the encoder or the baseline does not fit.
     """
     began = time.monotonic()
+    if (Path(config.output) / "config.json").exists():
+        print(f"warning: {config.output} holds a judge, which this one replaces: no run goes on with that", flush=True)
     held_out = {name: read_pairs(path) for name, path in config.evaluate.items()}
     parts = {path: split(read_pairs(path), config.development, config.seed) for path in config.train}
     training = [pair for part, _ in parts.values() for pair in part]
@@ -81,6 +83,7 @@ def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
         result |= {"baseline": baseline.name, "comparison": _comparison(baseline, held_out, logits)}
     result["seconds"] = time.monotonic() - began
     write_card(config, result)
+    print(f"the judge is in {config.output}: `sppo judge FILE --judge {config.output}` asks it", flush=True)
     return result
 
 
