@@ -15,7 +15,7 @@ Commands = Mapping[str, Callable[..., None]]
 DESCRIPTION = "Self-Play Preference Optimization: align a chat model to human preference."
 EXAMPLES = {
     "sppo run": "the default run: a small model, no GPU, no network",
-    "sppo run base_model=hf://ORG/MODEL prompts=prompts.jsonl output_uri=runs/mine": "your own model and prompts",
+    "sppo run base_model=hf://ORG/MODEL preference_model=hf://ORG/REWARD-MODEL": "your own model and judge",
     "sppo run output_uri=runs/mine train.eta=500 --plan-only": "what another value would do anew",
     "sppo compare runs/default runs/mine --html compared.html": "which of two runs is better",
     "sppo submit --host https://kubeflow.example.org/pipeline output_uri=s3://bucket/run": "the same on a cluster",

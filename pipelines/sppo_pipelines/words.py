@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from inspect import signature
 
 from sppo.config.run import all_keys
 from sppo.errors import ConfigError
@@ -41,7 +42,7 @@ def answer_at_once(words: Sequence[str], groups: Mapping[str, Commands]) -> None
 
     Raises:
         SystemExit: after the version or the overview; with 2 where a command is missing.
-        ConfigError: naming the command that is meant, or all of them.
+        ConfigError: naming the command that is meant, or all of them, or how a value is written.
     """
     commands = [name for group in groups.values() for name in group]
     if list(words) == ["--version"]:
@@ -54,3 +55,23 @@ def answer_at_once(words: Sequence[str], groups: Mapping[str, Commands]) -> None
         near = difflib.get_close_matches(words[0], commands, 1)
         hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(commands)}"
         raise ConfigError(f"{words[0]}: no such command; {hint}")
+    if words[0] in commands:
+        command = next(group[words[0]] for group in groups.values() if words[0] in group)
+        _refuse_keys_as_flags(words[1:], command)
+
+
+def _refuse_keys_as_flags(words: Sequence[str], command: Callable[..., None]) -> None:
+    """Refuse `--iterations 1`: values of the configuration are no flags, of the commands that take them.
+
+    Raises:
+        ConfigError: that says how the value is written.
+    """
+    flags = signature(command).parameters
+    if "overrides" not in flags:
+        return
+    keys = set(all_keys()) - set(flags)
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        key, equals, value = word.removeprefix("--").partition("=")
+        key = key.replace("-", "_")
+        if word.startswith("--") and key in keys:
+            raise ConfigError(f"{word}: values of a run are no flags; write {key}={value if equals else following}")

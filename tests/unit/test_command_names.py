@@ -31,6 +31,19 @@ def test_a_command_that_does_not_exist_names_the_one_that_is_meant(run_sppo, wor
     assert result.code == 2 and said in result.err and len(result.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("run", "--iterations", "1"), "iterations=1"),
+        (("run", "--plan-only", "--train.eta=500"), "train.eta=500"),
+        (("submit", "--base-model", "hf://a/b"), "base_model=hf://a/b"),
+    ],
+)
+def test_a_value_that_is_written_as_a_flag_is_told_how_it_is_written(run_sppo, words, meant):
+    result = run_sppo(*words)
+    assert result.code == 2 and result.err.endswith(f"values of a run are no flags; write {meant}\n")
+
+
 def test_the_overview_names_every_command_and_real_examples(run_sppo):
     result = run_sppo("--help")
     assert result.code == 0
