@@ -46,7 +46,7 @@ def end(store: Store, failed: bool) -> None:
         return
     config = parse_config(data, f"{store.uri}/{_started()}")
     status, reason = _ending(config, store, failed)
-    print(f"the run is {status.lower()}{f': {reason}' if reason else ''}", flush=True)
+    print(f"tracked as {status.lower()}{f': {reason}' if reason else ''}", flush=True)
     uri = tracking_uri(store)
     if uri is None:
         return
