@@ -70,7 +70,7 @@ def _refuse_keys_as_flags(words: Sequence[str], command: Callable[..., None]) ->
     if "overrides" not in flags:
         return
     keys = set(all_keys()) - set(flags)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         key, equals, value = word.removeprefix("--").partition("=")
         key = key.replace("-", "_")
         if word.startswith("--") and key in keys:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from sppo_pipelines import cli
 from sppo_pipelines.overview import EXAMPLES
-from sppo_pipelines.words import values_together
+from sppo_pipelines.words import answer_at_once, values_together
 
 from .real_commands import ROOT, check
 
@@ -42,6 +42,11 @@ def test_a_command_that_does_not_exist_names_the_one_that_is_meant(run_sppo, wor
 def test_a_value_that_is_written_as_a_flag_is_told_how_it_is_written(run_sppo, words, meant):
     result = run_sppo(*words)
     assert result.code == 2 and result.err.endswith(f"values of a run are no flags; write {meant}\n")
+
+
+@pytest.mark.parametrize("words", [[], ["--verbose"], ["iterations=1", "--plan-only"]])
+def test_flags_and_values_as_they_should_be_are_left_alone(words):
+    answer_at_once(["run", *words], cli.GROUPS)
 
 
 def test_the_overview_names_every_command_and_real_examples(run_sppo):

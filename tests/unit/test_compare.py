@@ -283,8 +283,21 @@ def test_head_to_head_decides_between_runs_of_different_bases(longer_wins):
 def test_head_to_head_needs_the_judge_of_both_runs(longer_wins):
     uri, digest = longer_wins
     a = side("A", EASY, preference_model=uri, inputs={"judge": digest})
-    with pytest.raises(ConfigError, match=r"they differ in judge$"):
+    with pytest.raises(ConfigError, match=r"they differ in judge; --judged-by names a judge for both$"):
         head_to_head(compare(a, side("B", EASY)))
     older = {"preference_model": uri, "inputs": {"judge": "1" * 64}}
     with pytest.raises(ConfigError, match=f"--judge: {uri} is not what it was"):
         head_to_head(compare(side("A", EASY, **older), side("B", EASY, **older)))
+
+
+def test_a_judge_that_is_named_decides_between_runs_of_different_judges(longer_wins):
+    uri, _ = longer_wins
+    a = with_answers(side("A", EASY, preference_model="unbroken"), ["four"] * 8)
+    other = {"preference_model": "package:sppo", "judge.dtype": "float32", "inputs": {"judge": "1" * 64}}
+    b = with_answers(side("B", EASY, **other), ["longer"] * 8)
+    comparison = head_to_head(compare(a, b), uri)
+    assert comparison.direction == "better" and comparison.head_to_head.signs.wins == 8
+    assert any(each.startswith(f"Head to head before {uri}, ") for each in sentences(comparison))
+    sampled = with_answers(side("B", EASY, **other, **{"evaluate.max_tokens": 8}), ["longer"] * 8)
+    with pytest.raises(ConfigError, match=r"^--judged-by: .* they differ in evaluate.max_tokens$"):
+        head_to_head(compare(a, sampled), uri)

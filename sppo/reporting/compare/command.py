@@ -20,6 +20,7 @@ def compare(
     run_a: RunA,
     run_b: RunB,
     judge: tyro.conf.FlagCreatePairsOff[bool] = False,
+    judged_by: Annotated[str, tyro.conf.arg(metavar="URI")] = "",
     html: Path | None = None,
     markdown: Path | None = None,
     fail_if_worse: tyro.conf.FlagCreatePairsOff[bool] = False,
@@ -30,6 +31,7 @@ def compare(
         run_a: A run's folder or s3://…, or mlflow:RUN_ID of the server that MLFLOW_TRACKING_URI names.
         run_b: The run that may be better or worse than it, named in the same ways.
         judge: Let the runs' judge compare the best models' stored answers with each other.
+        judged_by: Let this judge compare them instead, also where the runs had different ones.
         html: A page to write.
         markdown: A Markdown file to write.
         fail_if_worse: Exit with 5 if B is worse, and with 2 if nothing can be said because the runs do not compare.
@@ -39,10 +41,10 @@ def compare(
     from sppo.reporting.compare.side import read_side
 
     comparison = work.compare(read_side("A", run_a), read_side("B", run_b))
-    if judge:
+    if judge or judged_by:
         from sppo.reporting.compare.head_to_head import head_to_head
 
-        comparison = head_to_head(comparison)
+        comparison = head_to_head(comparison, judged_by)
     print_comparison(comparison)
     for path, render in ((html, render_html), (markdown, render_markdown)):
         if path is not None:

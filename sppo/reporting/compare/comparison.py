@@ -94,7 +94,9 @@ class Comparison:
     by_iteration: Mapping[int, Evidence]
     """The difference of each iteration that both runs evaluated; empty where the win rates do not compare."""
     head_to_head: Evidence | None = None
-    """Win rate of B's best model's answers over those of A's, if the judge was asked."""
+    """Win rate of B's best model's answers over those of A's, if a judge was asked."""
+    held_before: str = ""
+    """That judge."""
 
     @property
     def same_model(self) -> bool:
@@ -103,7 +105,7 @@ class Comparison:
 
     @property
     def direction(self) -> Direction | None:
-        """The verdict on B; None where neither the win rates compare nor the judge was asked."""
+        """The verdict on B; None where neither the win rates compare nor a judge was asked."""
         if self.same_model:
             return "undecided"
         evidence = self.difference or self.head_to_head

@@ -71,9 +71,8 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         yield _at_equal_length(comparison, comparison.length_controlled)
     if comparison.head_to_head is not None:
         held = comparison.head_to_head
-        judge = comparison.a.report.config.preference_model
         won = f"B's best model wins {interval(held.interval)} of the contests with A's"
-        yield f"Head to head before {judge}, {won}. {_signs(held)}"
+        yield f"Head to head before {comparison.held_before}, {won}. {_signs(held)}"
 
 
 def _signs(evidence: Evidence) -> str:
