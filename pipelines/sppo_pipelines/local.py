@@ -62,8 +62,7 @@ def run_locally(values: Mapping[str, Any], plan_only: bool = False, verbose: boo
         asked = resolve(dict(values))
         found = named(asked)
         planned = plan(found.config, open_store(found.config.output_uri))
-        if plan_only or not planned.begins:
-            planned.tell()
+        planned.tell(asked=plan_only)
         if plan_only:
             return None
     with _environment(_QUIET), warm_server(imports_for({work.stage for work in planned.missing})) as warm:

@@ -54,15 +54,11 @@ class Plan:
     again: frozenset[int] = frozenset()
     """Those of them that are trained again, as something that is missing needs them."""
 
-    @property
-    def begins(self) -> bool:
-        """Whether nothing was done in this place before."""
-        return not self.there and not self.changed
-
-    def tell(self) -> None:
-        """Print the plan."""
-        for line in self.lines():
-            print(line, flush=True)
+    def tell(self, asked: bool = False) -> None:
+        """Print the plan; where the place is empty and nobody asked for it, there is nothing to tell."""
+        if asked or self.there or self.changed:
+            for line in self.lines():
+                print(line, flush=True)
 
     def lines(self) -> Iterator[str]:
         """The plan for people."""

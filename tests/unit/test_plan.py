@@ -78,10 +78,13 @@ def place(tmp_path):
     return Place(tmp_path / "run")
 
 
-def test_in_an_empty_place_everything_is_to_be_done(place):
+def test_in_an_empty_place_everything_is_to_be_done(place, capsys):
     config = PreparedConfig(**resolve({"output_uri": place.store.uri}).asked())
     planned = plan(config, place.store)
-    assert planned.begins
+    planned.tell()
+    assert capsys.readouterr().out == "", "nobody asked"
+    planned.tell(asked=True)
+    assert capsys.readouterr().out.splitlines() == [*planned.lines()]
     assert [*planned.lines()] == [
         "there already: nothing", "to do: prepare; all of iterations 1 to 3; publish"
     ]  # fmt: skip

@@ -9,7 +9,7 @@ from sppo.errors import ConfigError, InfrastructureError, RunFailedError
 from sppo.training.workers.trainjob import backoff, client, follow
 from sppo.training.workers.trainjob.client import Cluster
 from sppo.training.workers.trainjob.spec import DIGEST
-from tests.unit.trainjob.jobs import NAME, after, complete, once, wanted
+from tests.unit.trainjob.jobs import NAME, after, complete, once, until, wanted
 from tests.unit.trainjob.server import serve
 from tests.unit.trainjob.state import JOBS, PODS, terminated
 
@@ -152,11 +152,14 @@ def test_a_restart_of_the_server_is_survived(api, capsys):
 def test_a_watch_that_is_cut_off_is_begun_again_from_the_state_at_that_time(api):
     api.put(JOBS, wanted())
 
+    def begun_again():
+        api.cut += 1
+        time.sleep(0.1)
+        return len(api.sent(f"WATCH {JOBS}")) > 1
+
     def cut():
-        api.cut += 1
-        time.sleep(0.2)
+        until(begun_again)  # the first watch may be sent and not look yet
         api.put(JOBS, api.objects[JOBS][NAME])
-        api.cut += 1
         api.end(NAME, "Complete")
 
     once(lambda: api.sent(f"WATCH {JOBS}"), cut)
