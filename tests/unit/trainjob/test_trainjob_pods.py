@@ -32,7 +32,7 @@ def test_the_log_of_rank_0_is_printed_as_it_grows(api, capsys):
     api.cut += 1  # the connection is lost: nothing is told twice
     api.write(pod, "step 4")
     until(lambda: told("step 4"))
-    assert any("sinceSeconds" in request.query for request in api.sent("GET") if request.path.endswith("/log"))
+    until(lambda: [each for each in api.sent("GET") if each.path.endswith("/log") and "sinceSeconds" in each.query])
     api.write(pod, end=True)
     api.pod(NAME, 0, 1, last=terminated(1, container=f"containerd://{pod}-0"))
     api.logs[pod] = []
