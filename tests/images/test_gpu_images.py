@@ -35,6 +35,7 @@ SETTINGS = {
     "train.learning_rate": 1e-3,
     "train.global_batch": 8,
     "evaluate.max_tokens": 16,
+    "evaluate.second_judge": [],
     "evaluate.instructions.count": 0,
     "evaluate.instructions.final": 0,
 }
