@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from results import Measured, figures_of, take
-from variants import FIGURES, settings, with_ends
+from variants import FIGURES, read_kept, settings, with_ends
 
 from sppo.algorithm.sign_test import sign_test
 from sppo.evaluation.statistics import mean_interval
@@ -89,12 +89,8 @@ def kept_as(folder: Path, key: Key) -> Path:
 
 def read(folder: Path, key: Key) -> Row | None:
     """What is kept of a run; None where it was not played, or with other settings."""
-    path = kept_as(folder, key)
-    if not path.exists():
-        return None
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    row = Row(**kept | {"measured": Measured(**kept["measured"])})
-    return row if row.settings == settings(values(key)) else None
+    kept = read_kept(kept_as(folder, key), values(key))
+    return Row(**kept) if kept else None
 
 
 def play(folder: Path, place: Path, key: Key) -> None:

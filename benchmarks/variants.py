@@ -102,12 +102,17 @@ def kept_as(name: str) -> Path:
 
 def read(name: str) -> Row | None:
     """What is kept of a run; None where it was not played, or with other settings."""
-    path = kept_as(name)
+    kept = read_kept(kept_as(name), VARIANTS[name])
+    return Row(**kept) if kept else None
+
+
+def read_kept(path: Path, values: Sequence[str]) -> dict[str, Any] | None:
+    """What a file keeps of a run, by name; None where there is none, or its settings are not those of the values."""
     if not path.exists():
         return None
     kept = json.loads(path.read_text(encoding="utf-8"))
-    row = Row(kept["settings"], Measured(**kept["measured"]), kept["figures"])
-    return row if row.settings == settings(VARIANTS[name]) else None
+    kept["measured"] = Measured(**kept["measured"])
+    return kept if kept["settings"] == settings(values) else None
 
 
 def settings(values: Sequence[str]) -> dict[str, Any]:

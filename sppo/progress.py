@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SECONDS = 5.0
@@ -21,7 +21,14 @@ def heartbeat(what: str) -> Iterator[None]:
             print(f"{what}: {time.monotonic() - start:.0f} s", flush=True)
 
     print(what, flush=True)
-    thread = threading.Thread(target=beat, daemon=True)
+    with beside(beat, ended):
+        yield
+
+
+@contextmanager
+def beside(work: Callable[[], None], ended: threading.Event) -> Iterator[None]:
+    """Do something in a thread while the block runs; it is to end soon after the event, which the block's end sets."""
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
         yield

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from sppo.process.dropped import Work
 from sppo.process.plan import OF_AN_ITERATION
+from sppo.progress import beside
 from sppo_pipelines.board import Board, Listener, Task
 from sppo_pipelines.screen import Screen, duration
 
@@ -160,13 +161,8 @@ class Lines:
                 if time.monotonic() >= self.printed + SECONDS:
                     self._print(self.standing())
 
-        thread = threading.Thread(target=tick, daemon=True)
-        thread.start()
-        try:
+        with beside(tick, ended):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def standing(self) -> str:
         """Where the run stands, in one line."""

@@ -45,8 +45,9 @@ def test_a_value_that_is_written_as_a_flag_is_told_how_it_is_written(run_sppo, w
 
 
 @pytest.mark.parametrize("words", [[], ["--verbose"], ["iterations=1", "--plan-only"]])
-def test_flags_and_values_as_they_should_be_are_left_alone(words):
+def test_flags_and_values_as_they_should_be_are_left_alone(words, capsys):
     answer_at_once(["run", *words], cli.GROUPS)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_overview_names_every_command_and_real_examples(run_sppo):
