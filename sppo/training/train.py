@@ -156,7 +156,7 @@ def _train(
         forget_gathered(scorer)  # those of pi_t, which the audit needed
         group.say(f"resuming after step {done} of {len(batches)}")
     began, tokens = time.monotonic(), 0
-    with finishing_steps() as told:
+    with finishing_steps() as group.told:
         for batch in batches[done:]:
             # The dropout of adapters is a function of the step, so that a resumed training draws the same.
             torch.manual_seed(derive_seed(config.seed, "step", iteration, batch.step))
@@ -170,7 +170,7 @@ def _train(
                 raise
             tokens += sum(group_of(pair).tokens for pair in batch.pairs)
             group.say(_line(log[-1], len(batches)))
-            finished, signal = batch.step + 1, group.most(told())
+            finished, signal = batch.step + 1, group.most(group.told())
             if signal or (finished % settings.checkpoint_every == 0 and finished < len(batches)):
                 checkpoints.save(finished, optimizer.state(), log)
             if signal:

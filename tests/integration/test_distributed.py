@@ -35,6 +35,13 @@ def dying(updater, batch, rate):
 Updater.step = dying
 """
 )
+TOLD = """
+def told(updater, batch, rate):
+    if batch.step == 2 and updater.group.rank == 0:
+        os.kill(os.getpid(), 15)
+    return dying(updater, batch, rate)
+Updater.step = told
+"""
 INTERRUPTED = (
     STEP
     + """
@@ -133,18 +140,24 @@ def test_another_number_of_workers_resumes(tiny_llama, alone, tmp_path, before, 
     same(trained(store), alone)
 
 
-def test_a_killed_worker_ends_the_job_and_the_resume_is_exact(tiny_llama, tmp_path):
+TORCHRUN_KILLS = 30
+"""Seconds after which torchrun kills a worker that it told to end (torch/distributed/elastic/multiprocessing)."""
+
+
+@pytest.mark.parametrize("told_first", [False, True])
+def test_a_killed_worker_ends_the_job_and_the_resume_is_exact(tiny_llama, tmp_path, told_first):
+    """Also where the other worker notices that it is told to end before it notices that its peer is gone."""
     whole = start(str(tmp_path / "whole"), tiny_llama)
     assert together(2, whole.uri) == [0, 0]
     store = start(str(tmp_path / "run"), tiny_llama)
-    process = command(store.uri, 2, DYING)
+    process = command(store.uri, 2, DYING + TOLD * told_first)
     wait_for(lambda: checkpoint(store) == 2, process)
     begun = time.monotonic()
     code, output = end(process)
     seconds = time.monotonic() - begun
     assert code != 0
     assert "exitcode  : -9" in output and "lost" not in output
-    assert seconds < 20
+    assert seconds < TORCHRUN_KILLS
     print(f"the job ended {seconds:.1f} s after its last checkpoint, in whose next step a worker was killed")
     model = lineage_of(store.uri).model_key(1)
     assert store.manifest(model) is None

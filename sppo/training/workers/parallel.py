@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,6 +36,8 @@ class Workers:
 
     def __init__(self, rank: int, size: int, device: torch.device) -> None:
         self.rank, self.size, self.device = rank, size, device
+        self.told: Callable[[], int] = lambda: 0
+        """Asks which signal told this worker to stop, where it takes note of them; 0 if none."""
 
     @property
     def first(self) -> bool:
@@ -110,7 +112,8 @@ def workers() -> Iterator[Workers]:
         if not _PEER_GONE.search(str(error)):
             raise
         # What ended the peer is the cause that torchrun must see first; then it ends this process too.
-        time.sleep(GRACE)
+        if not group.told():
+            time.sleep(GRACE)
         raise InfrastructureError(f"worker {group.rank}: {str(error).splitlines()[0]}; resume") from error
     dist.destroy_process_group()  # not after a failure: it would wait for peers that are gone
 
