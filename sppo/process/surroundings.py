@@ -12,7 +12,7 @@ from sppo.store.local_cache import OTHERS_WRITE
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 """What MLflow reads; the package puts the same with `SPPO_` before it into pods."""
 
-SPINS = "1000"
+SPINS = "3000"
 """How often a waiting thread looks before it sleeps: libgomp's own choice where it has more threads than processors."""
 
 
