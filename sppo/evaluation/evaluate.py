@@ -14,7 +14,7 @@ from sppo.config.run import RunConfig
 from sppo.config.sections.evaluate import JUDGES
 from sppo.evaluation.contests import Answers, hold_contests
 from sppo.evaluation.gate import EXPORT_SLOPE, decide
-from sppo.evaluation.ifeval import answer_instructions, final_figures, instruction_figures
+from sppo.evaluation.ifeval import answer_instructions, expect_instructions, final_figures, instruction_figures
 from sppo.judging.load import judge_digest
 from sppo.models.fetch import policy_digest
 from sppo.progress import heartbeat
@@ -75,10 +75,12 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
         answers, checked = {}, {}
         for role, uri in uris.items():
             engine = LazyEngine(uri, config.generate, context, room)
-            answers[role] = _answers(config, lineage, engine, digests[role], prompts)
+            of_model = (config, lineage, engine, digests[role])
             if wanted.count:
-                asked = verifiable[: wanted.count]
-                checked[role] = answer_instructions(config, lineage, engine, digests[role], asked)
+                expect_instructions(*of_model, verifiable[: wanted.count])
+            answers[role] = _answers(*of_model, prompts)
+            if wanted.count:
+                checked[role] = answer_instructions(*of_model, verifiable[: wanted.count])
             engine.close()
         figures = hold_contests(config, prompts, answers, output)
         if wanted.count:
@@ -142,12 +144,12 @@ def _answer(
     config: RunConfig, engine: LazyEngine, prompts: Sequence[dict[str, Any]], output: Path
 ) -> Mapping[str, float]:
     wanted = config.evaluate
-    loaded = engine.load()
+    engine.load()
     sampling = Sampling(wanted.samples, wanted.temperature, wanted.top_p, wanted.max_tokens)
     seeds = [derive_seed(config.seed, "evaluate", row["prompt_id"]) for row in prompts]
     often = f" {wanted.samples} times" if wanted.samples > 1 else ""
     with heartbeat(f"answering {len(prompts)} held-out prompts{often}"):
-        sampled = loaded.sample([row["prompt_ids"] for row in prompts], sampling, seeds)
+        sampled = engine.sample([row["prompt_ids"] for row in prompts], sampling, seeds)
     rows = [
         {
             "prompt_id": row["prompt_id"],

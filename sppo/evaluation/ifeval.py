@@ -91,6 +91,14 @@ def _read(uri: str) -> list[tuple[str, Instructions]]:
     return rows
 
 
+def expect_instructions(
+    config: RunConfig, lineage: Lineage, engine: LazyEngine, model: str, prompts: Sequence[dict[str, Any]]
+) -> None:
+    """Tell the engine of a model that `answer_instructions` is to come with the same arguments, if it will be asked."""
+    if lineage.store.manifest(keys.instruction_answers(model, lineage.instructions(len(prompts)))) is None:
+        engine.expect([row["prompt_ids"] for row in prompts], _greedy(config))
+
+
 def answer_instructions(
     config: RunConfig, lineage: Lineage, engine: LazyEngine, model: str, prompts: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -112,14 +120,17 @@ def answer_instructions(
     return tables.read(store.fetch(key) / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
 
 
+def _greedy(config: RunConfig) -> Sampling:
+    return Sampling(1, 0.0, 1.0, config.evaluate.instructions.max_tokens)
+
+
 def _answer(
     config: RunConfig, engine: LazyEngine, prompts: Sequence[dict[str, Any]], output: Path
 ) -> Mapping[str, float]:
-    greedy = Sampling(1, 0.0, 1.0, config.evaluate.instructions.max_tokens)
     seeds = [derive_seed(config.seed, "instructions", row["prompt_id"]) for row in prompts]
-    loaded = engine.load()
+    engine.load()
     with heartbeat(f"answering {len(prompts)} prompts with verifiable instructions"):
-        sampled = loaded.sample([row["prompt_ids"] for row in prompts], greedy, seeds)
+        sampled = engine.sample([row["prompt_ids"] for row in prompts], _greedy(config), seeds)
     rows = []
     for row, (response,) in zip(prompts, sampled, strict=True):
         kwargs = [json.loads(text) for text in row["kwargs"]]

@@ -9,7 +9,7 @@ from typing import Any
 from sppo.config.sections.generate import GenerateConfig
 from sppo.models.fetch import Policy, fetch_policy
 from sppo.progress import heartbeat
-from sppo.sampling.engine import Engine
+from sppo.sampling.engine import Engine, Response, Sampling
 
 
 def load_engine(policy: Policy, config: GenerateConfig, context: int, sequences: int | None = None) -> Engine:
@@ -47,6 +47,8 @@ class LazyEngine:
         """Load nothing yet; for the policy's URI see `fetch_policy`, for the other arguments `load_engine`."""
         self.uri, self.config, self.context, self.sequences = uri, config, context, sequences
         self.engine: Engine | None = None
+        self._expected: list[tuple[list[list[int]], Sampling]] = []
+        self._ahead: dict[tuple[Sampling, tuple[int, ...]], list[Response]] = {}
 
     @cached_property
     def policy(self) -> Policy:
@@ -59,6 +61,26 @@ class LazyEngine:
             with heartbeat(f"loading {self.policy.folder} into {self.config.engine}"):
                 self.engine = load_engine(self.policy, self.config, self.context, self.sequences)
         return self.engine
+
+    def expect(self, prompts: Sequence[list[int]], sampling: Sampling) -> None:
+        """Say that these prompts will be asked for: if greedy, they are answered with the next ones that are like them.
+
+        For twice as many answers a step of a small model takes hardly longer.
+        """
+        if sampling.temperature == 0:
+            self._expected.append(([list(ids) for ids in prompts], sampling))
+
+    def sample(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[Response]]:
+        """See `Engine.sample`; greedy answers are those that were made before, where they were expected."""
+        asked = [(sampling, tuple(ids)) for ids in prompts]
+        if all(each in self._ahead for each in asked):
+            return [self._ahead[each] for each in asked]
+        expected = [ids for group, like in self._expected if like == sampling for ids in group]
+        later = [ids for ids in expected if (sampling, tuple(ids)) not in asked]
+        self._expected = [each for each in self._expected if each[1] != sampling]
+        sampled = self.load().sample([*prompts, *later], sampling, [*seeds, *[0] * len(later)])
+        self._ahead |= {(sampling, tuple(ids)): own for ids, own in zip(later, sampled[len(prompts) :], strict=True)}
+        return sampled[: len(prompts)]
 
     def close(self) -> None:
         """Free the model's memory, if it was loaded."""

@@ -66,6 +66,25 @@ def test_the_evaluation_measures_instructions_with_one_load_a_model(configure, t
     assert found.figures["eval/instructions_prompt_strict"] <= 0.5, "noise is not quoted"
 
 
+@pytest.mark.parametrize(("temperature", "max_tokens", "calls"), [(0.0, 12, [6]), (0.0, 8, [4, 2]), (1.0, 12, [4, 2])])
+def test_greedy_answers_of_one_length_are_made_in_one_call(
+    configure, tiny_llama, monkeypatch, temperature, max_tokens, calls
+):
+    sizes, sample = [], TransformersEngine.sample
+
+    def counted(engine, prompts, *how):
+        sizes.append(len(prompts))
+        return sample(engine, prompts, *how)
+
+    monkeypatch.setattr(TransformersEngine, "sample", counted)
+    rows = [ROW, {**ROW, "prompt": "Say goodbye."}]
+    config = configure(rows, **{"evaluate.temperature": temperature, "evaluate.max_tokens": max_tokens})
+    held_out = prepare(config) / keys.HELD_OUT_FILE
+    found = evaluate(config, 1, str(tiny_llama), str(tiny_llama), held_out)
+    assert sizes == calls
+    assert found.figures["eval/instructions_prompts"] == 2
+
+
 def test_answers_are_committed_with_their_verdicts(configure, tiny_llama):
     config = configure([ROW, {**ROW, "prompt": "Say goodbye."}])
     table = prepare(config) / keys.INSTRUCTIONS_FILE
