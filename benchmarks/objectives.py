@@ -53,8 +53,8 @@ SETTINGS = """\
 | `dpo` | η = 10: a beta of 0.1, the default of TRL's `DPOConfig` |
 | `ipo` | η = 10: a tau of 0.1, the same default |
 
-The learning rate is that of the default run, 1e-5, for all. RMSProp divides a gradient by its own size, so that the
-scale of a loss matters little. No objective was tuned here. The default run's values were chosen with `sppo`."""
+The learning rate is that of the default run for all. RMSProp divides a gradient by its own size, so that the scale of a
+loss matters little. No objective was tuned here. The default run's values were chosen with `sppo`."""
 
 CANNOT = """\
 ## What it cannot say

@@ -60,6 +60,8 @@ def run_locally(values: Mapping[str, Any], plan_only: bool = False, verbose: boo
     # In this process first, so that a mistake is told at once; the pipeline's own prepare then finds it done.
     with goes_on("what is committed is kept; the same command goes on from there"):
         asked = resolve(dict(values))
+        if not plan_only:  # what follows may load from a hub, or convert a model
+            print(f"{asked.output_uri}: checking the models, the prompts and the judge", flush=True)
         found = named(asked)
         planned = plan(found.config, open_store(found.config.output_uri))
         planned.tell(asked=plan_only)
