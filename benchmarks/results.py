@@ -35,8 +35,8 @@ ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
 """What the README's table stands between."""
 WRITTEN = (
-    "README.md", "docs/results.md", "docs/default-run.md", "docs/objectives.md", "docs/images/objectives.svg",
-    "benchmarks/played/",
+    "README.md", "docs/results.md", "docs/judges.md", "docs/default-run.md", "docs/objectives.md",
+    "docs/images/objectives.svg", "benchmarks/played/",
 )  # fmt: skip
 """Files and folders that may differ from the commit, as they are written from runs."""
 

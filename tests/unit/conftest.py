@@ -1,12 +1,13 @@
 """What several unit tests start from: a small run whose stages are all committed, as the stages commit them."""
 
+import importlib
 import json
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -32,6 +33,18 @@ class Result(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="module")
+def benchmark_script() -> Iterator[Callable[[str], ModuleType]]:
+    """Imports a script of benchmarks/ as scripts import each other; the names of all are forgotten afterwards."""
+    folder, before = str(Path(__file__).parents[2] / "benchmarks"), set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(folder):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """benchmarks/objectives.py: its values are ones that `sppo run` takes, and its page says what the runs left."""
 
-import importlib
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,19 +17,12 @@ SMALL = {
     "evaluate.instructions.final": 6, "evaluate.instructions.max_tokens": 8, "evaluate.gate.keep_previous_below": 0,
     "evaluate.gate.second_judge_below": 0, "evaluate.gate.max_length_growth": 0, "evaluate.gate.required_vs_base": 0,
 }  # fmt: skip
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def scripts():
-    """The two modules, imported as the script imports them; their names are forgotten afterwards."""
-    before = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield importlib.import_module("objectives"), importlib.import_module("objective_runs")
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
-            del sys.modules[name]
+def scripts(benchmark_script):
+    """The script that writes the page, and what it plays the runs with."""
+    return benchmark_script("objectives"), benchmark_script("objective_runs")
 
 
 @pytest.fixture

@@ -1,32 +1,23 @@
 """benchmarks/variants.py: each of its runs is one that `sppo run` takes, and what is kept of them is read again."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
 from sppo.config.reading import read_overrides
 from sppo.config.run import RunConfig, kinds, resolve
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MEASURED = {
     "revision": "abc1234", "machine": "a processor", "date": "2026-01-01", "minutes": 1.5, "gib": 2.0, "gigabytes": 0.1
 }  # fmt: skip
 
 
 @pytest.fixture
-def variants(monkeypatch, tmp_path):
-    """The script as a module, which keeps its rows elsewhere; its names are forgotten afterwards."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    script = importlib.import_module("variants")
+def variants(benchmark_script, monkeypatch, tmp_path):
+    """The script, which keeps its rows elsewhere."""
+    script = benchmark_script("variants")
     monkeypatch.setattr(script, "KEPT", tmp_path)
-    yield script
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
-            del sys.modules[name]
+    return script
 
 
 def test_every_run_is_one_that_sppo_takes(variants):
@@ -48,4 +39,4 @@ def test_what_is_kept_is_shown_as_long_as_its_settings_are_meant(variants):
     kept["settings"]["train.eta"] = 500.0
     variants.kept_as(name).write_text(json.dumps(kept))
     assert variants.read(name) is None and variants.read(other) is None and "| K = 8 |" not in variants.page()
-    assert str(BENCHMARKS.parent) not in json.dumps([variants.settings(each) for each in variants.VARIANTS.values()])
+    assert str(variants.ROOT) not in json.dumps([variants.settings(each) for each in variants.VARIANTS.values()])
