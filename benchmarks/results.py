@@ -79,7 +79,13 @@ def revision() -> str:
     Raises:
         SystemExit: if files differ from it, whose results would bear a wrong name.
     """
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True)
+    changed = subprocess.run(
+        ["git", "-c", "core.quotePath=off", "status", "--porcelain"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     if [line for line in changed.stdout.splitlines() if not line[3:].startswith(WRITTEN)]:
         raise SystemExit("files differ from the commit that is checked out; commit them first")
     said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
