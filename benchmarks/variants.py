@@ -24,6 +24,7 @@ from results import ROOT, Measured, played, revision
 
 from sppo.config.reading import read_overrides
 from sppo.config.run import RunConfig, flatten, kinds, load_preset
+from sppo.config.sections.judge import MixtureMember
 
 INSTRUCTIONS, ENCODER = (
     '{model: "instructions:package:sppo", weight: %s, temperature: %s}',
@@ -32,31 +33,35 @@ INSTRUCTIONS, ENCODER = (
 UNBROKEN = "{model: unbroken, weight: %s}"
 
 
-def judge(instructions: float = 2, temperature: float = 0.5, unbroken: float = 0.25, strictness: float = 1) -> str:
+def judge(instructions: float = 2, temperature: float = 0.5, unbroken: float = 0.25, sharp: float = 0.01) -> str:
     """The mixture with other weights, or another temperature of the checks; 0 leaves a member out."""
-    members = [INSTRUCTIONS % (instructions, strictness)] if instructions else []
+    members = [INSTRUCTIONS % (instructions, sharp)] if instructions else []
     members += [ENCODER % temperature] if temperature else []
     members += [UNBROKEN % unbroken] if unbroken else []
     return f"judge.mixture=[{', '.join(members)}]"
 
 
+COUNTED = judge(sharp=1)
 VARIANTS: Mapping[str, Sequence[str]] = {
     "the default": (),
+    "checks counted": (COUNTED,),
+    "checks counted, learning rate 1e-5": (COUNTED, "train.learning_rate=1e-5"),
+    "checks counted, learning rate 4e-5": (COUNTED, "train.learning_rate=4e-5"),
+    "checks counted, 192 tokens": (COUNTED, "generate.max_tokens=192"),
+    "checks counted, temperature 0.7": (COUNTED, "generate.temperature=0.7"),
+    "checks counted, encoder twice as strong": (judge(temperature=0.25, sharp=1),),
     "checks alone": (judge(temperature=0, unbroken=0),),
     "no checks": (judge(instructions=0),),
     "checks weigh half": (judge(instructions=1),),
-    "checks as 0, ½ and 1": (judge(strictness=0.01),),
-    "checks half as sharp": (judge(strictness=2),),
     "endings do not count": (judge(unbroken=0),),
+    "endings count twice": (judge(unbroken=0.5),),
+    "endings count four times": (judge(unbroken=1),),
     "encoder twice as strong": (judge(temperature=0.25),),
-    "encoder half as strong": (judge(temperature=1),),
     "learning rate 1e-5": ("train.learning_rate=1e-5",),
-    "learning rate 4e-5": ("train.learning_rate=4e-5",),
     "K = 3": ("generate.responses=3",),
     "K = 8": ("generate.responses=8",),
     "temperature 0.7": ("generate.temperature=0.7",),
     "96 tokens": ("generate.max_tokens=96",),
-    "192 tokens": ("generate.max_tokens=192",),
     "48 prompts an iteration": ("prepare.prompts_per_iteration=48",),
     "144 prompts an iteration": ("prepare.prompts_per_iteration=144",),
     "two iterations": ("iterations=2",),
@@ -118,6 +123,7 @@ def read_kept(path: Path, values: Sequence[str]) -> dict[str, Any] | None:
 def settings(values: Sequence[str]) -> dict[str, Any]:
     """What the preset and KEY=VALUE arguments say now, without the folder of this checkout."""
     told = flatten(load_preset("cpu")) | read_overrides(values, kinds(RunConfig))
+    told["judge.mixture"] = [MixtureMember.model_validate(each).model_dump() for each in told["judge.mixture"]]
     return {key: value.replace(f"{ROOT}/", "") if isinstance(value, str) else value for key, value in told.items()}
 
 
@@ -164,6 +170,8 @@ def page() -> str:
         markdown([["", *FIGURES, "revision"], *shown]),
         "",
         "Gains are shares of instructions followed at the end less those of the base, with 95 % intervals.",
+        "In the default, the answer that follows more instructions surely wins. With *checks counted*, the default of",
+        "before, an instruction more is a fixed step of the judge's logit.",
         f"Played on {machines}.",
     ]
     if missing:
