@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,9 @@ def one_at_a_time(uri: str) -> Iterator[None]:
 
     MLflow's tracking store takes no lock for that (`store/tracking/sqlalchemy_store.py`, 3.17). Once they are there,
     SQLite sees to it that one writes at a time: MLflow lets each wait 20 s for the others (`store/db/utils.py`).
+
+    Raises:
+        OSError: if it cannot be opened; MLflow would try that for 100 s (`create_sqlalchemy_engine_with_retry`).
     """
     path = database_path(uri)
     if path is None:
@@ -54,6 +58,10 @@ def one_at_a_time(uri: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".lock-{path.name}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            sqlite3.connect(path).close()
+        except sqlite3.OperationalError as error:
+            raise OSError(f"{path}: {error}") from error
         yield
 
 
