@@ -94,12 +94,12 @@ def test_a_changed_gate_evaluates_and_publishes_anew(place: Path, played: Path, 
 
 def test_a_changed_rate_trains_anew_and_its_predecessors_are_cleaned_away(place: Path, settings: list[str]) -> None:
     before, current = committed(place), (place / keys.CURRENT).read_bytes()
-    begun = Command("run", f"output_uri={place}", *settings, "train.learning_rate=2e-5")
+    begun = Command("run", f"output_uri={place}", *settings, "train.learning_rate=1e-5")
     begun.wait_until(lambda: (place / keys.CURRENT).read_bytes() != current)
     begun.wait_until(lambda: (place / lineage_of(place).chunk_key(2, 0)).exists())
     begun.process.send_signal(signal.SIGTERM)
     assert begun.process.wait(timeout=60) == 143
-    rate = "train.learning_rate: 1e-05 -> 2e-05: train, evaluate of iteration 1; all of iteration 2; publish"
+    rate = "train.learning_rate: 2e-05 -> 1e-05: train, evaluate of iteration 1; all of iteration 2; publish"
     assert f"changed: {rate}" in begun.output()
     kept = committed(place)
     Command("resume", str(place)).succeed()
