@@ -15,9 +15,9 @@ MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PA
 SPINS = "3000"
 """How often a waiting thread looks before it sleeps.
 
-A step of the default run's training on two cores took 5.3 s with 10,000 and 7.0 s with 1,000, libgomp's own choice where
-it has more threads than processors; in another pair of runs 6.2 s with 10,000 and 6.1 s with 3,000. Beside two busy
-processes it took 13 s with 1,000 and 3,000, 16 s with 10,000, and 21 s with 30,000.
+A step of the default run's training on two cores took 5.3 s with 10,000 and 7.0 s with 1,000. That is libgomp's own
+choice where it has more threads than processors. In another pair of runs it took 6.2 s with 10,000 and 6.1 s with 3,000.
+Beside two busy processes it took 13 s with 1,000 and 3,000, 16 s with 10,000, and 21 s with 30,000.
 """
 
 
