@@ -16,7 +16,7 @@ SPINS = "3000"
 """How often a waiting thread looks before it sleeps.
 
 A step of the default run's training on two cores took 5.3 s with 10,000 and 7.0 s with 1,000. That is libgomp's own
-choice where it has more threads than processors. In another pair of runs it took 6.2 s with 10,000 and 6.1 s with 3,000.
+choice where it has more threads than processors. In other runs it took 6.2 s with 10,000 and 6.1 s with 3,000.
 Beside two busy processes it took 13 s with 1,000 and 3,000, 16 s with 10,000, and 21 s with 30,000.
 """
 
