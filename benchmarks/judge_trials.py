@@ -22,7 +22,7 @@ from zlib import crc32
 
 import numpy as np
 from game import markdown
-from results import ROOT, processor, revision
+from results import ROOT, processor, revision, write_between
 
 from sppo.judging.labelled_pairs import Pair, read_pairs
 from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
@@ -107,7 +107,7 @@ def kept_as(name: str) -> Path:
 
 def play(name: str, data: Path) -> None:
     """Train, measure, and keep the figures."""
-    trial = TRIALS[name]
+    trial, begun = TRIALS[name], revision()
     with tempfile.TemporaryDirectory() as folder:
         train = tuple(_written(trial.change(read_pairs(str(data / file))), Path(folder) / file) for file in trial.files)
         evaluate = {held: str(data / f"{held}.jsonl.gz") for held in HELD_OUT}
@@ -116,7 +116,7 @@ def play(name: str, data: Path) -> None:
         found = train_preference(TrainPreferenceConfig.model_validate(asked))
     KEPT.mkdir(parents=True, exist_ok=True)
     kept = {
-        "revision": revision(),
+        "revision": begun,
         "machine": processor(),
         "pairs": found["train_pairs"],
         "minutes": found["seconds"] / 60,
@@ -165,12 +165,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder with the files of pairs")
     parser.add_argument("--only", nargs="+", choices=TRIALS, default=list(TRIALS))
     asked = parser.parse_args()
-    revision()
     for name in asked.only:
         if not kept_as(name).exists():
             play(name, asked.data)
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{table()}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        write_between(PAGE, BEGIN, END, table())
 
 
 if __name__ == "__main__":

@@ -92,6 +92,12 @@ def revision() -> str:
     return said.stdout.strip()
 
 
+def write_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Put a text between two lines of a page, in the place of what stands there."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
 def record_of(place: Path) -> Path:
     """Where what a run took is kept."""
     return place.with_name(f"{place.name}.json")
@@ -99,12 +105,13 @@ def record_of(place: Path) -> Path:
 
 def take(place: Path, arguments: Sequence[str]) -> Measured:
     """Play a run, or go on with it, and say what that took."""
+    begun = revision()  # what is changed while it plays must not cost the run
     code, seconds, peak = play([f"output_uri={place}", *arguments], network=True)
     if code not in {0, GateFailedError.exit_code}:
         raise SystemExit(f"{' '.join(arguments)}: the run ended with {code}")
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return Measured(revision(), processor(), today, seconds / 60, peak / 2**30, size / 1e9)
+    return Measured(begun, processor(), today, seconds / 60, peak / 2**30, size / 1e9)
 
 
 def measure(seed: int, place: Path, arguments: Sequence[str]) -> Measured:
@@ -227,10 +234,7 @@ def main() -> None:
     runs = [played(seed, (asked.place / f"seed-{seed}").absolute(), asked.values) for seed in asked.seeds]
     command = " ".join(["python", "benchmarks/results.py", *sys.argv[1:]])
     (ROOT / "docs" / "results.md").write_text(page(runs, command), encoding="utf-8")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, _, rest = readme.partition(BEGIN)
-    after = rest.partition(END)[2]
-    (ROOT / "README.md").write_text(f"{before}{BEGIN}\n{table(runs)}\n{END}{after}", encoding="utf-8")
+    write_between(ROOT / "README.md", BEGIN, END, table(runs))
 
 
 if __name__ == "__main__":

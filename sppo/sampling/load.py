@@ -47,7 +47,7 @@ class LazyEngine:
         """Load nothing yet; for the policy's URI see `fetch_policy`, for the other arguments `load_engine`."""
         self.uri, self.config, self.context, self.sequences = uri, config, context, sequences
         self.engine: Engine | None = None
-        self._expected: list[tuple[list[list[int]], Sampling]] = []
+        self._expected: list[tuple[Sampling, tuple[int, ...]]] = []
         self._ahead: dict[tuple[Sampling, tuple[int, ...]], list[Response]] = {}
 
     @cached_property
@@ -68,18 +68,18 @@ class LazyEngine:
         For twice as many answers a step of a small model takes hardly longer.
         """
         if sampling.temperature == 0:
-            self._expected.append(([list(ids) for ids in prompts], sampling))
+            self._expected += [(sampling, tuple(ids)) for ids in prompts]
 
     def sample(self, prompts: Sequence[list[int]], sampling: Sampling, seeds: Sequence[int]) -> list[list[Response]]:
         """See `Engine.sample`; greedy answers are those that were made before, where they were expected."""
         asked = [(sampling, tuple(ids)) for ids in prompts]
         if all(each in self._ahead for each in asked):
             return [self._ahead[each] for each in asked]
-        expected = [ids for group, like in self._expected if like == sampling for ids in group]
-        later = [ids for ids in expected if (sampling, tuple(ids)) not in asked]
-        self._expected = [each for each in self._expected if each[1] != sampling]
-        sampled = self.load().sample([*prompts, *later], sampling, [*seeds, *[0] * len(later)])
-        self._ahead |= {(sampling, tuple(ids)): own for ids, own in zip(later, sampled[len(prompts) :], strict=True)}
+        later = [each for each in self._expected if each[0] == sampling and each not in asked]
+        self._expected = [each for each in self._expected if each[0] != sampling]
+        everything = [*prompts, *(list(ids) for _, ids in later)]
+        sampled = self.load().sample(everything, sampling, [*seeds, *[0] * len(later)])
+        self._ahead |= zip(later, sampled[len(prompts) :], strict=True)
         return sampled[: len(prompts)]
 
     def close(self) -> None:

@@ -140,10 +140,6 @@ def test_another_number_of_workers_resumes(tiny_llama, alone, tmp_path, before, 
     same(trained(store), alone)
 
 
-TORCHRUN_KILLS = 30
-"""Seconds after which torchrun kills a worker that it told to end (torch/distributed/elastic/multiprocessing)."""
-
-
 @pytest.mark.parametrize("told_first", [False, True])
 def test_a_killed_worker_ends_the_job_and_the_resume_is_exact(tiny_llama, tmp_path, told_first):
     """Also where the other worker notices that it is told to end before it notices that its peer is gone."""
@@ -157,7 +153,7 @@ def test_a_killed_worker_ends_the_job_and_the_resume_is_exact(tiny_llama, tmp_pa
     seconds = time.monotonic() - begun
     assert code != 0
     assert "exitcode  : -9" in output and "lost" not in output
-    assert seconds < TORCHRUN_KILLS
+    assert seconds < 20
     print(f"the job ended {seconds:.1f} s after its last checkpoint, in whose next step a worker was killed")
     model = lineage_of(store.uri).model_key(1)
     assert store.manifest(model) is None
