@@ -56,6 +56,8 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "endings do not count": (judge(unbroken=0),),
     "endings count twice": (judge(unbroken=0.5),),
     "endings count four times": (judge(unbroken=1),),
+    "endings count twice, 192 tokens": (judge(unbroken=0.5), "generate.max_tokens=192"),
+    "endings count twice, learning rate 1e-5": (judge(unbroken=0.5), "train.learning_rate=1e-5"),
     "encoder twice as strong": (judge(temperature=0.25),),
     "learning rate 1e-5": ("train.learning_rate=1e-5",),
     "K = 3": ("generate.responses=3",),

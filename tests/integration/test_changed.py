@@ -48,6 +48,11 @@ def played(tmp_path_factory: pytest.TempPathFactory, worker_id: str, settings: l
 @pytest.fixture
 def place(played: Path, tmp_path: Path) -> Path:
     """A copy of that run, in which other values are played."""
+    return copied(played, tmp_path / "run")
+
+
+def copied(run: Path, place: Path) -> Path:
+    """A copy of a run, which shares its weights."""
 
     def copy(source: str, target: str) -> None:
         if source.endswith(WEIGHTS):  # which are only read
@@ -55,7 +60,7 @@ def place(played: Path, tmp_path: Path) -> Path:
         else:
             shutil.copy2(source, target)
 
-    return Path(shutil.copytree(played, tmp_path / "run", copy_function=copy))
+    return Path(shutil.copytree(run, place, copy_function=copy))
 
 
 def committed(folder: Path) -> dict[str, int]:
@@ -118,16 +123,20 @@ def test_a_changed_rate_trains_anew_and_its_predecessors_are_cleaned_away(place:
     assert committed(place) == left
 
 
-def test_two_runs_with_other_values_at_once_have_reports_of_their_own(place: Path, settings: list[str]) -> None:
+def test_two_runs_with_other_values_at_once_have_reports_of_their_own(
+    small_run: Path, small_settings: list[str], tmp_path: Path
+) -> None:
+    place = copied(small_run, tmp_path / "run")
     before = committed(place)
     values = ((OTHER_GATE,), ("rank.temperature=2", "shards=2"))
-    both = [Command("run", f"output_uri={place}", *settings, *changed) for changed in values]
+    both = [Command("run", f"output_uri={place}", "iterations=1", *small_settings, *changed) for changed in values]
     for command in both:
         command.succeed()
     gate = recorded(place, ("evaluate.gate.second_judge_below", 0.25))
     ranked = recorded(place, ("rank.temperature", 2.0))
-    shards = {"iteration-1/preferences/shard": 2, "iteration-2/preferences/shard": 2}
-    assert made_anew(place, before) == Counter(EVALUATED_ANEW) + Counter({**TRAINED_ANEW, **shards})
+    evaluated = {"iteration-1/evaluation": 1, "published": 1, "report": 1}
+    ranked_anew = {"iteration-1/preferences/shard": 2, "iteration-1/model": 1, "answers": 1, "instruction-answers": 1}
+    assert made_anew(place, before) == Counter(evaluated) + Counter({**ranked_anew, **evaluated})
     summaries = [(place / lineage_of(run).report_key / keys.SUMMARY_FILE).read_text() for run in (gate, ranked)]
     assert ["second_judge_below: 0.25" in summary for summary in summaries] == [True, False]
     assert ["temperature: 2.0" in summary for summary in summaries] == [False, True]

@@ -171,8 +171,7 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
     model, shard = lineage.model_key(1), lineage.preferences_key(1, 0, 1)
     start = ("run", f"output_uri={store.uri}", "iterations=1", *small_settings, "--verbose")
     resume = ("resume", store.uri, "--verbose")
-    kill_when_there(lineage.chunk_key(1, 0), *start)
-    kill_when_there(lineage.checkpoints_key(1), *resume)
+    kill_when_there(lineage.checkpoints_key(1), *start)
     kill_when_there(model, *resume)
     assert store.manifest(model) is None, "it was killed while it uploaded the weights"
     output = Command(*resume, environment=environment).succeed()
