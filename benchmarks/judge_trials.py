@@ -119,7 +119,6 @@ def play(name: str, data: Path) -> None:
         "revision": begun,
         "machine": processor(),
         "pairs": found["train_pairs"],
-        "minutes": found["seconds"] / 60,
         "development": found["development"],
         "evaluate": found["evaluate"],
     }
@@ -134,7 +133,7 @@ def _written(pairs: Pairs, path: Path) -> str:
 
 def table() -> str:
     """All trials that were made, in Markdown."""
-    rows = [["", "pairs", "development", *(f"`{name}`" for name in HELD_OUT), "longer preferred", "ECE", "minutes"]]
+    rows = [["", "pairs", "development", *(f"`{name}`" for name in HELD_OUT), "longer preferred", "ECE"]]
     played = {name: json.loads(kept_as(name).read_text()) for name in TRIALS if kept_as(name).exists()}
     for name, kept in played.items():
         last = kept["evaluate"][HELD_OUT[-1]]
@@ -146,7 +145,6 @@ def table() -> str:
                 *(_accuracy(kept["evaluate"][held]) for held in HELD_OUT),
                 f"{last['prefers_longer']:.2f}",
                 f"{last['calibration_error']:.3f}",
-                f"{kept['minutes']:.0f}",
             ]
         )
     where = "; ".join(sorted({f"{kept['revision']} on {kept['machine']}" for kept in played.values()}))
