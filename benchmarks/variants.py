@@ -72,6 +72,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "batches of 4 pairs": ("train.global_batch=4",),
     "pairs by probability": ("rank.selection=best-worst-probability",),
     "all responses": ("rank.selection=all",),
+    "adapters of rank 16, learning rate 2e-4": ("train.lora.rank=16", "train.learning_rate=2e-4"),
     "no prompts with instructions": (f"prompts={ROOT / 'sppo' / 'preparing' / 'bundled' / 'prompts.jsonl'}",),
 }
 """What differs from the preset, by its name."""

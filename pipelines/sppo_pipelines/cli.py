@@ -147,15 +147,12 @@ def compile_package(
         profile: Defaults of the hardware parameters: a shipped profile's name, or a YAML file.
         images: A YAML file of images by stage, instead of the released ones.
     """
-    from sppo_components.images import PUBLISHED
-
-    from sppo_pipelines.compiling import compile_pipeline
+    from sppo_pipelines.compiling import compile_pipeline, tell_unpublished
 
     limits = compile_pipeline(output, max_iterations, profile, images)
     most = (limits.shard_iterations or 0) // max_iterations
     print(f"wrote {output}: up to {max_iterations} iterations of {most} shards fit into a workflow of Argo")
-    if images is None and not PUBLISHED:
-        print("its images are not published yet: build them with `make images`, and name them with --images FILE")
+    tell_unpublished(images)
     print("upload it in Kubeflow's UI, or start a run of it with `sppo submit --host URL`")
 
 
@@ -174,7 +171,7 @@ def train_preference(
     Args:
         train: Files of pairs: .jsonl or .jsonl.gz with prompt, chosen and rejected.
         output: Folder for the model.
-        settings: How to train, such as epochs=7 learning_rate=1e-4; write them before the flags.
+        settings: How to train, such as epochs=7 learning_rate=1e-4.
         kind: What is made: a pairwise encoder, or a General Preference Model, whose preferences can run in a circle.
         evaluate: Held-out files of pairs, each as NAME=FILE.
         license: Licences of the training files, each as FILENAME=LICENCE.
@@ -185,7 +182,10 @@ def train_preference(
 
     from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
 
-    named = {"evaluate": _by_name("evaluate", evaluate), "licenses": _by_name("license", license)}
+    named = {
+        "evaluate": _by_name("evaluate", evaluate, "NAME=FILE"),
+        "licenses": _by_name("license", license, "FILENAME=LICENCE"),
+    }
     values = {
         "train": train,
         "output": output,
@@ -217,7 +217,7 @@ def judge(
 
     Args:
         file: A .jsonl or .jsonl.gz file with prompt and responses (a list); with --benchmark prompt, chosen, rejected.
-        settings: How to judge, such as judge.dtype=float32 rank.temperature=2; write them before the flags.
+        settings: How to judge, such as judge.dtype=float32 rank.temperature=2.
         judge: The preference model, as preference_model of a run.
         output: A .jsonl or .parquet file for the logits and probabilities of every row.
         benchmark: Measure how often the judge prefers the chosen response, beside preferring the longer one.
@@ -244,10 +244,10 @@ def judge(
         print(f"wrote {output}")
 
 
-def _by_name(flag: str, pairs: tuple[str, ...]) -> dict[str, str]:
+def _by_name(flag: str, pairs: tuple[str, ...], form: str) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
-            raise ConfigError(f"--{flag}: {pair!r} has no '='; give NAME=VALUE")
+            raise ConfigError(f"--{flag}: {pair!r} has no '='; give {form}")
     return dict(pair.split("=", 1) for pair in pairs)
 
 

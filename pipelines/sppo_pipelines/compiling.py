@@ -47,3 +47,11 @@ def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Pa
     lines = output.read_text().splitlines(keepends=True)
     output.write_text("".join(itertools.dropwhile(lambda line: line.startswith("#"), lines)))
     return Limits(max_iterations, loaded.training.nodes > 1, most)
+
+
+def tell_unpublished(images: Path | None) -> None:
+    """Say that a package asks for images that nobody can pull yet, unless it names others."""
+    from sppo_components.images import PUBLISHED
+
+    if images is None and not PUBLISHED:
+        print("its images are not published yet: build them with `make images`, and name them with --images FILE")

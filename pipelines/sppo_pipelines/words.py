@@ -10,27 +10,34 @@ from inspect import signature
 
 from sppo.config.run import all_keys
 from sppo.errors import ConfigError
+from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
 from sppo_pipelines.overview import Commands, print_overview
+
+TRAINING_KEYS = set(all_keys(TrainPreferenceConfig)) - {"train", "output", "kind", "evaluate", "baseline", "seed"}
+"""Settings of `sppo train-preference` that have no flag of their own."""
 
 
 def values_together(words: Sequence[str]) -> list[str]:
     """The words of a command line with all values of the configuration beside the first one.
 
-    Where they stand on both sides of a flag, tyro takes the first ones only.
+    Where they stand on both sides of a flag, tyro takes the first ones only, and a flag for files takes those after it.
     """
-    found = set(all_keys())
+    trains = words[:1] == ["train-preference"]
+    found = TRAINING_KEYS if trains else set(all_keys())
     sections = {key.partition(".")[0] for key in found if "." in key}
 
-    def is_value(word: str) -> bool:
-        key, equals, _ = word.partition("=")
-        return bool(equals) and (key in found or key.partition(".")[0] in sections)
+    def is_value(place: int) -> bool:
+        key, equals, _ = words[place].partition("=")
+        known = key in found or key.partition(".")[0] in sections
+        return bool(equals) and known and words[place - 1] not in {"--evaluate", "--license"}  # NAME=FILE
 
-    places = [place for place, word in enumerate(words) if is_value(word)]
+    places = [place for place in range(len(words)) if is_value(place)]
     if not places:
         return list(words)
     values = [words[place] for place in places]
-    others = [word for word in words[places[0] :] if not is_value(word)]
-    return [*words[: places[0]], *values, *others]
+    others = [word for place, word in enumerate(words) if place not in places]
+    first = 1 if trains else places[0]
+    return [*others[:first], *values, *others[first:]]
 
 
 def answer_at_once(words: Sequence[str], groups: Mapping[str, Commands]) -> None:

@@ -63,7 +63,7 @@ def check_judges(config: RunConfig) -> None:
     for uri in config.evaluate.second_judge:
         if uri in judges:
             known = "the training judge" if uri == judges[0] else "there twice"
-            raise ConfigError(f"evaluate.second_judge: {uri} is {known}; name another one, or none")
+            raise ConfigError(f"evaluate.second_judge: {uri} is {known}; name another one, or leave it empty")
         check_judge(uri, config.judge)
         judges.append(uri)
 

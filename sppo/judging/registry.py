@@ -134,7 +134,12 @@ def kind_of(uri: str) -> Kind:
             return kind
     refuse_page(uri)
     place = parse(uri)
-    if isinstance(place, Foreign) or (isinstance(place, Local) and not present(place.path.absolute()).exists()):
+    absent = isinstance(place, Local) and not present(place.path.absolute()).exists()
+    if absent and "/" in uri and ":" not in uri:
+        raise ConfigError(
+            f"{uri}: no such model folder; `sppo train-preference` makes one, and docs/judges.md has the other judges"
+        )
+    if absent or isinstance(place, Foreign):
         near = difflib.get_close_matches(scheme, [name for kind in kinds() for name in kind.schemes], 1)
         hint = f"did you mean {near[0]}:…? " if near and ":" in uri else ""
         raise ConfigError(

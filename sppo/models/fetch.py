@@ -280,7 +280,7 @@ def _from_package(name: str, part: str) -> Path:
     module = name.replace("-", "_")
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
     if spec is None or spec.origin is None or not spec.submodule_search_locations:
-        raise ConfigError(f"package:{name}: no such package is installed; pip install {name}")
+        raise ConfigError(f"package:{name}: no such Python package is installed here")
     root = Path(spec.origin).parent
     folders = sorted({path.parent for path in root.rglob("*.safetensors")})
     if part:

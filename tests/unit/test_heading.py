@@ -73,10 +73,23 @@ def test_what_was_changed_can_be_typed(play_run):
 
 def test_going_on_names_all_that_was_given(play_run):
     run = play_run(**{"train.eta": 500.0, "evaluate.second_judge": ["/a b"]})
-    command = dict(next_steps(collect(run.config, run.store)))["go on with other values"]
+    report = replace(collect(run.config, run.store), prepare={"prepare/kept": 10_000.0})
+    command = dict(next_steps(report))["play one iteration more"]
     values = [value.partition("=") for value in shlex.split(command)[2:]]
     again = resolve({key: yaml.safe_load(value) for key, _, value in values})
     assert again == resolve(run.config.asked() | {"iterations": run.config.iterations + 1})
+
+
+@pytest.mark.parametrize(
+    ("prompts", "kept", "offered"),
+    [("p.jsonl", 39, False), ("p.jsonl", 40, True), (["a", "b", "c"], 9, False), (["a", "b", "c", "d"], 9, True)],
+)
+def test_an_iteration_more_is_offered_where_there_are_prompts_for_it(play_run, prompts, kept, offered):
+    asked = {"iterations": 3, "prompts": prompts, "prepare.held_out": 8, "prepare.prompts_per_iteration": 8}
+    run = play_run()
+    config = resolve(run.config.asked() | asked)
+    report = replace(collect(run.config, run.store), config=config, prepare={"prepare/kept": float(kept)})
+    assert ("play one iteration more" in dict(next_steps(report))) is offered
 
 
 def test_what_auto_became_was_not_changed(play_run):

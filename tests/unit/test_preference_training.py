@@ -55,7 +55,8 @@ def test_training_is_reproducible_and_learns(tmp_path, capsys, made, cost):
     assert weights == again
     assert result["evaluate"]["easy"]["accuracy"] == 1.0
     assert result["train_pairs"] + result["development"]["train.jsonl.gz"]["pairs"] == 32
-    assert "step" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "step" in told and "pairs to train on show the way, and hardly more" in told
     card = (tmp_path / "one" / "README.md").read_text()
     assert "| easy | 8 | 100.0% ± 0.0% | 100.0% |" in card
     assert result["baseline"].startswith("package:sppo (") and result["baseline"] in card
@@ -211,8 +212,10 @@ def test_the_command_of_a_shipped_card_is_accepted(tmp_path, monkeypatch, run_sp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--evaluate", "foo"], "--evaluate: 'foo' has no '='; give NAME=VALUE"),
-        (["--license", "MIT"], "--license: 'MIT' has no '='; give NAME=VALUE"),
+        (["--evaluate", "foo"], "--evaluate: 'foo' has no '='; give NAME=FILE"),
+        (["--license", "MIT"], "--license: 'MIT' has no '='; give FILENAME=LICENCE"),
+        (["--baseline", "package:sppo"], "baseline: it is compared on held-out pairs; give --evaluate NAME=FILE too"),
+        (["--license", "a.jsonl=MIT", "epochs=0"], "epochs: Input should be greater than or equal to 1 (got 0)"),
         (["--seed", "-1"], "seed: Input should be greater than or equal to 0 (got -1)"),
         (["seed=-1"], "seed: Input should be greater than or equal to 0 (got -1)"),
         (["epoch=7"], "epoch: unknown key; did you mean epochs?"),

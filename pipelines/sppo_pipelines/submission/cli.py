@@ -53,6 +53,7 @@ def submit(
         dry_run: Check everything that can be checked here and print it; send nothing.
         plan_only: Say what is in the run's place, and what a changed value redoes; send nothing.
     """
+    from sppo_pipelines.compiling import tell_unpublished
     from sppo_pipelines.submission import commands, package
     from sppo_pipelines.submission.client import Client
     from sppo_pipelines.submission.resume import Resumed
@@ -69,6 +70,7 @@ def submit(
     commands.show_work(values, compiled)
     if plan_only:
         return
+    tell_unpublished(images)
     run_id = commands.submit(client, values, compiled, experiment, service_account)["run_id"]
     if wait:
         commands.wait(client, Resumed(run_id), junit, keep_going)

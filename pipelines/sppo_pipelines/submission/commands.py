@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from sppo.config.run import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.preparing.recorded import refuse_old
 from sppo.process.output import goes_on
@@ -20,6 +22,7 @@ from sppo.process.workload import workload
 from sppo.reporting.tracking import without_password
 from sppo.store.opening import open_store
 from sppo_pipelines.screen import Screen, duration
+from sppo_pipelines.submission import local_files
 from sppo_pipelines.submission import package as packages
 from sppo_pipelines.submission.client import Client, Json
 from sppo_pipelines.submission.follow import follow
@@ -38,21 +41,30 @@ def show_plan(values: Mapping[str, Any], package: packages.Package) -> None:
         "work": workload(config),
     }
     print(yaml.safe_dump(plan, sort_keys=False), end="")
+    _warn(config)
 
 
 def show_work(values: Mapping[str, Any], package: packages.Package) -> None:
-    """Print what is in the run's store already, and what a changed value redoes, if the store can be read from here.
+    """Print what the pods may lack, what is in the run's store already, and what a changed value redoes.
+
+    Of a store that cannot be read from here it says so.
 
     Raises:
         ConfigError: as `package.parameters`; or if another version wrote the store.
     """
     _, config = packages.parameters(values, package.limits)
+    _warn(config)
     store = open_store(config.output_uri)
     try:
         refuse_old(store)
         plan_from_afar(config, store).tell()
     except InfrastructureError as error:
         print(f"what is in {store.uri} already cannot be seen from here ({error})", flush=True)
+
+
+def _warn(config: RunConfig) -> None:
+    for line in local_files.warnings(config):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def submit(

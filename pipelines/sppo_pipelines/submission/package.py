@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import tempfile
 from collections.abc import Mapping
@@ -65,6 +66,10 @@ def parameters(values: Mapping[str, Any], limits: Limits) -> tuple[Json, RunConf
     hardware = hardware_keys()
     pools = {name: _of_pool(name, hardware[name], value) for name, value in values.items() if name in hardware}
     asked = {name: value for name, value in values.items() if name not in hardware}
+    for name in asked:
+        near = difflib.get_close_matches(name, hardware, 1)
+        if near and name.partition("_")[0] in POOLS:
+            raise ConfigError(f"{name}: unknown key; did you mean {near[0]}?")
     config = resolve(asked)
     limits.check(config)
     gpus = {name: value for name, value in pools.items() if hardware[name] == "gpus"}

@@ -98,6 +98,13 @@ class TrainPreferenceConfig(Section):
     )
     dtype: Arithmetic = Field("auto", validate_default=True, description=f"Arithmetic of the forward pass. {AUTO}")
 
+    @field_validator("baseline")
+    @classmethod
+    def _there_is_something_to_compare_on(cls, value: str, info: ValidationInfo) -> str:
+        if value and not info.data.get("evaluate"):
+            raise ValueError("it is compared on held-out pairs; give --evaluate NAME=FILE too")
+        return value
+
     @field_validator("encodes", "dimension")
     @classmethod
     def _the_kind_reads_it(cls, value: object, info: ValidationInfo) -> object:

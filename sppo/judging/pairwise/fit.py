@@ -36,6 +36,8 @@ from sppo.models.fetch import fetch_model, model_digest
 Triple = tuple[list[int], list[int], list[int]]
 MICRO_BATCH_TOKENS = 4096
 REPORT_SECONDS = 5.0
+FEW = 100
+"""Training pairs below which a judge has next to nothing to learn from."""
 
 
 def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
@@ -63,6 +65,10 @@ def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
     if not training or not development:
         raise ConfigError(
             "train: too few pairs to set development pairs aside; give more pairs or change `development`"
+        )
+    if len(training) < FEW:
+        print(
+            f"warning: {len(training)} pairs to train on show the way, and hardly more; give {FEW} or more", flush=True
         )
     # Loaded before training: it may be the very judge that the output replaces.
     baseline = load_judge(config.baseline, JudgeConfig(dtype=config.dtype, cache=False)) if config.baseline else None

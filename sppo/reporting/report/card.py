@@ -72,7 +72,9 @@ def model_card(report: RunReport) -> str:
         checks=checks(report),
         summary_columns=SUMMARY_COLUMNS,
         summary_rows=summary_rows(report),
-        overrides=yaml.safe_dump(overrides(config), sort_keys=False, allow_unicode=True),
+        overrides=yaml.safe_dump(
+            {**overrides(config), "output_uri": "runs/reproduced"}, sort_keys=False, allow_unicode=True
+        ),
         part_rows=[_part_row(part) for part in made_of],
         digest_rows=digest_rows(report),
         versions=versions(),

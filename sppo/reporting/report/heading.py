@@ -66,10 +66,19 @@ def next_steps(report: RunReport) -> list[tuple[str, str]]:
     use = [("use its model; the card there shows how", report.published)] if report.published else []
     return [
         *use,
-        ("compare it with another run", f"sppo compare {place} OTHER --html compared.html"),
+        ("compare it with a run before it", f"sppo compare OTHER {place} --html compared.html"),
         ("measure its model on benchmarks", f"sppo bench {place} --benchmarks leaderboard"),
-        ("go on with other values", shlex.join(["sppo", "run", *_values(report.config)])),
+        *([("play one iteration more", shlex.join(["sppo", "run", *_values(report.config)]))] * _has_prompts(report)),
     ]
+
+
+def _has_prompts(report: RunReport) -> bool:
+    """Whether one iteration more would have prompts: those kept, or a place of its own."""
+    config, wanted = report.config, report.config.prepare
+    if not isinstance(config.prompts, str):
+        return len(config.prompts) > config.iterations
+    needed = wanted.held_out + wanted.prompts_per_iteration * (config.iterations + 1)
+    return report.prepare["prepare/kept"] >= needed
 
 
 def _values(config: RunConfig) -> Iterator[str]:

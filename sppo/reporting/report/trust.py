@@ -36,6 +36,11 @@ class Check:
     said: str
 
 
+def _check(trusted: bool, said: str, mend: str) -> Check:
+    """A check, which says what may mend it where it is a caution."""
+    return Check(trusted, said if trusted else f"{said}; {mend}")
+
+
 def colour(report: RunReport) -> Colour:
     """The verdict's colour: that of the gate, but no green where a check is a caution."""
     if not report.passed:
@@ -62,24 +67,27 @@ def _judges(config: RunConfig, figures: Mapping[str, float]) -> Iterator[Check]:
     name = "eval/mean_probability_vs_base"
     if name in figures:
         said = f"its judge's mean probability over the base is {share(figures[name])} (at least {SURE})"
-        yield Check(figures[name] >= SURE, said)
+        yield _check(figures[name] >= SURE, said, "it hardly tells the two apart: read the answers")
     for judge, uri in zip(JUDGES, config.evaluate.second_judge, strict=False):
         name = f"eval/{judge}_win_rate_vs_base"
+        sure = f"eval/{judge}_mean_probability_vs_base"
         if f"{name}_high" in figures:
-            sure = with_interval(figures, f"eval/{judge}_mean_probability_vs_base")
             role = f"the {judge} judge{', which is a part of the first,' if uri in config.rankers() else ''}"
             said = (
-                f"by {role} the win rate is {with_interval(figures, name)} (above {EVEN}), its mean probability {sure}"
+                f"by {role} the win rate is {with_interval(figures, name)}, its mean probability "
+                f"{with_interval(figures, sure)} (both above {EVEN})"
             )
-            yield Check(figures[name] > EVEN, said)
+            mend = "what one judge likes need not be better: read the answers"
+            yield _check(min(figures[name], figures.get(sure, 1.0)) > EVEN, said, mend)
     name = "rank/order_agreement"
     if name in figures:
         said = f"the judge stays with its choice when two answers change places in {share(figures[name])} of pairs"
-        yield Check(figures[name] >= AGREES, f"{said} (at least {AGREES})")
+        yield _check(figures[name] >= AGREES, f"{said} (at least {AGREES})", "take a judge that looks at the answers")
     name = "rank/saturation"
     if name in figures:
         said = f"its saturation is {share(figures[name])} (from {UNDECIDED}, no opinion, to {SATURATED}, always sure)"
-        yield Check(UNDECIDED <= figures[name] <= SATURATED, said)
+        mend = f"{'raise' if figures[name] > SATURATED else 'lower'} rank.temperature"
+        yield _check(UNDECIDED <= figures[name] <= SATURATED, said, mend)
 
 
 def _instructions(figures: Mapping[str, float]) -> Iterator[Check]:
@@ -99,15 +107,16 @@ def _instructions(figures: Mapping[str, float]) -> Iterator[Check]:
 
 def _measurement(report: RunReport, figures: Mapping[str, float]) -> Iterator[Check]:
     count = report.config.prepare.held_out
-    yield Check(count >= FEW, f"{count} held-out prompts were answered (at least {FEW})")
-    for name, what, most in (
-        ("generate/truncated_fraction", "training responses", CUT_IN_TRAINING),
-        ("eval/truncated_fraction", "held-out answers", CUT_IN_EVALUATION),
+    yield _check(count >= FEW, f"{count} held-out prompts were answered (at least {FEW})", "raise prepare.held_out")
+    for name, what, most, tokens in (
+        ("generate/truncated_fraction", "training responses", CUT_IN_TRAINING, "generate.max_tokens"),
+        ("eval/truncated_fraction", "held-out answers", CUT_IN_EVALUATION, "evaluate.max_tokens"),
     ):
         if name in figures:
-            yield Check(figures[name] <= most, f"{share(figures[name])} of the {what} are cut (at most {most})")
+            said = f"{share(figures[name])} of the {what} are cut (at most {most})"
+            yield _check(figures[name] <= most, said, f"raise {tokens}, unless they only repeat themselves")
     if EXPORT_SLOPE in figures:
-        said = f"the saved model shows {share(figures[EXPORT_SLOPE])} of what was trained (at least {ENOUGH})"
+        said = f"of what training changed, {share(figures[EXPORT_SLOPE])} is in the saved model (at least {ENOUGH})"
         yield Check(figures[EXPORT_SLOPE] >= ENOUGH, said)
 
 
@@ -115,5 +124,8 @@ def _length(figures: Mapping[str, float]) -> Iterator[Check]:
     name, controlled = "eval/win_rate_vs_base", "eval/lc_win_rate_vs_base"
     if controlled in figures:
         effect = figures[controlled] - figures[name]
-        said = f"at equal length the win rate is {with_interval(figures, controlled)}"
-        yield Check(abs(effect) <= LENGTH_EFFECT, f"{said}, {effect:+.3f} (at most {LENGTH_EFFECT} either way)")
+        said = (
+            f"of answers of equal length it wins {with_interval(figures, controlled)}, {effect:+.3f} against all "
+            f"answers (at most {LENGTH_EFFECT} either way)"
+        )
+        yield _check(abs(effect) <= LENGTH_EFFECT, said, "set rank.length_corrected=true")

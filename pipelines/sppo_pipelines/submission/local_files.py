@@ -1,0 +1,40 @@
+"""Files and folders that a configuration names by a path: the pods of a cluster have them in their images, or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sppo.config.run import RunConfig
+from sppo.judging.registry import kinds
+from sppo.store.uri import Local, parse
+
+_OF_FILES = ("instructions", "transformers", "vllm")
+"""Kinds of judges whose URIs go on with the place of a file or a model."""
+
+
+def warnings(config: RunConfig) -> list[str]:
+    """A line for each value that is a path."""
+    return [
+        f"{key}: {uri} is a path, which the pods find only in their own images; copy it to S3, and name s3://…"
+        for key, uri in _named(config)
+        if isinstance(parse(uri), Local)
+    ]
+
+
+def _named(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """The settings that name a place, and the place."""
+    yield "base_model", config.base_model
+    yield from (("prompts", uri) for uri in config.prompt_sets())
+    judges = [("preference_model", config.preference_model)]
+    judges += [(f"judge.mixture.{number}.model", member.model) for number, member in enumerate(config.judge.mixture)]
+    judges += [("evaluate.second_judge", uri) for uri in config.evaluate.second_judge]
+    yield from ((key, place) for key, uri in judges if (place := _place(uri)))
+    yield "evaluate.instructions.prompts", config.evaluate.instructions.prompts
+
+
+def _place(judge: str) -> str:
+    """Where a judge's file or weights are; empty where its kind has none."""
+    scheme, _, rest = judge.partition(":")
+    if scheme in _OF_FILES:
+        return rest
+    return "" if any(scheme in kind.schemes for kind in kinds()) else judge
