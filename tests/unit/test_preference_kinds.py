@@ -214,10 +214,15 @@ def test_a_scheme_is_one_kinds_alone(new_kinds):
         registry.register(Second)
 
 
-@pytest.mark.parametrize("uri", ["ruels:a:b", "pairrm", "/none"])
+@pytest.mark.parametrize("uri", ["ruels:a:b", "pairrm", "none"])
 def test_what_is_not_known_is_answered_with_the_kinds(uri):
     with pytest.raises(ConfigError, match=rf"^{uri}: no such model folder, and no kind .*supported: .*rules:MODULE"):
         registry.kind_of(uri)
+
+
+def test_a_path_where_nothing_is_is_answered_with_how_a_judge_is_made():
+    with pytest.raises(ConfigError, match=r"^/none: no such model folder; `sppo train-preference` makes one"):
+        registry.kind_of("/none")
 
 
 @pytest.mark.parametrize(

