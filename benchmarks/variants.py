@@ -58,7 +58,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "endings count four times": (judge(unbroken=1),),
     "endings count twice, 192 tokens": (judge(unbroken=0.5), "generate.max_tokens=192"),
     "learning rate 1e-5, all responses": ("train.learning_rate=1e-5", "rank.selection=all"),
-    "learning rate 1e-5, five iterations": (
+    "learning rate 1e-5, five iterations of 72 prompts": (
         "train.learning_rate=1e-5",
         "iterations=5",
         "prepare.prompts_per_iteration=72",
@@ -71,9 +71,9 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "temperature 0.7": ("generate.temperature=0.7",),
     "96 tokens": ("generate.max_tokens=96",),
     "48 prompts an iteration": ("prepare.prompts_per_iteration=48",),
-    "144 prompts an iteration": ("prepare.prompts_per_iteration=144",),
+    "120 prompts an iteration": ("prepare.prompts_per_iteration=120",),
     "two iterations": ("iterations=2",),
-    "five iterations": ("iterations=5",),
+    "five iterations of 72 prompts": ("iterations=5", "prepare.prompts_per_iteration=72"),
     "two epochs": ("train.epochs=2", "train.schedule_epochs=2"),
     "batches of 4 pairs": ("train.global_batch=4",),
     "pairs by probability": ("rank.selection=best-worst-probability",),
