@@ -57,6 +57,10 @@ class Kind(ABC):
     def digest(self, uri: str, settings: JudgeConfig) -> str:
         """A digest of all that its logits depend on, apart from `settings`."""
 
+    def place(self, uri: str) -> str:
+        """Where the model or file is that the URI names; empty where it names none."""
+        return "" if self.schemes else uri
+
     def passes(self, uri: str, settings: JudgeConfig, responses: int) -> int:
         """How often the model is asked about a prompt's responses: each once, or every two in both orders."""
         return responses if self.scores else responses * (responses - 1)

@@ -8,9 +8,6 @@ from sppo.config.run import RunConfig
 from sppo.judging.registry import kinds
 from sppo.store.uri import Local, parse
 
-_OF_FILES = ("instructions", "transformers", "vllm")
-"""Kinds of judges whose URIs go on with the place of a file or a model."""
-
 
 def warnings(config: RunConfig) -> list[str]:
     """A line for each value that is a path."""
@@ -33,8 +30,5 @@ def _named(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def _place(judge: str) -> str:
-    """Where a judge's file or weights are; empty where its kind has none."""
-    scheme, _, rest = judge.partition(":")
-    if scheme in _OF_FILES:
-        return rest
-    return "" if any(scheme in kind.schemes for kind in kinds()) else judge
+    scheme = judge.partition(":")[0]
+    return next((kind.place(judge) for kind in kinds() if scheme in kind.schemes), judge)

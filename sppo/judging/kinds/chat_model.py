@@ -15,9 +15,13 @@ class ChatModel(Kind):
     schemes = ("vllm", "transformers")
     example = "vllm:URI or transformers:URI (a chat model, hf://…, s3://… or a folder)"
 
+    def place(self, uri: str) -> str:
+        """See `Kind.place`."""
+        return uri.partition(":")[2]
+
     def check(self, uri: str, settings: JudgeConfig) -> None:
         """See `Kind.check`."""
-        model = uri.partition(":")[2]
+        model = self.place(uri)
         causal_lm_config(fetch_model(model, weights=False), model)
 
     def digest(self, uri: str, settings: JudgeConfig) -> str:

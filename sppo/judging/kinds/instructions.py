@@ -18,6 +18,10 @@ class InstructionChecks(Kind):
     scores = True
     example = "instructions:FILE (.jsonl with prompt, instruction_id_list and kwargs), instructions:package:sppo"
 
+    def place(self, uri: str) -> str:
+        """See `Kind.place`."""
+        return uri.partition(":")[2]
+
     def check(self, uri: str, settings: JudgeConfig) -> None:
         """See `Kind.check`."""
         with instructions_file(uri) as path:
