@@ -131,63 +131,54 @@ def played(seed: int, place: Path, arguments: Sequence[str]) -> Played:
     )
 
 
-Row = tuple[str, list[float], str]
-"""A name, a value a seed, and how a value is written."""
-IN_SHORT = (
-    "win rate over the base, by the training judge",
-    "mean probability, by the training judge",
-    "mean probability, by the second judge",
-    "mean probability, by the third judge",
-    "instructions of trained kinds followed by the base",
-    "instructions of trained kinds followed",
-    "gain",
-    "gain, lower end of its 95 % interval",
-    "gain on kinds that were not trained on",
-    "held-out answers cut",
-    "minutes",
-    "peak memory, GiB",
-    "disk, GB",
+class Row(NamedTuple):
+    """A line of the table: a value a seed, how a value is written, and whether the README shows it too."""
+
+    label: str
+    values: Sequence[float]
+    written: str
+    brief: bool
+
+
+OTHERS = (("win_rate", "win rate over the base", False), ("mean_probability", "mean probability", True))
+"""What a further judge says, how it is called, and whether the README shows it."""
+FIGURES = (
+    ("eval/win_rate_vs_base", "win rate over the base, by the training judge", True),
+    ("eval/mean_probability_vs_base", "mean probability, by the training judge", True),
+    ("eval/lc_win_rate_vs_base", "win rate at equal length", False),
+    *(
+        (f"eval/{judge}_{what}_vs_base", f"{words}, by the {judge} judge", brief)
+        for judge in JUDGES
+        for what, words, brief in OTHERS
+    ),
+    ("final/instructions_trained_base", "instructions of trained kinds followed by the base", True),
+    ("final/instructions_trained", "instructions of trained kinds followed", True),
+    ("final/instructions_trained_gain", "gain", True),
+    ("final/instructions_trained_gain_low", "gain, lower end of its 95 % interval", True),
+    ("final/instructions_other_base", "instructions of other kinds followed by the base", False),
+    ("final/instructions_other", "instructions of other kinds followed", False),
+    ("final/instructions_other_gain", "gain on kinds that were not trained on", True),
+    ("final/instructions_other_gain_low", "gain on them, lower end of its 95 % interval", False),
+    ("generate/truncated_fraction", "training responses cut", False),
+    ("eval/truncated_fraction", "held-out answers cut", True),
+    ("eval/mean_length_base", "tokens of an answer of the base", False),
+    ("eval/mean_length", "tokens of an answer", False),
+    ("train/reference_audit_mean_abs", "sampler against trainer, nats a token", False),
 )
-"""The rows that the README shows."""
+"""Figures of a run with their names in the table, and whether the README shows them too."""
 
 
 def rows(runs: Sequence[Played]) -> Iterator[Row]:
     """What the table shows, as far as it was measured."""
-    for name, label in (
-        ("eval/win_rate_vs_base", "win rate over the base, by the training judge"),
-        ("eval/mean_probability_vs_base", "mean probability, by the training judge"),
-        ("eval/lc_win_rate_vs_base", "win rate at equal length"),
-        *(
-            (f"eval/{judge}_{what}_vs_base", f"{words}, by the {judge} judge")
-            for judge in JUDGES
-            for what, words in OTHERS
-        ),
-        ("final/instructions_trained_base", "instructions of trained kinds followed by the base"),
-        ("final/instructions_trained", "instructions of trained kinds followed"),
-        ("final/instructions_trained_gain", "gain"),
-        ("final/instructions_trained_gain_low", "gain, lower end of its 95 % interval"),
-        ("final/instructions_other_base", "instructions of other kinds followed by the base"),
-        ("final/instructions_other", "instructions of other kinds followed"),
-        ("final/instructions_other_gain", "gain on kinds that were not trained on"),
-        ("final/instructions_other_gain_low", "gain on them, lower end of its 95 % interval"),
-        ("generate/truncated_fraction", "training responses cut"),
-        ("eval/truncated_fraction", "held-out answers cut"),
-        ("eval/mean_length_base", "tokens of an answer of the base"),
-        ("eval/mean_length", "tokens of an answer"),
-        ("train/reference_audit_mean_abs", "sampler against trainer, nats a token"),
-    ):
+    for name, label, brief in FIGURES:
         if all(name in run.figures for run in runs):
             written = ".1f" if "length" in name and "lc" not in name else ".3f"
-            yield label, [run.figures[name] for run in runs], written
-    yield "minutes", [run.measured.minutes for run in runs], ".1f"
-    yield "peak memory, GiB", [run.measured.gib for run in runs], ".2f"
-    yield "disk, GB", [run.measured.gigabytes for run in runs], ".2f"
-    yield "minutes of the questions at the end", [run.final for run in runs], ".1f"
-    yield "evaluation's share of the iterations' work", [run.evaluation for run in runs], ".2f"
-
-
-OTHERS = (("win_rate", "win rate over the base"), ("mean_probability", "mean probability"))
-"""What a further judge says, and how it is called."""
+            yield Row(label, [run.figures[name] for run in runs], written, brief)
+    yield Row("minutes", [run.measured.minutes for run in runs], ".1f", True)
+    yield Row("peak memory, GiB", [run.measured.gib for run in runs], ".2f", True)
+    yield Row("disk, GB", [run.measured.gigabytes for run in runs], ".2f", True)
+    yield Row("minutes of the questions at the end", [run.final for run in runs], ".1f", False)
+    yield Row("evaluation's share of the iterations' work", [run.evaluation for run in runs], ".2f", False)
 
 
 def table(runs: Sequence[Played], short: bool = False) -> str:
@@ -195,11 +186,12 @@ def table(runs: Sequence[Played], short: bool = False) -> str:
     several = len(runs) > 1
     heads = [f"seed {run.seed}" for run in runs] + ["mean", "standard deviation"] * several
     lines = [f"| | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
-    for label, values, written in rows(runs):
-        if short and label not in IN_SHORT:
+    for row in rows(runs):
+        if short and not row.brief:
             continue
-        shown = [*values, statistics.mean(values), statistics.stdev(values)] if several else values
-        lines.append(f"| {label} | {' | '.join(format(value, written) for value in shown)} |")
+        spread = [statistics.mean(row.values), statistics.stdev(row.values)] if several else []
+        shown = [format(value, row.written) for value in (*row.values, *spread)]
+        lines.append(f"| {row.label} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
 
