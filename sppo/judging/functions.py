@@ -6,6 +6,7 @@ to choose from is said by the environment, whose owner installs code anyway.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import math
@@ -83,9 +84,11 @@ def _check_allowed(module: str, function: str) -> None:
     allowed = _allowed()
     if not {module, f"{module}:{function}"} & set(allowed):
         entry = ",".join([*allowed, f"{module}:{function}"])
+        near = difflib.get_close_matches(f"{module}:{function}", allowed, 1, cutoff=0.85)
+        meant = f"did you mean rules:{near[0]}? To allow this one too, " if near else ""
         raise ConfigError(
-            f"rules:{module}:{function}: not among the functions that {RULES} allows; here: export {RULES}={entry}; "
-            f"on a cluster: the key {RULES} of the ConfigMap sppo-settings"
+            f"rules:{module}:{function}: not among the functions that {RULES} allows; {meant}here: export "
+            f"{RULES}={entry}; on a cluster: the key {RULES} of the ConfigMap sppo-settings"
         )
 
 

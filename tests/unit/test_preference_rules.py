@@ -109,6 +109,14 @@ def test_a_function_that_the_environment_does_not_allow_is_not_even_imported(mod
             ask("rules:own_rules:score", SETTINGS)
 
 
+def test_a_misspelt_function_is_told_which_allowed_one_may_be_meant(monkeypatch):
+    monkeypatch.setenv("SPPO_RULES", "own_rules:score")
+    with pytest.raises(
+        ConfigError, match=r"allows; did you mean rules:own_rules:score\? To allow this one too, here: "
+    ):
+        check_judge("rules:own_rules:scoer", SETTINGS)
+
+
 @pytest.mark.parametrize("allowed", ["own_rules:score", "own_rules", " other , own_rules:score ,"])
 def test_the_export_that_a_refusal_prints_is_enough(module, monkeypatch, allowed):
     module("own_rules", CONSTANT)
