@@ -66,6 +66,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "endings count twice, learning rate 1e-5": (judge(unbroken=0.5), "train.learning_rate=1e-5"),
     "encoder twice as strong": (judge(temperature=0.25),),
     "learning rate 1e-5": ("train.learning_rate=1e-5",),
+    "eta = 10": ("train.eta=10",),
     "K = 3": ("generate.responses=3",),
     "K = 8": ("generate.responses=8",),
     "temperature 0.7": ("generate.temperature=0.7",),
