@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from sppo.config.run import RunConfig
+from sppo.models.fetch import policy_digest
 from sppo.store import keys
 from sppo.store.base import MANIFEST, Store
 from sppo.store.lineage import Lineage
@@ -59,6 +60,7 @@ def _used(lineage: Lineage, folders: Iterable[str]) -> Iterator[str]:
     wanted = lineage.config.evaluate.instructions
     asked = [lineage.answers(), lineage.instructions(wanted.count), lineage.instructions(wanted.final)]
     answered = set(map(keys.short, asked))
+    published = policy_digest(f"{lineage.store.uri}/{lineage.published_key}") if finished is not None else ""
     for folder in folders:
         model, _, how = folder.rpartition("/")[2].partition("-")
         # Of what is not evaluated yet nobody knows the models: the base's answers may be there.
@@ -66,5 +68,5 @@ def _used(lineage: Lineage, folders: Iterable[str]) -> Iterator[str]:
             yield folder
         elif folder.startswith("bench/") and finished is not None:
             measured = lineage.store.manifest(folder)
-            if measured is None or measured.inputs["model"] == finished.digest():
+            if measured is None or measured.inputs["model"] == published:
                 yield folder

@@ -6,6 +6,7 @@ import pytest
 
 from sppo.config.run import PreparedConfig, resolve
 from sppo.config.sections.section import Stage
+from sppo.models.fetch import policy_digest
 from sppo.preparing.recorded import record
 from sppo.process.clean import remove, unused
 from sppo.process.contents import with_contents
@@ -14,6 +15,7 @@ from sppo.store import keys, tables
 from sppo.store.lineage import Lineage
 from sppo.store.local import LocalStore
 from sppo.store.once import run_once
+from sppo.store.opening import open_store
 
 VALUES = {"iterations": 3, "generate.chunk_size": 2, "shards": 2}
 CHUNKS = 2
@@ -244,3 +246,21 @@ def test_clean_keeps_what_a_run_may_still_need(place):
     run_once(place.store, keys.answers("cd" * 32, lineage.answers()), {}, lambda output: {})
     run_once(place.store, keys.answers("cd" * 32, "0" * 64), {}, lambda output: {})
     assert set(unused(config, place.store)) == {keys.answers("cd" * 32, "0" * 64)}
+
+
+@pytest.mark.parametrize("where", ["a folder", "s3"])
+def test_clean_keeps_the_benchmarks_of_the_published_model(where, request, tmp_path):
+    uri = str(tmp_path / "run") if where == "a folder" else request.getfixturevalue("s3").uri
+    config = PreparedConfig(**resolve({"output_uri": uri}).asked())
+    store = open_store(uri)
+
+    def model(output):
+        for name in ("config.json", "model.safetensors", "README.md"):
+            (output / name).write_text(name)
+        return {}
+
+    run_once(store, Lineage(config, store).published_key, {}, model)
+    ours = policy_digest(f"{store.uri}/{Lineage(config, store).published_key}")
+    for digits, measured in (("ab", ours), ("cd", "another model's")):
+        run_once(store, keys.benchmark("mt_bench", digits * 32), {"model": measured}, lambda output: {})
+    assert set(unused(config, store)) == {keys.benchmark("mt_bench", "cd" * 32)}
