@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sppo.judging.cache import JudgementCache
-from sppo.judging.preference_model import Comparison, IncompleteError, PreferenceModel
+from sppo.judging.preference_model import Comparison, OneByOne, PreferenceModel
 
 
 class Judge:
@@ -61,14 +61,16 @@ class Judge:
         return np.append(known, np.float32(0))[where] if where else known
 
     def _ask(self, comparisons: Sequence[Comparison]) -> np.ndarray:
-        try:
-            logits, failure = self.model.compare(comparisons), None
-        except IncompleteError as error:
-            logits, failure = error.logits, error.cause
-        if self.cache:
+        if self.cache is None:
+            return self.model.compare(comparisons)
+        if not isinstance(self.model, OneByOne):
+            logits = self.model.compare(comparisons)
             self.cache.put(comparisons, logits)
-        if failure:
-            raise failure
+            return logits
+        logits = np.full(len(comparisons), np.nan, np.float32)
+        for row, logit in self.model.one_by_one(comparisons):
+            logits[row] = logit
+            self.cache.put([comparisons[row]], logits[row : row + 1])
         return logits
 
     def figures(self) -> dict[str, float]:

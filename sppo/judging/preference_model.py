@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-
-from sppo.errors import SppoError
 
 
 class Comparison(NamedTuple):
@@ -35,9 +33,6 @@ class PreferenceModel(Protocol):
         Returns:
             Float32, shape (N,), raw: the logits of both orders of a pair need not be each other's opposite, their sum
             is the position bias. A logit does not depend on the other comparisons, but for rounding.
-
-        Raises:
-            IncompleteError: if it failed after some comparisons whose logits were not for free.
         """
         ...
 
@@ -50,15 +45,10 @@ class PreferenceModel(Protocol):
         ...
 
 
-class IncompleteError(Exception):
-    """A preference model failed on the way; its `Judge` keeps what it had judged until then and raises the cause."""
+@runtime_checkable
+class OneByOne(Protocol):
+    """A preference model whose judgements come one after the other and are paid for: each is kept as it comes."""
 
-    def __init__(self, logits: np.ndarray, cause: SppoError) -> None:
-        """Keep what is known.
-
-        Args:
-            logits: as `PreferenceModel.compare` returns them, NaN where there is none.
-            cause: the failure.
-        """
-        super().__init__(str(cause))
-        self.logits, self.cause = logits, cause
+    def one_by_one(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[int, float]]:
+        """What `PreferenceModel.compare` returns: each comparison's number and its logit, in any order."""
+        ...

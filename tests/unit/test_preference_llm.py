@@ -15,7 +15,7 @@ from sppo.config.sections.judge import JudgeConfig, LlmJudgeConfig
 from sppo.errors import ConfigError, InfrastructureError, SppoError
 from sppo.judging.llm.verdict import FLOOR, Reply, letter_of, read_letters
 from sppo.judging.load import check_judge, judge_digest, load_judge
-from sppo.judging.preference_model import Comparison, IncompleteError
+from sppo.judging.preference_model import Comparison
 
 SECRET = "sk-very-secret-1234"
 FAST = {"requests_per_second": 1e6, "timeout": 60.0, "retries": 2}
@@ -302,13 +302,31 @@ def test_what_was_judged_before_a_failure_is_not_asked_again(server, tmp_path, m
     assert again.figures()["asked"] <= 5
 
 
-def test_without_a_cache_the_failure_tells_what_is_known(server, ask):
+def test_what_was_paid_for_before_a_process_is_told_to_end_is_not_asked_again(server, tmp_path, monkeypatch):
+    """A signal ends a stage by SystemExit, or at once: each reply is on the disk before the next one is looked at."""
+    monkeypatch.setenv("SPPO_CACHE", str(tmp_path))
+    monkeypatch.delenv("SPPO_JUDGE_KEY", raising=False)
+    settings = JudgeConfig(llm=LlmJudgeConfig(**FAST | {"concurrency": 1}))
+    judge, replies = load_judge(server.uri, settings), []
+
+    def told_to_end(*reply):
+        replies.append(reply)
+        if len(replies) == 5:
+            raise SystemExit(143)
+
+    monkeypatch.setattr(judge.model, "_note", told_to_end)
+    with pytest.raises(SystemExit):
+        judge.compare(MANY)
+    again = load_judge(server.uri, settings)
+    again.compare(MANY)
+    assert again.figures()["cached"] == 4
+
+
+def test_without_a_cache_a_failure_is_told_as_it_is(server, ask):
     judge, _ = ask([], retries=0, concurrency=1)
     server.answer = lambda message: by_text(message) if "bad 7" not in message else {}
-    with pytest.raises(IncompleteError) as failed:
-        judge.model.compare(MANY)
-    assert isinstance(failed.value.cause, InfrastructureError)
-    assert np.isfinite(failed.value.logits[:7]).all() and np.isnan(failed.value.logits[7])
+    with pytest.raises(InfrastructureError):
+        judge.compare(MANY)
 
 
 def test_the_transcript_tells_every_verdict(server, ask, tmp_path):

@@ -95,7 +95,7 @@ class JudgeConfig(Section):
         "fast",
         description="What runs PairRM: the scorer of this system, or the package, a prompt at a time.",
     )
-    cache: bool = Field(True, description="Keep every judgement on disk, so that a retry asks for none again.")
+    cache: bool = Field(True, description="Keep every judgement on disk, so that a retry asks for none of them again.")
     llm: LlmJudgeConfig = LlmJudgeConfig()
     mixture: tuple[MixtureMember, ...] = Field(
         (), description="Members of the preference model `mixture`: [{model: URI, weight: 1, temperature: 1}, …]."

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sppo.errors import SppoError
-from sppo.judging.preference_model import Comparison, IncompleteError
+from sppo.judging.preference_model import Comparison
 
 TRANSCRIPT = "transcript.jsonl"
 LETTERS = ("A", "B")
@@ -104,7 +103,7 @@ class Asker(Protocol):
 
 
 class LlmJudge:
-    """A language model, ready to judge; implements `PreferenceModel`."""
+    """A language model, ready to judge; implements `PreferenceModel` and `OneByOne`."""
 
     def __init__(self, asker: Asker, max_characters: int) -> None:
         """Judge by asking.
@@ -119,15 +118,17 @@ class LlmJudge:
 
     def compare(self, comparisons: Sequence[Comparison]) -> np.ndarray:
         """See `PreferenceModel.compare`."""
-        messages = [self.message(each) for each in comparisons]
         logits = np.full(len(comparisons), np.nan, np.float32)
-        try:
-            for row, reply in self.asker.ask(messages):
-                logits[row] = reply.logit
-                self._note(comparisons[row], messages[row], reply)
-        except SppoError as error:
-            raise IncompleteError(logits, error) from error
+        for row, logit in self.one_by_one(comparisons):
+            logits[row] = logit
         return logits
+
+    def one_by_one(self, comparisons: Sequence[Comparison]) -> Iterator[tuple[int, float]]:
+        """See `OneByOne.one_by_one`; raises what the asker raises, once all replies that came are given."""
+        messages = [self.message(each) for each in comparisons]
+        for row, reply in self.asker.ask(messages):
+            self._note(comparisons[row], messages[row], reply)
+            yield row, reply.logit
 
     def message(self, comparison: Comparison) -> str:
         """What the model is shown."""
