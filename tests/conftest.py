@@ -167,12 +167,28 @@ class FaultyS3:
         """Whether `If-None-Match` is heeded, as older servers and some gateways do not."""
 
     def fail(
-        self, method: str, path: str, *, status: int = 503, code: str = "SlowDown", times: int = 1, late: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        query: str = "",
+        status: int = 503,
+        code: str = "SlowDown",
+        times: int = 1,
+        late: bool = False,
     ):
-        """Answer the next requests whose path holds `path` with an error; `late` ones take effect nevertheless."""
+        """Answer the next requests with this in their path and query with an error; `late` ones take effect, though."""
         self.faults.append(
-            {"method": method, "path": path, "status": status, "code": code, "times": times, "late": late}
-        )
+            {"method": method, "path": path, "query": query, "status": status, "code": code, "times": times,
+             "late": late}
+        )  # fmt: skip
+
+    def _fault(self, environ: dict[str, Any]) -> dict[str, Any] | None:
+        for fault in self.faults:
+            asked = fault["path"] in environ["PATH_INFO"] and fault["query"] in environ.get("QUERY_STRING", "")
+            if fault["times"] and asked and fault["method"] == environ["REQUEST_METHOD"]:
+                return fault
+        return None
 
     def keys(self) -> list[str]:
         """Every object of the bucket."""
@@ -188,7 +204,7 @@ class FaultyS3:
             environ.pop("HTTP_IF_NONE_MATCH", None)
         if method == "GET":
             self.ranges.append((path, environ.get("HTTP_RANGE", "")))
-        fault = next((f for f in self.faults if f["method"] == method and f["path"] in path and f["times"]), None)
+        fault = self._fault(environ)
         with self.lock:
             if fault is None or fault["late"]:
                 answer = list(self.application(environ, start_response if fault is None else lambda *_: None))

@@ -20,7 +20,7 @@ def learning_rate(step: int, steps_an_epoch: int, peak: float, warmup_ratio: flo
     """
     total = steps_an_epoch * schedule_epochs
     warmup = math.ceil(total * warmup_ratio)
-    # The first step trains: it has the rate that the usual 0-based schedules give to the second.
+    # The first step trains: the warm-up is one step ahead of `get_linear_schedule_with_warmup` of transformers.
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * (total - step) / max(total - warmup, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -246,7 +247,8 @@ def _grade(judge: Endpoint, requests: Sequence[dict[str, Any]], cache: Path | No
     path = cache / JUDGMENTS_FILE if cache else None
     known: dict[str, str] = {}
     if path is not None and path.is_file():
-        whole = path.read_bytes().rpartition(b"\n")[0]  # a kill may have cut the last line off
+        whole, end, _ = path.read_bytes().rpartition(b"\n")  # a kill may have cut the last line off
+        os.truncate(path, len(whole + end))
         known = {row["request"]: row["text"] for _, row in read_jsonl(whole, str(path))}
     missing = [row for row, key in enumerate(keys) if key not in known]
     replies = judge.complete([requests[row] for row in missing], lambda answer: text_of(answer, judge.place.url))

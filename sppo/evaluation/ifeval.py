@@ -20,6 +20,7 @@ from sppo.evaluation.statistics import bca_interval, mean_interval
 from sppo.judging.instruction_checks import Instructions, checkers_for, follows, read_instructions
 from sppo.preparing import chat
 from sppo.preparing.files import bundled
+from sppo.preparing.prompts import Prompt
 from sppo.progress import heartbeat
 from sppo.sampling.engine import Sampling
 from sppo.sampling.load import LazyEngine
@@ -35,10 +36,19 @@ if TYPE_CHECKING:
 _WHERE = "evaluate.instructions.prompts"
 
 
-def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def write_instructions(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, played: Sequence[Prompt], folder: Path
+) -> None:
     """Check the prompts of `evaluate.instructions`, if there are any, and write them, tokenised, into a folder.
 
-    The file is `keys.INSTRUCTIONS_FILE`, a table of `tables.INSTRUCTIONS`. What has the part `train` is left out.
+    The file is `keys.INSTRUCTIONS_FILE`, a table of `tables.INSTRUCTIONS`. What the run trains on is left out, and what
+    has the part `train`.
+
+    Args:
+        config: the run's configuration.
+        tokenizer: of the base model.
+        played: the prompts of all iterations. The kinds of their instructions are those that are trained on.
+        folder: gets the table.
 
     Raises:
         ConfigError: naming the line that is not in IFEval's form, has an unknown instruction, or is too long; where
@@ -48,10 +58,12 @@ def write_instructions(config: RunConfig, tokenizer: PreTrainedTokenizerBase, fo
         return
     rows, special = [], 0
     read = _read(config.evaluate.instructions.prompts)
-    trained = {name for _, row in read if row.part == "train" for name in row.instruction_id_list}
-    asked = [each for each in read if each[1].part != "train"]
+    texts = {prompt.text.strip() for prompt in played}
+    trained = {name for prompt in played for name in prompt.kinds}
+    trained |= {name for _, row in read if row.prompt.strip() in texts for name in row.instruction_id_list}
+    asked = [each for each in read if each[1].part != "train" and each[1].prompt.strip() not in texts]
     if not asked:
-        raise ConfigError(f"{_WHERE}: every prompt has the part train; give others, held-out or without a part")
+        raise ConfigError(f"{_WHERE}: every prompt is trained on, or has the part train; give others")
     for where, row in asked[: config.evaluate.instructions.kept]:
         try:
             checkers_for(row.prompt, row.instruction_id_list, row.values)

@@ -1,4 +1,4 @@
-"""Judgements on disk: a retried shard asks for none of them again, and an iteration's evaluation reuses what was judged before.
+"""Judgements on disk: a retried shard asks for none of them again, and an evaluation reuses what was judged before.
 
 Records of a fixed size (half a SHA-256 of the comparison, and its logit) are appended to a file of this process's own,
 and all files of a judge are read at the start. So nothing is locked, on network volumes too; a record that a kill cut

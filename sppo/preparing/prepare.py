@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from sppo.store.opening import open_store
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-    Add = Callable[[RunConfig, PreTrainedTokenizerBase, Path], None]
+    Add = Callable[[RunConfig, PreTrainedTokenizerBase, Sequence[prompts.Prompt], Path], None]
 
 
 def prepare(config: PreparedConfig, check: Callable[[RunConfig], None], add: Add) -> Path:
@@ -31,7 +31,7 @@ def prepare(config: PreparedConfig, check: Callable[[RunConfig], None], add: Add
     Args:
         config: the run's configuration, with what it names.
         check: checks what later stages need; called first.
-        add: writes what later stages need into the folder, with the model's tokenizer.
+        add: writes what later stages need into the folder; gets the model's tokenizer and the prompts trained on.
 
     Returns:
         A local folder with `iteration-<t>.parquet` for each iteration and `held-out.parquet`.
@@ -96,7 +96,7 @@ def _prepare(config: RunConfig, add: Add, folder: Path) -> Mapping[str, float]:
         rows = ({"prompt_id": p.prompt_id, "prompt": p.text, "prompt_ids": encoded[p.prompt_id]} for p in part)
         tables.write(folder / name, tables.PROMPTS, rows)
         print(f"{said}: {len(part)} prompts", flush=True)
-    add(config, tokenizer, folder)
+    add(config, tokenizer, [prompt for part in parts.iterations for prompt in part], folder)
     return {f"prepare/{name}": float(value) for name, value in vars(counts).items()}
 
 

@@ -26,6 +26,8 @@ BUNDLED = ("prompts.jsonl", "verifiable.jsonl")
 """The prompts of `package:sppo`: without instructions that code can check, and with."""
 
 _PART = "part"
+_KINDS = "instruction_id_list"
+"""IFEval's column of the kinds of instructions that a prompt has."""
 _FILES = "a .jsonl, .json, .csv or .parquet file"
 
 
@@ -34,6 +36,8 @@ class Row(NamedTuple):
 
     text: str
     part: Part = ""
+    kinds: tuple[str, ...] = ()
+    """The kinds of instructions that it has, where the source says so in IFEval's column."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class Prompt:
     part: Part = ""
     source: int = 0
     """Which of several sources has it, from 0."""
+    kinds: tuple[str, ...] = ()
+    """See `Row.kinds`."""
 
 
 @dataclass
@@ -127,7 +133,7 @@ def clean_all(sources: Iterable[Iterable[Row]], counts: Counts) -> list[Prompt]:
         ConfigError: if one of two that are the same is only for training, and the other only held out.
     """
     kept: dict[str, Prompt] = {}
-    for source, (text, part) in ((number, row) for number, rows in enumerate(sources) for row in rows):
+    for source, (text, part, kinds) in ((number, row) for number, rows in enumerate(sources) for row in rows):
         counts.read += 1
         bare = text.strip()
         if not bare:
@@ -137,11 +143,11 @@ def clean_all(sources: Iterable[Iterable[Row]], counts: Counts) -> list[Prompt]:
             before = kept[bare]
             if before.part and part and before.part != part:
                 raise ConfigError(f"prompts: {bare[:60]!r} is there with the part train and with held-out; drop one")
-            kept[bare] = replace(before, part=before.part or part)
+            kept[bare] = replace(before, part=before.part or part, kinds=before.kinds or kinds)
         else:
             space = text[: len(text) - len(text.lstrip())]
             text = space[len(space.rstrip(" \t")) :] + bare
-            kept[bare] = Prompt(text, hashlib.sha256(text.encode()).hexdigest()[:16], part, source)
+            kept[bare] = Prompt(text, hashlib.sha256(text.encode()).hexdigest()[:16], part, source, kinds)
     return list(kept.values())
 
 
@@ -199,7 +205,7 @@ def _check_sources(own: list[list[Prompt]], testable: int, held_out: int, per_it
 
 
 def read_rows(records: Iterable[Mapping[str, Any]], uri: str, config: PrepareConfig) -> Iterator[Row]:
-    """The text of each record, which `prepare.format` tells from its column, and its part.
+    """The text of each record, which `prepare.format` tells from its column, its part, and its kinds of instructions.
 
     Args:
         records: of the source, counted from 1.
@@ -227,7 +233,12 @@ def read_rows(records: Iterable[Mapping[str, Any]], uri: str, config: PrepareCon
         if part not in get_args(Part):
             mend = "write train, held-out or nothing, or rename the column"
             raise ConfigError(f"{where}: column {_PART!r} is '{shown(part)}'; {mend}")
-        yield Row(text, part)
+        yield Row(text, part, _kinds(row))
+
+
+def _kinds(row: Mapping[str, Any]) -> tuple[str, ...]:
+    listed = row.get(_KINDS)
+    return tuple(each for each in listed if isinstance(each, str)) if isinstance(listed, list) else ()
 
 
 def _records(path: Path, uri: str, config: PrepareConfig) -> Iterator[Mapping[str, Any]]:
@@ -236,8 +247,8 @@ def _records(path: Path, uri: str, config: PrepareConfig) -> Iterator[Mapping[st
         case suffix if suffix in SUFFIXES:
             return (row for _, row in read_jsonl(path, name))
         case ".csv":
-            return read_csv(path, name, config.prompt_column, _PART)
+            return read_csv(path, name, config.prompt_column, _PART, _KINDS)
         case ".parquet":
-            return read_parquet(path, name, config.prompt_column, _PART)
+            return read_parquet(path, name, config.prompt_column, _PART, _KINDS)
         case suffix:
             raise ConfigError(f"{name}: unknown format {suffix or '(no suffix)'}; give {_FILES}")

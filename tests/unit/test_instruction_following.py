@@ -41,7 +41,7 @@ def configure(tmp_path, tiny_llama, write_prompts):
 
 
 def write(config, folder):
-    write_instructions(config, load_tokenizer(Path(config.base_model)), folder)
+    write_instructions(config, load_tokenizer(Path(config.base_model)), [], folder)
 
 
 def test_the_evaluation_measures_instructions_with_one_load_a_model(configure, tiny_llama, monkeypatch):
@@ -169,10 +169,36 @@ def test_what_is_trained_on_is_not_measured(configure, tmp_path):
     assert {row["prompt"] for row in held_out} == {row["prompt"] for row in rows if row["part"] == "held-out"}
     measured = tables.read(prepared / keys.INSTRUCTIONS_FILE, tables.INSTRUCTIONS)
     assert [row["prompt"] for row in measured] == ["Say 1.", "Say 3.", "Say 5."]
-    with pytest.raises(ConfigError, match="every prompt has the part train; give others"):
+    with pytest.raises(ConfigError, match="every prompt is trained on, or has the part train; give others"):
         write(configure([{**ROW, "part": "train"}]), tmp_path)
     with pytest.raises(ConfigError, match="line 1: part: input should be 'train', 'held-out' or ''"):
         write(configure([{**ROW, "part": "test"}]), tmp_path)
+
+
+def kinds_measured(prepared):
+    measured = tables.read(prepared / keys.INSTRUCTIONS_FILE, tables.INSTRUCTIONS)
+    return {row["prompt"]: row["trained"] for row in measured}
+
+
+def test_a_file_without_parts_is_measured_where_it_is_not_trained_on(configure, tmp_path):
+    rows = [{**ROW, "prompt": f"Say {i}. "} for i in range(8)]
+    changes = {"prompts": str(tmp_path / "instructions.jsonl"), "prepare.prompts_per_iteration": 3}
+    prepared = prepare(configure(rows, **changes))
+    trained = {row["prompt"] for row in tables.read(prepared / keys.prompts_file(1), tables.PROMPTS)}
+    assert len(trained) == 3
+    assert kinds_measured(prepared) == {f"Say {i}. ": True for i in range(8) if f"Say {i}." not in trained}
+
+
+def test_kinds_are_trained_where_the_prompts_of_the_run_have_them(configure, tmp_path, write_prompts):
+    other = {"prompt": "Quote.", "instruction_id_list": ["startend:quotation"], "kwargs": [{}]}
+    rows = [{**ROW, "part": "train", "prompt": "Say it."}, ROW, other]
+    assert set(kinds_measured(prepare(configure(rows))).values()) == {False}, "whatever the file's part says"
+    own = tmp_path / "own.jsonl"
+    played = [{**ROW, "prompt": f"Own {i}.", "part": "train"} for i in range(4)]
+    held_out = [{"prompt": f"Held {i}.", "part": "held-out", "instruction_id_list": None} for i in range(4)]
+    own.write_text("".join(json.dumps(row) + "\n" for row in played + held_out))
+    of_own = kinds_measured(prepare(configure(rows, prompts=str(own), output_uri=str(tmp_path / "other"))))
+    assert of_own == {ROW["prompt"]: True, "Quote.": False}
 
 
 def test_an_empty_or_absent_file_is_refused(configure, tmp_path):

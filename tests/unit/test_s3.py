@@ -16,7 +16,7 @@ from sppo.preparing.prepare import prepare
 from sppo.preparing.prompts import Row, read_prompts
 from sppo.store.base import MANIFEST
 from sppo.store.once import run_once
-from sppo.store.s3 import S3Store
+from sppo.store.s3 import S3Store, s3_file
 
 
 @pytest.fixture
@@ -331,3 +331,24 @@ def test_wrong_settings_are_one_line(s3, monkeypatch, tmp_path, name, value, cod
 def test_a_bucket_that_no_bucket_is_named_like_is_a_mistake(s3):
     with pytest.raises(ConfigError, match="s3://No bucket!/run: name a bucket, as in"):
         S3Store("s3://No bucket!/run").read("key")
+
+
+def test_a_user_who_may_not_list_uploads_has_committed_nevertheless(s3, store, capsys):
+    s3.fail("GET", "", query="uploads", status=403, code="AccessDenied", times=9)
+    made = run_once(store, "some/folder", {"stage": "s"}, lambda output: {"figure": 1.0})
+    assert made.figures == {"figure": 1.0}
+    assert "warning: what other attempts left beside some/folder stays there: " in capsys.readouterr().out
+    s3.fail("GET", "", query="list-type", status=403, code="AccessDenied", times=9)
+    assert run_once(store, "some/folder", {"stage": "s"}, lambda output: {}) == made
+
+
+def test_a_file_of_the_cache_is_never_seen_half_written(s3, store, monkeypatch):
+    store.write("prompts.jsonl", data := b'{"prompt": "Why?"}\n')
+    first = s3_file(f"{s3.uri}/prompts.jsonl")
+    same = first.stat().st_ino
+    assert s3_file(f"{s3.uri}/prompts.jsonl") == first and first.stat().st_ino == same
+    first.write_bytes(data[:5])  # as an older version left it that was killed
+    seen, write = [], Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, given: (seen.append(path), write(path, given))[1])
+    assert s3_file(f"{s3.uri}/prompts.jsonl").read_bytes() == data
+    assert seen and first not in seen and [path.name for path in first.parent.iterdir()] == [first.name]

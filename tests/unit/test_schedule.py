@@ -1,6 +1,10 @@
+import math
+
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from transformers import get_linear_schedule_with_warmup
 
 from sppo.algorithm.schedule import learning_rate
 from sppo.config.run import RunConfig, load_preset
@@ -40,3 +44,14 @@ def test_the_paper_never_leaves_the_warm_up_in_its_only_epoch(steps):
 
 def test_a_single_step_trains():
     assert learning_rate(0, 1, 1.0, 0.1, 1) == 1
+
+
+@given(st.integers(1, 60), st.floats(0, 0.99), st.integers(1, 5))
+def test_the_warm_up_is_one_step_ahead_of_transformers(steps, ratio, epochs):
+    total = steps * epochs
+    warmup = math.ceil(total * ratio)
+    assume(warmup < total)  # transformers ends a schedule of nothing else at 0
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    factor = get_linear_schedule_with_warmup(optimizer, warmup, total).lr_lambdas[0]
+    theirs = [factor(step + 1 if step < warmup else step) for step in range(total)]
+    assert rates(steps, ratio, epochs, epochs) == pytest.approx(theirs)

@@ -87,6 +87,16 @@ def test_what_was_not_measured_gives_no_check(play_run):
     assert checks(replace(report, iterations=nothing)) == expected
 
 
+def test_instructions_of_a_run_that_trained_on_none_are_said_to_be_so(run):
+    report = with_figures(run)
+    without = [
+        replace(each, figures={name: value for name, value in each.figures.items() if "_trained_gain" not in name})
+        for each in report.iterations
+    ]
+    (said,) = [check.said for check in checks(replace(report, iterations=without)) if "instructions" in check.said]
+    assert said.startswith("of instructions of kinds that it was not trained on it follows 0")
+
+
 def test_a_second_judge_that_is_a_part_of_the_first_is_told(run):
     report = with_figures(run)
     other = replace(report, config=report.config.model_copy(update={"preference_model": "unbroken"}))

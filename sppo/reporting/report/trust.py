@@ -91,18 +91,17 @@ def _judges(config: RunConfig, figures: Mapping[str, float]) -> Iterator[Check]:
 
 
 def _instructions(figures: Mapping[str, float]) -> Iterator[Check]:
-    name = "final/instructions_trained_gain"
-    if f"{name}_low" in figures:
-        said = f"of instructions of trained kinds it follows {with_interval(figures, name)} more than the base"
-        yield Check(figures[f"{name}_low"] > 0, f"{said} (interval above 0)")
-    name = "final/instructions_other_gain"
-    if f"{name}_high" in figures:
-        said = f"of instructions of other kinds it follows {with_interval(figures, name)} more than the base"
-        yield Check(figures[f"{name}_high"] >= 0, f"{said} (interval not below 0)")
-    name = "eval/instructions_drop"
-    if f"{name}_low" in figures and "final/instructions_trained_gain" not in figures:
-        said = f"it follows {with_interval(figures, name)} fewer instructions than the base"
-        yield Check(figures[f"{name}_low"] <= 0, f"{said} (interval not above 0)")
+    trained, other, drop = "final/instructions_trained_gain", "final/instructions_other_gain", "eval/instructions_drop"
+    if trained in figures:
+        said = f"of instructions of trained kinds it follows {with_interval(figures, trained)} more than the base"
+        yield Check(figures[f"{trained}_low"] > 0, f"{said} (interval above 0)")
+    if other in figures:
+        kinds = "of other kinds" if trained in figures else "of kinds that it was not trained on"
+        said = f"of instructions {kinds} it follows {with_interval(figures, other)} more than the base"
+        yield Check(figures[f"{other}_high"] >= 0, f"{said} (interval not below 0)")
+    if f"{drop}_low" in figures and not {trained, other} & figures.keys():
+        said = f"it follows {with_interval(figures, drop)} fewer instructions than the base"
+        yield Check(figures[f"{drop}_low"] <= 0, f"{said} (interval not above 0)")
 
 
 def _measurement(report: RunReport, figures: Mapping[str, float]) -> Iterator[Check]:
