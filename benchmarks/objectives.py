@@ -23,7 +23,8 @@ from objective_runs import ASKED, JUDGES, OBJECTIVES, SHOWN, Against, Key, Row, 
 from results import ROOT, revision
 from variants import cells
 
-from sppo.reporting.compare.comparison import FEWEST, Evidence
+from sppo.evaluation.statistics import FEWEST
+from sppo.reporting.compare.comparison import Evidence
 
 PAGE, PLOT = ROOT / "docs" / "objectives.md", ROOT / "docs" / "images" / "objectives.svg"
 KEPT = ROOT / "benchmarks" / "played" / "objectives"

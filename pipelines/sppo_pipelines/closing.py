@@ -45,17 +45,15 @@ def close(config: PreparedConfig, seconds: float) -> None:
     Raises:
         GateFailedError: if the best model does not meet the gate.
     """
+    from sppo.reporting.report.verdict import gate_sentence
+
     store = open_store(config.output_uri)
     report, lineage = print_table(config), Lineage(config, store)
     print(f"\nIt took {duration(seconds)}. The report: {store.uri}/{lineage.report_key}/{keys.REPORT_FILE}\n")
     for title, command in _next(config, store):
         print(f"  {title:<18}{command}")
     if not report.passed:
-        required = config.evaluate.gate.required_vs_base
-        raise GateFailedError(
-            f"the best model's win rate over the base is not above {required} with 95 % confidence; the model and the "
-            "report are there all the same"
-        )
+        raise GateFailedError(f"{gate_sentence(report)} The model and the report are there all the same.")
 
 
 def print_table(config: RunConfig) -> RunReport:

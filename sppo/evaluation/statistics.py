@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 
+FEWEST = 6
+"""Prompts that must differ for a finding: of five, even a sign test that they all win has p = 2/32, above 0.05.
+
+The interval of so few may be a single point.
+"""
+
 
 @dataclass(frozen=True)
 class Interval:

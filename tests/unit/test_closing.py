@@ -73,7 +73,7 @@ def test_a_finished_run_beside_it_is_the_one_to_compare_with(published, play_run
 def test_a_failed_gate_is_told_last(published, capsys):
     config = published(lows=(0.41, 0.42))
     capsys.readouterr()
-    with pytest.raises(GateFailedError, match=r"is not above 0\.5"):
+    with pytest.raises(GateFailedError, match=r"^The gate is not passed: .* interval lies above 0\.500\. The model"):
         close(config, 1.0)
     assert "use the model" in capsys.readouterr().out
 

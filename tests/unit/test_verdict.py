@@ -11,7 +11,13 @@ from sppo.config.sections.publish import PricesConfig
 from sppo.reporting.report import collect, render_html, render_markdown
 from sppo.reporting.report.figures import sparkline
 from sppo.reporting.report.provenance import duration, time_columns, time_rows
-from sppo.reporting.report.verdict import certainty_sentence, decision_sentence, headline, second_judge_sentence
+from sppo.reporting.report.verdict import (
+    certainty_sentence,
+    decision_sentence,
+    gate_sentence,
+    headline,
+    second_judge_sentence,
+)
 from sppo.store import keys
 from tests.conftest import lineage_of
 
@@ -39,6 +45,25 @@ def with_figures(report, **figures):
 def test_the_verdict_follows_the_interval(play_run, low, word):
     run = play_run(decisions=("stop",), lows=(low,))
     assert headline(collect(run.config, run.store)).startswith(word)
+
+
+@pytest.mark.parametrize(("held_out", "ties", "found"), [(6, 0, True), (5, 0, False), (64, 58, True), (64, 59, False)])
+def test_few_prompts_are_no_finding_whatever_their_interval(play_run, held_out, ties, found):
+    """Of five prompts that are all won the interval is a point, and the sign test gives p = 0.0625."""
+    run = play_run(decisions=("stop",), lows=(0.9,), **{"prepare.held_out": held_out})
+    report = with_figures(collect(run.config, run.store), ties_vs_base=ties)
+    assert report.passed is found
+    assert headline(report).startswith(
+        "Better than the base" if found else "Not certainly better than the base: 5 held"
+    )
+    told = "5 held-out prompts tell the two apart, and a finding needs 6" in gate_sentence(report)
+    assert told is not found
+
+
+def test_a_gate_that_asks_for_nothing_is_not_passed_by_the_base(play_run):
+    run = play_run(decisions=("keep-previous",), lows=(0.9,), **{"evaluate.gate.required_vs_base": 0})
+    said = gate_sentence(collect(run.config, run.store))
+    assert said == "The gate is not passed: no iteration was kept, so that the base model is published."
 
 
 def test_the_verdict_comes_first_in_both_formats(play_run):

@@ -18,14 +18,12 @@ from sppo.config.run import flatten
 from sppo.config.sections.evaluate import JUDGES
 from sppo.config.sections.section import OF_A_RUN
 from sppo.evaluation.length_control import length_controlled_win_rate
-from sppo.evaluation.statistics import Interval, bca_interval, mean_interval
+from sppo.evaluation.statistics import FEWEST, Interval, bca_interval, mean_interval
 from sppo.reporting.compare.side import EVEN, Side, Values
 from sppo.reporting.report import IterationReport
 from sppo.seeds import derive_seed
 
 Direction = Literal["better", "worse", "undecided"]
-FEWEST = 6
-"""Prompts that must differ for a finding: of five, even a sign test that they all win has p = 2/32, above 0.05."""
 
 _SAMPLING = ("evaluate.temperature", "evaluate.top_p", "evaluate.max_tokens")
 _NO_JUDGING = {"judge.batch_tokens", "judge.mixture"}

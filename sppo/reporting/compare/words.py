@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sppo.config.sections.evaluate import JUDGES
-from sppo.evaluation.statistics import Interval
-from sppo.reporting.compare.comparison import FEWEST, Changes, Comparison, Evidence, measured_alike
+from sppo.evaluation.statistics import FEWEST, Interval
+from sppo.reporting.compare.comparison import Changes, Comparison, Evidence, measured_alike
 from sppo.reporting.compare.side import Answered, Side
 from sppo.reporting.report import IterationReport
 from sppo.reporting.report.figures import share, with_interval

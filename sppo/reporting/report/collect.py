@@ -11,6 +11,7 @@ from typing import Any
 from sppo.config.run import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.evaluation.gate import ENOUGH, PUBLISH_SLOPE
+from sppo.evaluation.statistics import FEWEST
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store
 from sppo.store.lineage import GOES_ON, Lineage
@@ -95,13 +96,20 @@ class RunReport:
         return "float32" if lost else self.config.publish.dtype
 
     @property
+    def telling(self) -> int:
+        """Held-out prompts that tell the best model and the base apart: those that are not tied."""
+        ties = self.best.figures.get("eval/ties_vs_base", 0.0) if self.best else 0.0
+        return self.config.prepare.held_out - int(ties)
+
+    @property
     def passed(self) -> bool:
         """Whether the best model's win rate over the base is above the required one, its 95 % interval included."""
         if self.best is None:
             return False
         required = self.config.evaluate.gate.required_vs_base
         # A bound of 0 is off: else a model that lost every comparison would fail a gate that asks for nothing.
-        return required == 0 or self.best.figures["eval/win_rate_vs_base_low"] > required
+        surely = self.best.figures["eval/win_rate_vs_base_low"] > required and self.telling >= FEWEST
+        return required == 0 or surely
 
 
 def collect(config: RunConfig, store: Store, last: int | None = None) -> RunReport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sppo.config.sections.evaluate import JUDGES
 from sppo.evaluation.gate import ENOUGH, EXPORT_SLOPE
+from sppo.evaluation.statistics import FEWEST
 from sppo.reporting.report.collect import IterationReport, RunReport
 from sppo.reporting.report.figures import number, share, with_interval
 
@@ -24,8 +25,11 @@ def headline(report: RunReport) -> str:
         said += f", its mean probability of winning {share(best.figures['eval/mean_probability_vs_base'])}"
     said += "."
     last = report.iterations[-1].figures
-    if "final/instructions_trained" in last:
-        followed, before = (share(last[f"final/instructions_trained{end}"]) for end in ("", "_base"))
+    kinds = next(
+        (f"final/instructions_{each}" for each in ("trained", "other") if f"final/instructions_{each}" in last), ""
+    )
+    if kinds:
+        followed, before = share(last[kinds]), share(last[f"{kinds}_base"])
         said += f" Of instructions that code checks it follows {followed}, the base {before}."
     slope = best.figures.get(EXPORT_SLOPE, 1.0)  # runs of versions before did not measure it
     if slope < ENOUGH:
@@ -36,6 +40,8 @@ def headline(report: RunReport) -> str:
 def _word(report: RunReport) -> str:
     assert report.best is not None
     rate, low, high = (report.best.figures[f"eval/win_rate_vs_base{end}"] for end in ("", "_low", "_high"))
+    if report.telling < FEWEST and not low <= EVEN <= high:
+        return f"Not certainly {'better' if low > EVEN else 'worse'} than the base: {_too_few(report)}."
     if low > EVEN:
         return "Better than the base, in the judge's opinion."
     if high < EVEN:
@@ -43,6 +49,11 @@ def _word(report: RunReport) -> str:
     if rate < EVEN:
         return "Not better than the base: the judge preferred the base more often, though the interval includes a draw."
     return "Not certainly better than the base: the interval includes a draw."
+
+
+def _too_few(report: RunReport) -> str:
+    """Why an interval says nothing yet: of so few prompts it may be a point."""
+    return f"{report.telling} held-out prompts tell the two apart, and a finding needs {FEWEST}"
 
 
 def certainty_sentence(report: RunReport) -> str:
@@ -64,12 +75,16 @@ def certainty_sentence(report: RunReport) -> str:
 
 
 def gate_sentence(report: RunReport) -> str:
-    """Whether the gate is passed, and what it asks for."""
+    """Whether the gate is passed, and what it asks for, or what it lacks."""
     required = report.config.evaluate.gate.required_vs_base
-    asks = f"it asks for a win rate over the base whose 95 % interval lies above {share(required)}."
-    if required == 0:
-        asks = "it asks for no win rate over the base."
-    return f"The gate is {'passed' if report.passed else 'not passed'}: {asks}"
+    asks = f"it asks for a win rate over the base whose 95 % interval lies above {share(required)}"
+    if report.passed:
+        return f"The gate is passed: {asks if required else 'it asks for no win rate over the base'}."
+    if report.best is None:
+        asks = "no iteration was kept, so that the base model is published"
+    elif report.telling < FEWEST:
+        asks += f", and {_too_few(report)}"
+    return f"The gate is not passed: {asks}."
 
 
 def decision_sentence(each: IterationReport) -> str:
