@@ -18,8 +18,15 @@ from sppo.store.opening import fetch_file
 
 FOLLOWED = 4.0
 """Logits between a response that follows all instructions of its prompt and one that follows none: P = 0.98."""
-ENDS = re.compile(r"[.!?…)\]}\"'\u00bb\u201d\u2019*`>]\s*\Z")
-"""What a text ends with that was not cut: a mark that closes a sentence, or what it is in."""
+ENDS = re.compile(
+    r"[.!?…)\]}\"'\u00bb\u201d\u2019*`>|"
+    r"\u3002\uff01\uff1f\uff0e\uff61\u0964\u0965\u061f\u06d4\u300d\u300f\uff09\u3011\u300b"
+    r"\u2600-\u27bf\ufe0f\U0001f300-\U0001faff]\s*\Z"
+)
+"""What a text ends with that was not cut: a mark that closes a sentence, or what it is in; a table, or an emoji.
+
+The second line has the marks of Chinese, Japanese, Hindi, Arabic and Urdu.
+"""
 
 
 class Rules:

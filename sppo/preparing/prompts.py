@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ BUNDLED = ("prompts.jsonl", "verifiable.jsonl")
 _PART = "part"
 _KINDS = "instruction_id_list"
 """IFEval's column of the kinds of instructions that a prompt has."""
+_BESIDE = ("input", "context")
+"""What data like Alpaca's and Dolly's have beside the instruction that it belongs to."""
 _FILES = "a .jsonl, .json, .csv or .parquet file"
 
 
@@ -217,6 +220,7 @@ def read_rows(records: Iterable[Mapping[str, Any]], uri: str, config: PrepareCon
     """
     form: Format = FORMATS.load(config.format)
     column = config.prompt_column
+    beside: Counter[str] = Counter()
     for number, row in enumerate(records, start=1):
         where = f"prompts: {uri}: row {number}"
         if column not in row:
@@ -233,7 +237,16 @@ def read_rows(records: Iterable[Mapping[str, Any]], uri: str, config: PrepareCon
         if part not in get_args(Part):
             mend = "write train, held-out or nothing, or rename the column"
             raise ConfigError(f"{where}: column {_PART!r} is '{shown(part)}'; {mend}")
+        beside.update(
+            name for name in _BESIDE if name != column and isinstance(row.get(name), str) and row[name].strip()
+        )
         yield Row(text, part, _kinds(row))
+    for name, count in beside.items():
+        print(
+            f"warning: prompts: {uri}: {count} rows have a column {name!r} too, which is not read; if it belongs to "
+            f"the prompt, write both into {column!r}",
+            flush=True,
+        )
 
 
 def _kinds(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -247,8 +260,8 @@ def _records(path: Path, uri: str, config: PrepareConfig) -> Iterator[Mapping[st
         case suffix if suffix in SUFFIXES:
             return (row for _, row in read_jsonl(path, name))
         case ".csv":
-            return read_csv(path, name, config.prompt_column, _PART, _KINDS)
+            return read_csv(path, name, config.prompt_column, _PART)
         case ".parquet":
-            return read_parquet(path, name, config.prompt_column, _PART, _KINDS)
+            return read_parquet(path, name, config.prompt_column, _PART, _KINDS, *_BESIDE)
         case suffix:
             raise ConfigError(f"{name}: unknown format {suffix or '(no suffix)'}; give {_FILES}")

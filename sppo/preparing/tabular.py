@@ -13,14 +13,14 @@ from sppo.errors import ConfigError
 from sppo.preparing.files import decode, read_lines, shown
 
 
-def read_csv(path: Path, name: str, column: str, *optional: str) -> Iterator[dict[str, Any]]:
+def read_csv(path: Path, name: str, column: str, optional: str) -> Iterator[dict[str, Any]]:
     """The rows of a CSV file under its header; empty lines are left out, and a cell that is not there is None.
 
     Args:
         path: the file, compressed where its name ends in .gz.
         name: what messages call it.
         column: one that must be there.
-        optional: others that may be there.
+        optional: one that may be there.
 
     Raises:
         ConfigError: naming the row with a quote out of place or more cells than the header, or the line that is not
@@ -30,7 +30,7 @@ def read_csv(path: Path, name: str, column: str, *optional: str) -> Iterator[dic
     _, header = next(records, ("", None))
     if header is None:
         return
-    _check_columns(header, (column, *optional), name)
+    _check_columns(header, (column, optional), name)
     for where, cells in records:
         if any(cells[len(header) :]):
             raise ConfigError(f"{where}: more cells than the header; quote a cell that holds a comma")

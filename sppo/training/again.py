@@ -37,6 +37,7 @@ def check_as_before(lineage: Lineage, iteration: int, output: Path) -> None:
     if before.digest() != now.digest():
         raise RunFailedError(
             f"{lineage.store.uri}/{lineage.model_key(iteration)}: its weights were dropped, and trained again they are "
-            "others, as on another kind of machine; later stages were made from the first ones: choose another "
-            "output_uri, or the machine that trained them"
+            "others, as on another kind of machine, or with other workers, train.micro_tokens or "
+            "train.gradient_checkpointing; later stages were made from the first ones: put that back, or choose "
+            "another output_uri"
         )

@@ -62,7 +62,7 @@ def pinned(tmp_path, monkeypatch):
         "transformers:chat": "811cab4518b7109492792db5c82c9f1265f78cd63c4156bebefaff2da13c5743",
         "rules:pinned_rules:score": "8389dee9422cfb6a10c294315807c766cc674aac690616535e19d5693e35ad76",
         "instructions:instructions.jsonl": "8fdddbbc689ff91f8ee202080d8881183d188c1b63f6f353834cebe2195b6695",
-        "unbroken": "68bd249c3c409be27c3fce7025c09b6748459caa1dde2df8d8ff0ba2e05c1615",
+        "unbroken": "d1ac5bcee2ac44694c0fd85d57e452ebcc945eeaaf6391da70d5a52720c9df3a",
         "mixture": "0c38e199575b530636f5c4a44bb8949913da19f0b9db1e656fd66f8d2b95cc16",
     }.items(),
 )

@@ -326,3 +326,20 @@ def test_a_source_with_too_few_prompts_is_named(held_out, each, message):
     found = clean_all([[Row(f"{name} {i}") for i in range(count)] for name, count in (("a", 10), ("b", 3))], Counts())
     with pytest.raises(ConfigError, match=message):
         divide(found, 2, held_out, each, 2)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_column_that_may_belong_to_the_prompt_is_told(tmp_path, capsys, suffix):
+    rows = [{"instruction": "Shorten.", "input": text} for text in ("A long text.", "Another.", " ")]
+    path = tmp_path / f"alpaca.{suffix}"
+    if suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif suffix == "csv":
+        path.write_text("instruction,input\n" + "".join(f"{row['instruction']},{row['input']}\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    read_prompts(str(path), PrepareConfig(prompt_column="instruction"))
+    told = f"warning: prompts: {path}: 2 rows have a column 'input' too, which is not read; if it belongs to the prompt"
+    assert told in capsys.readouterr().out
+    read_prompts(str(path), PrepareConfig(prompt_column="input"))
+    assert "warning" not in capsys.readouterr().out

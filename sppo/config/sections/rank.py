@@ -29,7 +29,7 @@ class RankConfig(Section):
     prompt: Literal["plain", "templated"] = Field(
         "plain",
         description=(
-            "What the judge is shown: the user's text, or this in the policy's chat template, which is for PairRM only."
+            "What the judge is shown to rank: the user's text, or this in the policy's chat template, for PairRM only."
         ),
     )
     estimator: Literal["paper", "official"] = Field(

@@ -47,7 +47,6 @@ def metrics(
     run_sppo: Callable[..., Any],
     tracked_folder: Path,
     tiny_llama: Path,
-    write_prompts: Callable[..., Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> set[str]:
@@ -62,7 +61,9 @@ def metrics(
     write_mt_bench(tmp_path / "mt")
     reference = [{"instruction": f"What is {i}?", "output": f"It is {i}."} for i in range(4)]
     (tmp_path / "reference.json").write_text(json.dumps(reference))
-    run, prompts = str(tracked_folder), write_prompts([str(number) for number in range(20)])
+    run, prompts = str(tracked_folder), tmp_path / "prompts.jsonl"
+    trained = [{"prompt": str(number), "instruction_id_list": ["punctuation:no_comma"]} for number in range(20)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in trained))
     with judge_server() as server:
         places = [
             f"output_uri={run}", f"base_model={tiny_llama}", f"prompts={prompts}", f"bench.judge={server.uri}",
