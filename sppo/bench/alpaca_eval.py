@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -130,6 +131,8 @@ def _annotate(
             caching_path=cache / ANNOTATIONS_FILE if cache else None,
             fn_completions=lambda prompts, **body: _complete(package, judge, prompts, body),
         )
+        if cache is not None:
+            annotator.save = partial(_save_whole, annotator.save, cache)
         annotations = annotator.annotate_head2head(
             outputs_1=[{**row.model_dump(), "generator": "reference"} for row in rows],
             outputs_2=[{**answer, "generator": "model"} for answer in answers],
@@ -141,6 +144,13 @@ def _annotate(
         undecided = line["preference"] is None or np.isnan(line["preference"])
         line["preference"] = None if undecided else float(line["preference"])
     return lines
+
+
+def _save_whole(save: Callable[[Path], None], cache: Path) -> None:
+    """Keep the verdicts by a rename: the package writes all of them anew in place, and a kill would leave a part."""
+    with TemporaryDirectory(prefix=".tmp-", dir=cache) as folder:
+        save(Path(folder) / ANNOTATIONS_FILE)
+        (Path(folder) / ANNOTATIONS_FILE).replace(cache / ANNOTATIONS_FILE)
 
 
 def _package() -> Any:

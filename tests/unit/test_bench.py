@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 import yaml
 from hypothesis import given
@@ -271,6 +272,27 @@ def test_a_folder_that_is_not_like_fastchats_is_told(tmp_path, change, message):
     change(tmp_path)
     with pytest.raises(ConfigError, match=rf"bench\.mt_bench\.source: .*{message}"):
         mt_bench.load_material(str(tmp_path), 80)
+
+
+def test_verdicts_of_alpaca_eval_outlive_a_kill_while_they_are_written(config_for, judge, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPPO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(alpaca_eval, "_CHUNK", 1)
+    written, write = [], pandas.DataFrame.to_json
+
+    def killed_at_the_third(frame, path, **options):
+        written.append(path)
+        if len(written) == 3:
+            Path(path).write_text('[\n  {"instr')
+            raise SystemExit(137)
+        write(frame, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pandas.DataFrame, "to_json", killed_at_the_third)
+        with pytest.raises(SystemExit):
+            run(config_for("alpaca_eval"))
+    assert len(judge.bodies) == 3
+    assert run(config_for("alpaca_eval"))["alpaca_eval"].figures["win_rate"] > 0
+    assert len(judge.bodies) == 6, "the third verdict, which was not kept, and two new ones"
 
 
 def test_a_judgement_that_a_kill_cut_off_costs_one_request_and_no_more(judge, tmp_path):
