@@ -164,6 +164,10 @@ class Store(ABC):
         weights = {file.path: file.bytes for file in manifest.files if file.path.endswith(suffix)}
         return sum(weights[name] for name in self._remove("/".join(filter(None, (key, manifest.prefix))), weights))
 
+    def uncommit(self, key: str) -> None:
+        """Take the manifest of a folder away, so that it counts as never made; its files stay until `delete`."""
+        self._remove(key, [MANIFEST])
+
     def read_committed(self, key: str, name: str) -> bytes:
         """One file of a committed folder, verified, without fetching the weights that lie beside it.
 

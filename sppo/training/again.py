@@ -11,16 +11,18 @@ from sppo.store.lineage import Lineage
 
 
 def forget(lineage: Lineage, iteration: int) -> None:
-    """Remove what is left of a model whose weights were dropped, so that it is trained again, and note what it was."""
+    """Let a model whose weights were dropped be trained again: note what it was, and take its manifest away."""
     key, store = lineage.model_key(iteration), lineage.store
     before = store.read(f"{key}/{MANIFEST}")
     if before is not None:
         store.write(keys.model_before(iteration, lineage.train(iteration)), before)
-        store.delete(key)
+        store.uncommit(key)
 
 
 def check_as_before(lineage: Lineage, iteration: int, output: Path) -> None:
-    """Refuse a model that was trained again and became another one: later stages were made from the first.
+    """Make room for a model that was trained again, or refuse it if it is another one: later stages used the first.
+
+    What was left of the first one is then as it was before, so that reports and comparisons still find it.
 
     Args:
         lineage: of the run.
@@ -30,14 +32,17 @@ def check_as_before(lineage: Lineage, iteration: int, output: Path) -> None:
     Raises:
         RunFailedError: if a file is not what it was.
     """
-    noted = lineage.store.read(keys.model_before(iteration, lineage.train(iteration)))
+    key, store = lineage.model_key(iteration), lineage.store
+    noted = store.read(keys.model_before(iteration, lineage.train(iteration)))
     if noted is None:
         return
     before, now = Manifest.model_validate_json(noted), Manifest(inputs={}, figures={}, files=describe(output))
-    if before.digest() != now.digest():
-        raise RunFailedError(
-            f"{lineage.store.uri}/{lineage.model_key(iteration)}: its weights were dropped, and trained again they are "
-            "others, as on another kind of machine, or with other workers, train.micro_tokens or "
-            "train.gradient_checkpointing; later stages were made from the first ones: put that back, or choose "
-            "another output_uri"
-        )
+    if before.digest() == now.digest():
+        store.delete(key)
+        return
+    store.write(f"{key}/{MANIFEST}", noted)
+    raise RunFailedError(
+        f"{store.uri}/{key}: its weights were dropped, and trained again they are others, as on another kind of "
+        "machine, or with other workers, train.micro_tokens or train.gradient_checkpointing; later stages were made "
+        "from the first ones: put that back, or choose another output_uri"
+    )

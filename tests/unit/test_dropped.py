@@ -276,4 +276,5 @@ def test_another_model_is_not_put_in_the_place_of_the_one_that_was_dropped(playe
     store.write(noted, marked.model_copy(update={"files": changed}).model_dump_json().encode())
     with pytest.raises(RunFailedError, match="trained again they are others"):
         played.play(iterations=1)
-    assert store.manifest(key) is None
+    assert store.manifest(key).dropped == WHY, "it is as it was before"
+    assert collect(lineage.config, store).iterations[0].training_log, "and so the report still has its curves"
