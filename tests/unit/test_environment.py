@@ -6,10 +6,14 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from importlib import metadata
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from scripts.complete_torch import cuda_requirements
 
@@ -38,6 +42,29 @@ def pins() -> dict[str, str]:
     matches = [PIN.fullmatch(line) for line in lines if line and not line.lstrip().startswith("#")]
     assert all(matches), "a line of requirements.txt is not a plain name==version"
     return dict(match.groups() for match in matches if match)
+
+
+def needed(name: str, extra: str = "") -> Iterator[Requirement]:
+    """What an installed package needs here, with an extra of its own."""
+    for text in metadata.requires(name) or []:
+        wanted = Requirement(text)
+        if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
+            yield wanted
+
+
+def test_what_submits_can_be_installed_with_the_pins():
+    """As docs/cluster.md says, and the workflows: pip refuses a pin that one of the packages does not take."""
+    pinned, seen, left = pins(), set(), list(needed("sppo", "pipeline"))
+    assert len(left) > len(list(needed("sppo"))) > 0
+    while left:
+        wanted = left.pop()
+        name = canonicalize_name(wanted.name)
+        if name in pinned:
+            assert wanted.specifier.contains(pinned[name], prereleases=True), f"{wanted}, but pinned is {pinned[name]}"
+        if name not in seen and name in pinned:
+            seen.add(name)
+            left += needed(name)
+    assert {"kfp", "urllib3", "certifi"} <= seen
 
 
 def test_the_environment_is_the_pinned_one():
