@@ -55,7 +55,12 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Play a whole alignment run on this machine; what is committed already is not done again."""
-    _play(collect_values(preset, config_file, overrides), plan_only, verbose)
+    from sppo_pipelines.submission.package import hardware_keys
+
+    values = collect_values(preset, config_file, overrides)
+    for name in values.keys() & hardware_keys():
+        raise ConfigError(f"{name}: is the hardware of pods; `sppo submit` takes it, a run on this machine does not")
+    _play(values, plan_only, verbose)
 
 
 def resume(
@@ -118,10 +123,11 @@ def clean(output_uri: RunPlace, dry_run: tyro.conf.FlagCreatePairsOff[bool] = Fa
         output_uri: The run's folder or s3://…; nothing may be playing there.
         dry_run: List it only.
     """
-    from sppo.process.clean import remove, unused
+    from sppo.process.clean import refuse_unfinished, remove, unused
 
     config = recorded_config(output_uri)
     store = open_store(config.output_uri)
+    refuse_unfinished(output_uri, config, store)
     with store.only_user(""):
         found = unused(config, store)
         sizes = {folder: sum(files.values()) / 1e6 for folder, files in found.items()}
@@ -152,7 +158,7 @@ def compile_package(
     limits = compile_pipeline(output, max_iterations, profile, images)
     most = (limits.shard_iterations or 0) // max_iterations
     print(f"wrote {output}: up to {max_iterations} iterations of {most} shards fit into a workflow of Argo")
-    tell_unpublished(images)
+    tell_unpublished(profile, images)
     print("upload it in Kubeflow's UI, or start a run of it with `sppo submit --host URL`")
 
 

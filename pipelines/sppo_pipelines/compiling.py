@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sppo.config.limits import Limits
 from sppo.errors import ConfigError
-from sppo_pipelines.profile import load_images, load_profile
+from sppo_pipelines.profile import STAGES, with_images
 
 
 def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Path | None = None) -> Limits:
@@ -17,7 +17,7 @@ def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Pa
         output: a .yaml file.
         max_iterations: the most iterations that it can play.
         profile: name or file of the hardware defaults.
-        images: a YAML file of images by stage, instead of the profile's.
+        images: a YAML file of images by stage, in the place of the profile's.
 
     Returns:
         What it can play, which is written into it too.
@@ -29,9 +29,7 @@ def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Pa
         raise ConfigError(f"output: {output} must end in .yaml")
     if max_iterations < 1:
         raise ConfigError(f"max_iterations: {max_iterations} is less than 1")
-    loaded = load_profile(profile)
-    if images is not None:
-        loaded = loaded.model_copy(update={"images": load_images(images)})
+    loaded = with_images(profile, images)
     from kfp import compiler
 
     from sppo_pipelines.size import shard_iterations
@@ -49,9 +47,12 @@ def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Pa
     return Limits(max_iterations, loaded.training.nodes > 1, most)
 
 
-def tell_unpublished(images: Path | None) -> None:
-    """Say that a package asks for images that nobody can pull yet, unless it names others."""
-    from sppo_components.images import PUBLISHED
+def tell_unpublished(profile: str, images: Path | None) -> None:
+    """Say that a package asks for images that nobody can pull yet, unless it names others for all of its tasks."""
+    from sppo_components.images import PUBLISHED, REGISTRY
 
-    if images is None and not PUBLISHED:
+    from sppo_pipelines.placement import image_of
+
+    loaded = with_images(profile, images)
+    if not PUBLISHED and any(image_of(stage, loaded).startswith(f"{REGISTRY}/") for stage in STAGES):
         print("its images are not published yet: build them with `make images`, and name them with --images FILE")

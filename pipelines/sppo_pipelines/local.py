@@ -67,7 +67,8 @@ def run_locally(values: Mapping[str, Any], plan_only: bool = False, verbose: boo
         planned.tell(asked=plan_only)
         if plan_only:
             return None
-    with _environment(_QUIET), warm_server(imports_for({work.stage for work in planned.missing})) as warm:
+    imports = imports_for({work.stage for work in planned.missing}, found.config.generate.engine)
+    with _environment(_QUIET), warm_server(imports) as warm:
         return _play(asked.output_uri, found, planned, warm, verbose)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 
 from sppo.config.reading import parse_yaml
 from sppo.config.run import explain
@@ -16,12 +17,28 @@ SHIPPED = Path(__file__).parent / "profiles"
 """The profiles that come with the pipeline."""
 
 
+def _quantity(form: str, such: str) -> AfterValidator:
+    """Of quantities of Kubernetes those that kfp takes (`kfp/dsl/pipeline_task.py`, 2.17)."""
+
+    def check(told: str) -> str:
+        if re.fullmatch(form, told) is None:
+            raise ValueError(f"{told!r} is no quantity that a task can ask for; write {such}")
+        return told
+
+    return AfterValidator(check)
+
+
+Cpu = Annotated[str, _quantity(r"([0-9]*[.])?[0-9]+m?", "such as 8 or 500m")]
+Memory = Annotated[str, _quantity(r"[0-9]+([EPTGMK]i?)?", "such as 6G or 6Gi")]
+SharedMemory = Annotated[str, _quantity(r"([0-9]+([EPTGMK]i?)?)?", "such as 6G or 6Gi, or nothing")]
+
+
 class Resources(Section):
     """What one task asks for and may use, as Kubernetes quantities."""
 
-    cpu: str = Field("1", description="CPU request.")
-    memory: str = Field("4G", description="Memory request and limit.")
-    shared_memory: str = Field("", description="Size of /dev/shm; empty leaves the runtime's 64 MiB.")
+    cpu: Cpu = Field("1", description="CPU request.")
+    memory: Memory = Field("4G", description="Memory request and limit.")
+    shared_memory: SharedMemory = Field("", description="Size of /dev/shm; empty leaves the runtime's 64 MiB.")
     hours: int = Field(1, ge=1, description="Longest time of one attempt.")
 
 
@@ -70,8 +87,26 @@ class Profile(Section):
     settings: str = Field("sppo-settings", description="ConfigMap with addresses; its keys are optional.")
     credentials: str = Field("sppo-credentials", description="Secret with keys and tokens; its keys are optional.")
 
+    @field_validator("images")
+    @classmethod
+    def _of_stages(cls, images: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(stage for stage in images if stage not in STAGES)
+        if unknown:
+            raise ValueError(f"unknown stage {', '.join(unknown)}; the stages are {', '.join(STAGES)}")
+        return images
+
 
 STAGES = tuple(Stages.model_fields)
+
+
+def with_images(profile: str, images: Path | None) -> Profile:
+    """A profile, with the images of a file in the place of its own.
+
+    Raises:
+        ConfigError: see `load_profile` and `load_images`.
+    """
+    loaded = load_profile(profile)
+    return loaded if images is None else loaded.model_copy(update={"images": loaded.images | load_images(images)})
 
 
 def load_images(path: Path) -> dict[str, str]:

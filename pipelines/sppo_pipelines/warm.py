@@ -107,12 +107,17 @@ def warm_server(names: Sequence[str]) -> Iterator[Warm]:
             server.wait()
 
 
-def imports_for(stages: Collection[Stage]) -> Sequence[str]:
-    """What a server is to import for a run that has these stages left to do; nothing where it has none."""
+def imports_for(stages: Collection[Stage], engine: str = "vllm") -> Sequence[str]:
+    """What a server is to import for a run; nothing where it has nothing left to do.
+
+    Args:
+        stages: that are left.
+        engine: that samples.
+    """
     if not stages:
         return ()
     # Whose model is not trained yet will sample; an evaluation alone mostly finds the answers that it needs.
-    samples = not {"generate", "train"}.isdisjoint(stages) and find_spec("vllm")
+    samples = engine == "vllm" and not {"generate", "train"}.isdisjoint(stages) and find_spec("vllm")
     return (*(VLLM if samples else ()), *IMPORTED)
 
 

@@ -65,6 +65,7 @@ def answer_at_once(words: Sequence[str], groups: Mapping[str, Commands]) -> None
     if words[0] in commands:
         command = next(group[words[0]] for group in groups.values() if words[0] in group)
         _refuse_keys_as_flags(words[1:], command)
+        _refuse_values(words, command)
 
 
 def _refuse_keys_as_flags(words: Sequence[str], command: Callable[..., None]) -> None:
@@ -82,3 +83,18 @@ def _refuse_keys_as_flags(words: Sequence[str], command: Callable[..., None]) ->
         key = key.replace("-", "_")
         if word.startswith("--") and key in keys:
             raise ConfigError(f"{word}: values of a run are no flags; write {key}={value if equals else following}")
+
+
+def _refuse_values(words: Sequence[str], command: Callable[..., None]) -> None:
+    """Refuse values of the configuration of a command that takes none.
+
+    Raises:
+        ConfigError: naming the value, and the commands that take it.
+    """
+    if {"overrides", "settings", "moved"} & signature(command).parameters.keys():
+        return
+    keys = set(all_keys())
+    for word in words[1:]:
+        key, equals, _ = word.partition("=")
+        if equals and key in keys:
+            raise ConfigError(f"{word}: `sppo {words[0]}` takes no values of a run; `sppo run` and `sppo submit` do")

@@ -70,7 +70,9 @@ def read_overrides(arguments: Sequence[str], kinds: Mapping[str, Any]) -> dict[s
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals or not key:
-            raise ConfigError(f"{argument!r} is not KEY=VALUE, such as train.eta=500")
+            is_file = argument.endswith((".yaml", ".yml"))
+            mend = f"give a file of values with --config {argument}" if is_file else "write such as train.eta=500"
+            raise ConfigError(f"{argument!r} is not KEY=VALUE; {mend}")
         read = _read(text, kinds.get(key, str), key)
         found = [*_leaves(read, f"{key}.")] if _is_section(kinds.get(key)) and isinstance(read, dict) else [(key, read)]
         for path, value in found:

@@ -141,7 +141,8 @@ def _question(where: str, row: dict[str, Any]) -> Question:
     if not is_text(prompt):
         raise ConfigError(f"{where}: column 'prompt' is missing or not a string of Unicode characters")
     if not isinstance(responses, list) or len(responses) < 2:
-        raise ConfigError(f"{where}: column 'responses' is missing or not a list of at least two texts")
+        pairs = "; it has preference pairs, which --benchmark FILE takes" if "chosen" in row else ""
+        raise ConfigError(f"{where}: column 'responses' is missing or not a list of at least two texts{pairs}")
     for number, text in enumerate(responses):
         if not is_text(text):
             raise ConfigError(f"{where}: column 'responses': number {number} is not a string of Unicode characters")

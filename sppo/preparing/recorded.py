@@ -73,8 +73,12 @@ def recorded_config(run: str) -> PreparedConfig:
     digest = run.removeprefix(f"{place_of(run)}#") if place_of(run) != run else current(store)
     config = configuration(store, digest) if digest else None
     if config is None:
-        place = place_of(run)
-        raise ConfigError(f"{run}: no run was started there; start one with `sppo run output_uri={place}`")
+        place, marked, _ = run.rpartition("#")
+        known = sorted(open_store(place).names(keys.CONFIGURATIONS)) if marked and place else []
+        if known:
+            starts = ", ".join(f"{place}#{name.removesuffix('.json')}" for name in known)
+            raise ConfigError(f"{run}: no start of this name; there are {starts}")
+        raise ConfigError(f"{run}: no run was started there; start one with `sppo run output_uri={place_of(run)}`")
     if config.output_uri != store.uri:
         raise ConfigError(
             f"{run}: this run was started as {config.output_uri}, and its tables name its models there; "

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from sppo.config.run import RunConfig
+from sppo.config.run import PreparedConfig, RunConfig
+from sppo.errors import ConfigError
 from sppo.models.fetch import policy_digest
+from sppo.preparing.recorded import configurations, place_of, run_name
 from sppo.store import keys
 from sppo.store.base import MANIFEST, Store
 from sppo.store.lineage import Lineage
@@ -35,6 +37,29 @@ def unused(config: RunConfig, store: Store) -> dict[str, dict[str, int]]:
             folders.setdefault(found["folder"], {})[name] = size
     used = set(_used(Lineage(config, store), folders))
     return {folder: files for folder, files in sorted(folders.items()) if folder not in used}
+
+
+def refuse_unfinished(run: str, config: PreparedConfig, store: Store) -> None:
+    """Refuse to clean up after a start that has published nothing, while an earlier one has, unless it is named.
+
+    Args:
+        run: as the user names it: a place means its last start.
+        config: that start's configuration.
+        store: where it was played.
+
+    Raises:
+        ConfigError: naming the starts whose models would be lost.
+    """
+    if place_of(run) != run or store.manifest(Lineage(config, store).published_key) is not None:
+        return
+    others = [each for each in configurations(store) if each.digest() != config.digest()]
+    finished = [each for each in others if store.manifest(Lineage(each, store).published_key) is not None]
+    if finished:
+        names = [f"'{run_name(each)}'" for each in finished]
+        raise ConfigError(
+            f"{run}: its last start is not finished, and what {', '.join(names)} published would be lost; finish the "
+            f"last with `sppo resume {run}`, or name the start that is to stay: `sppo clean {names[0]}`"
+        )
 
 
 def remove(store: Store, folder: str, files: Iterable[str]) -> None:

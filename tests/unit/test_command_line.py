@@ -94,7 +94,12 @@ def test_prepare_writes_the_runs_tables(command, small, tmp_path):
             "no-such: no such package is installed; supported preference models: package:sppo",
         ),
         ("prompts=https://huggingface.co/datasets/org/name", "write hf://org/name"),
-        ("train.eta", "'train.eta' is not KEY=VALUE"),
+        ("train.eta", "'train.eta' is not KEY=VALUE; write such as train.eta=500"),
+        (
+            "examples/lora.yaml",
+            "'examples/lora.yaml' is not KEY=VALUE; give a file of values with --config examples/lo",
+        ),
+        ("evaluate.second_judge=a,b", "evaluate.second_judge: 'a,b' names several: write them as '[a, b]'"),
         ("train.eta=[", "train.eta: Input should be a valid number, unable to parse string as a number (got '[')"),
         ("judge.mixture=[", "judge.mixture: not YAML"),
     ],

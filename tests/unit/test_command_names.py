@@ -44,6 +44,21 @@ def test_a_value_that_is_written_as_a_flag_is_told_how_it_is_written(run_sppo, w
     assert result.code == 2 and result.err.endswith(f"values of a run are no flags; write {meant}\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["compile", "output_uri=s3://x/y"],
+            "`sppo compile` takes no values of a run; `sppo run` and `sppo submit` do",
+        ),
+        (["run", "training_gpus=2"], "training_gpus: is the hardware of pods; `sppo submit` takes it"),
+    ],
+)
+def test_values_of_another_command_are_told_where_they_go(run_sppo, words, said):
+    result = run_sppo(*words)
+    assert result.code == 2 and said in result.err and len(result.err.splitlines()) == 1
+
+
 @pytest.mark.parametrize("words", [[], ["--verbose"], ["iterations=1", "--plan-only"]])
 def test_flags_and_values_as_they_should_be_are_left_alone(words, capsys):
     answer_at_once(["run", *words], cli.GROUPS)

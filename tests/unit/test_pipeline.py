@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 from sppo_components.images import GUESTS, image
-from sppo_pipelines.compiling import compile_pipeline
+from sppo_pipelines.compiling import compile_pipeline, tell_unpublished
 from sppo_pipelines.names import GATE_FAILED, GATE_PASSED
-from sppo_pipelines.profile import SHIPPED, load_profile
+from sppo_pipelines.profile import SHIPPED, load_profile, with_images
 
 from sppo.config.run import PRESETS, RunConfig
 from sppo.errors import ConfigError
@@ -336,6 +336,28 @@ def test_what_cannot_be_compiled_is_told(tmp_path, output, iterations, profile, 
 
 
 @pytest.mark.parametrize(
+    ("profile", "named", "told"),
+    [
+        ("one-gpu", None, True),
+        ("one-gpu", ["train"], True),
+        ("one-gpu", ["prepare", "generate", "rank", "train", "evaluate", "publish"], False),
+        ("local", ["train"], True),
+    ],
+)
+def test_images_of_a_file_lie_over_those_of_the_profile(tmp_path, capsys, profile, named, told):
+    file = None
+    if named:
+        file = tmp_path / "images.yaml"
+        file.write_text(yaml.safe_dump({stage: f"registry.example.org/{stage}:1" for stage in named}))
+    found, own = with_images(profile, file), load_profile(profile)
+    for stage in STAGES:
+        expected = f"registry.example.org/{stage}:1" if stage in (named or []) else None
+        assert found.images.get(stage) == (expected or own.images.get(stage))
+    tell_unpublished(profile, file)
+    assert ("its images are not published yet" in capsys.readouterr().out) == told
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("generation: {gpus: -1}", r"generation\.gpus: Input should be greater than or equal to 0"),
@@ -345,6 +367,10 @@ def test_what_cannot_be_compiled_is_told(tmp_path, output, iterations, profile, 
             r"stages\.train\.cpu: Input should be a valid string \(got 8\); write text in quotes",
         ),
         ("retries: 1\nretries: 2", r"mine\.yaml: retries is given twice, the second time in line 2; give it once"),
+        ("stages: {train: {memory: 6GB}}", r"stages\.train\.memory: '6GB' is no quantity .*; write such as 6G or 6Gi"),
+        ("stages: {train: {cpu: half}}", r"stages\.train\.cpu: 'half' is no quantity .*; write such as 8 or 500m"),
+        ("stages: {train: {shared_memory: 6GB}}", r"stages\.train\.shared_memory: '6GB' is no quantity"),
+        ("images: {trian: a/b:1}", r"images: unknown stage trian; the stages are prepare, generate"),
         ("retries: [", "not YAML"),
         ("- a", "valid dictionary"),
     ],

@@ -239,6 +239,27 @@ def test_clean_removes_what_the_last_values_do_not_need(place):
     assert (place.store.root / "notes.txt").exists() and lineage.model_key(1) not in place.folders()
 
 
+def test_clean_loses_no_model_to_a_start_that_is_not_finished(place, run_sppo):
+    first = place.start()
+    place.finish(first)
+    second = place.start(**{"train.eta": 500.0})
+    before, uri = place.folders(), place.store.uri
+    refused = run_sppo("clean", uri)
+    assert refused.code == 2 and place.folders() == before
+    named = f"{uri}#{keys.short(first.digest())}"
+    assert f"what '{named}' published would be lost" in refused.err and f"`sppo clean '{named}'`" in refused.err
+    assert run_sppo("clean", named).code == 0 and place.folders() == before
+    of_second = f"{uri}#{keys.short(second.digest())}"
+    assert run_sppo("clean", of_second).code == 0 and Lineage(first, place.store).published_key not in place.folders()
+
+
+def test_starts_of_a_place_are_named_where_another_is_asked_for(place, run_sppo):
+    started = [place.start(), place.start(**{"train.eta": 500.0})]
+    refused = run_sppo("report", f"{place.store.uri}#1234")
+    assert refused.code == 2 and "no start of this name; there are " in refused.err
+    assert all(f"{place.store.uri}#{keys.short(each.digest())}" in refused.err for each in started)
+
+
 def test_clean_keeps_what_a_run_may_still_need(place):
     config = place.start()
     place.commit(config, "generate", "rank", "train")

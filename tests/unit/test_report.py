@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sppo.config.run import resolve
 from sppo.errors import ConfigError, InfrastructureError
+from sppo.preparing.recorded import run_name
 from sppo.reporting.report import (
     SUMMARY_COLUMNS,
     collect,
@@ -113,6 +114,13 @@ def test_a_gate_of_zero_is_off(play_run):
     run = play_run(decisions=("stop",), lows=(0.0,), **{"evaluate.gate.required_vs_base": 0})
     report = collect(run.config, run.store)
     assert report.passed and "The gate is passed: it asks for no win rate" in render_markdown(report)
+
+
+def test_results_of_an_earlier_start_are_pointed_to(play_run):
+    first = play_run()
+    second = play_run(decisions=(), lows=(), **{"train.eta": 500.0})
+    with pytest.raises(ConfigError, match=f"other starts there have results: `sppo report '{run_name(first.config)}'`"):
+        collect(second.config, second.store)
 
 
 def test_nothing_to_report_is_told(play_run, tmp_path):

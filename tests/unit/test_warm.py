@@ -139,5 +139,6 @@ def test_a_stage_has_a_process_alone_until_the_server_is_ready(tmp_path):
 )
 def test_a_run_imports_what_its_stages_need_that_are_left(left, imports, samples):
     names = imports_for(left)
+    assert "vllm.entrypoints.llm" not in imports_for(left, "transformers")
     assert bool(names) == imports and ("vllm.entrypoints.llm" in names) == samples
     assert ("sppo.reporting.publish" in names) == imports

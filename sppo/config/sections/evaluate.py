@@ -124,6 +124,8 @@ class EvaluateConfig(Section):
     @classmethod
     def _one_is_a_list_of_one(cls, value: object) -> object:
         if isinstance(value, str):
+            if "," in value:
+                raise ValueError(f"{value!r} names several: write them as '[{', '.join(value.split(','))}]'")
             return (value,) if value else ()
         return value
 

@@ -12,6 +12,7 @@ from sppo.config.run import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.evaluation.gate import ENOUGH, PUBLISH_SLOPE
 from sppo.evaluation.statistics import FEWEST
+from sppo.preparing.recorded import configurations, run_name
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store
 from sppo.store.lineage import GOES_ON, Lineage
@@ -123,9 +124,11 @@ def collect(config: RunConfig, store: Store, last: int | None = None) -> RunRepo
     prepared = store.manifest(lineage.prepared_key)
     iterations = tuple(_iteration(config, lineage, iteration) for iteration in lineage.evaluated(last))
     if prepared is None or not iterations:
+        others = [f"'{run_name(each)}'" for each in configurations(store) if Lineage(each, store).evaluated()]
+        earlier = f"; other starts there have results: `sppo report {others[0]}`" if others else ""
         raise ConfigError(
             f"{store.uri}: no iteration is evaluated there yet; if nobody plays the run now, `sppo resume {store.uri}` "
-            "goes on with it"
+            f"goes on with it{earlier}"
         )
     digests = {file.path: file.sha256 for file in prepared.files if file.path.endswith(".parquet")}
     return RunReport(
