@@ -170,6 +170,7 @@ FIGURES = (
 
 def rows(runs: Sequence[Played]) -> Iterator[Row]:
     """What the table shows, as far as it was measured."""
+    yield Row("gate passed (1) or not (0)", [float(run.report.passed) for run in runs], ".2f", True)
     for name, label, brief in FIGURES:
         if all(name in run.figures for run in runs):
             written = ".1f" if "length" in name and "lc" not in name else ".3f"
