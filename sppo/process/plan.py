@@ -66,6 +66,8 @@ class Plan:
             yield f"changed: {each.line(self.iterations)}"
         yield f"there already: {in_words(self.there, self.iterations) or 'nothing'}"
         yield f"to do: {in_words(self.missing, self.iterations) or 'nothing'}"
+        if self.changed and Work("prepare") in self.missing:
+            yield "an iteration whose prompts and values prepare finds as they were is kept"
         evaluated_anew = {t for stage, t in self.missing if stage == "evaluate"}
         if any(Work("generate", t + 1) in self.there for t in evaluated_anew):
             yield "an iteration after one whose gate decides otherwise is played anew"
