@@ -157,6 +157,7 @@ def take_pictures(report: Path, folder: Path) -> None:
     """The top of a report at two widths, light and dark, each in few enough colours to be small."""
     from PIL import Image
 
+    folder.mkdir(parents=True, exist_ok=True)
     with open_page() as page:
         for name, width in (("desktop", 1280), ("phone", 390)):
             for scheme in ("light", "dark"):
