@@ -92,10 +92,10 @@ def _judges(config: RunConfig, figures: Mapping[str, float]) -> Iterator[Check]:
 
 def _instructions(figures: Mapping[str, float]) -> Iterator[Check]:
     trained, other, drop = "final/instructions_trained_gain", "final/instructions_other_gain", "eval/instructions_drop"
-    if trained in figures:
+    if f"{trained}_low" in figures:
         said = f"of instructions of trained kinds it follows {with_interval(figures, trained)} more than the base"
         yield Check(figures[f"{trained}_low"] > 0, f"{said} (interval above 0)")
-    if other in figures:
+    if f"{other}_high" in figures:
         kinds = "of other kinds" if trained in figures else "of kinds that it was not trained on"
         said = f"of instructions {kinds} it follows {with_interval(figures, other)} more than the base"
         yield Check(figures[f"{other}_high"] >= 0, f"{said} (interval not below 0)")
