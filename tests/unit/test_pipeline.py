@@ -354,7 +354,7 @@ def test_images_of_a_file_lie_over_those_of_the_profile(tmp_path, capsys, profil
         expected = f"registry.example.org/{stage}:1" if stage in (named or []) else None
         assert found.images.get(stage) == (expected or own.images.get(stage))
     tell_unpublished(profile, file)
-    assert ("its images are not published yet" in capsys.readouterr().err) == told
+    assert ("its images are not published yet" in capsys.readouterr().out) == told
 
 
 @pytest.mark.parametrize(

@@ -64,13 +64,13 @@ def submit(
         values.setdefault("experiment", experiment)
     client = Client(host, namespace)
     compiled = package.compile_package(max_iterations, profile, images)
-    tell_unpublished(profile, images)
     if dry_run:
         commands.show_plan(values, compiled)
         return
     commands.show_work(values, compiled)
     if plan_only:
         return
+    tell_unpublished(profile, images)
     run_id = commands.submit(client, values, compiled, experiment, service_account)["run_id"]
     if wait:
         commands.wait(client, Resumed(run_id), junit, keep_going)

@@ -104,13 +104,13 @@ def test_a_path_that_pods_may_not_have_is_told(submit, how):
         for line in result.err.splitlines()
     ]
     assert told == [
-        "warning: its images are not published yet: build them with `make images`, and name them with --images FILE",
         "warning: base_model: /models/own",
         "warning: prompts: mine.jsonl",
         "warning: judge.mixture.1.model: runs/judge",
         "warning: judge.mixture.2.model: checks.jsonl",
         "warning: evaluate.second_judge: other",
     ]
+    assert ("its images are not published yet" in result.out) == (not how)
 
 
 @pytest.mark.parametrize("dry", [["--dry-run"], []])
