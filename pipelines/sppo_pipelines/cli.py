@@ -55,7 +55,7 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Play a whole alignment run on this machine; what is committed already is not done again."""
-    from sppo_pipelines.submission.package import hardware_keys
+    from sppo_pipelines.profile import hardware_keys
 
     values = collect_values(preset, config_file, overrides)
     for name in values.keys() & hardware_keys():

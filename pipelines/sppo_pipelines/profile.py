@@ -56,6 +56,14 @@ class TrainingPool(Pool):
     nodes: int = Field(1, ge=1, description="Nodes that train together, each with that many GPUs.")
 
 
+POOLS = {"generation": Pool, "ranking": Pool, "training": TrainingPool}
+
+
+def hardware_keys() -> dict[str, str]:
+    """The pipeline's parameters for the hardware, each with the setting of a pool that it is."""
+    return {f"{pool}_{setting}": setting for pool, kind in POOLS.items() for setting in kind.model_fields}
+
+
 class Stages(Section):
     """The resources of each stage."""
 

@@ -52,8 +52,9 @@ def refuse_unfinished(run: str, config: PreparedConfig, store: Store) -> None:
     """
     if place_of(run) != run or store.manifest(Lineage(config, store).published_key) is not None:
         return
-    others = [each for each in configurations(store) if each.digest() != config.digest()]
-    finished = [each for each in others if store.manifest(Lineage(each, store).published_key) is not None]
+    finished = [
+        each for each in configurations(store) if store.manifest(Lineage(each, store).published_key) is not None
+    ]
     if finished:
         names = [f"'{run_name(each)}'" for each in finished]
         raise ConfigError(

@@ -16,12 +16,11 @@ from sppo.config.run import RunConfig, kinds, resolve
 from sppo.errors import ConfigError
 from sppo_pipelines.compiling import compile_pipeline
 from sppo_pipelines.names import PIPELINE
-from sppo_pipelines.profile import Pool, TrainingPool
+from sppo_pipelines.profile import POOLS, TrainingPool, hardware_keys
 from sppo_pipelines.submission.client import Client, Json
 
 FIELDS = ("preset", "output_uri", "base_model", "prompts", "preference_model", "experiment", "iterations", "shards")
 """Values of the configuration that have a field of their own in the form of the UI."""
-POOLS = {"generation": Pool, "ranking": Pool, "training": TrainingPool}
 
 
 class Package(NamedTuple):
@@ -83,11 +82,6 @@ def parameters(values: Mapping[str, Any], limits: Limits) -> tuple[Json, RunConf
     fields = {name: getattr(config, name) for name in shown if name in asked or name == "preset"}
     rest = {name: value for name, value in asked.items() if name not in shown}
     return {**fields, **({"config": rest} if rest else {}), **pools}, config
-
-
-def hardware_keys() -> dict[str, str]:
-    """The pipeline's parameters for the hardware, each with the setting of a pool that it is."""
-    return {f"{pool}_{setting}": setting for pool, kind in POOLS.items() for setting in kind.model_fields}
 
 
 def kinds_of_keys() -> dict[str, Any]:

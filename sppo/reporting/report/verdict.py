@@ -25,11 +25,9 @@ def headline(report: RunReport) -> str:
         said += f", its mean probability of winning {share(best.figures['eval/mean_probability_vs_base'])}"
     said += "."
     last = report.iterations[-1].figures
-    kinds = next(
-        (f"final/instructions_{each}" for each in ("trained", "other") if f"final/instructions_{each}" in last), ""
-    )
-    if kinds:
-        followed, before = share(last[kinds]), share(last[f"{kinds}_base"])
+    measured = [name for name in ("final/instructions_trained", "final/instructions_other") if name in last]
+    if measured:
+        followed, before = share(last[measured[0]]), share(last[f"{measured[0]}_base"])
         said += f" Of instructions that code checks it follows {followed}, the base {before}."
     slope = best.figures.get(EXPORT_SLOPE, 1.0)  # runs of versions before did not measure it
     if slope < ENOUGH:

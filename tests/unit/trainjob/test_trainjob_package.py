@@ -3,7 +3,7 @@
 import pytest
 import yaml
 from sppo_pipelines.compiling import compile_pipeline
-from sppo_pipelines.submission.package import hardware_keys
+from sppo_pipelines.profile import hardware_keys
 
 from tests.unit.test_pipeline import Package
 
