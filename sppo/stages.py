@@ -266,7 +266,9 @@ def evaluate(
 @playing
 def publish(config_path: str, html_path: str, markdown_path: str) -> Published:
     """Export the best model of the iterations played, write the report, and register the model in MLflow."""
+    from sppo.process.told import tell
     from sppo.reporting import publish as work
+    from sppo.reporting.report import verdict_lines
     from sppo.reporting.tracking import stage_records as said
     from sppo.reporting.tracking import track
 
@@ -276,6 +278,7 @@ def publish(config_path: str, html_path: str, markdown_path: str) -> Published:
     _leave(result.report_path, html_path)
     _leave(result.summary_path, markdown_path)
     track(config, store, said.published(Lineage(config, store), result))
+    tell(verdict_lines(result.report))
     print(f"published {result.model_uri}; the gate is {'passed' if result.passed else 'NOT passed'}", flush=True)
     return Published(result.model_uri, result.passed, result.figures)
 

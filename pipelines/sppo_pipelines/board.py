@@ -23,8 +23,9 @@ class Task(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What it is called where it fails, as on a cluster."""
-        return f"self-play {self.iteration} {self.stage}" if self.iteration else self.stage
+        """What people call it, such as "iteration 1, generate, shard 2"; shards are counted from 1."""
+        shard = f", shard {self.shard + 1}" if self.shard is not None and self.shards > 1 else ""
+        return f"iteration {self.iteration}, {self.stage}{shard}" if self.iteration else self.stage
 
     @property
     def work(self) -> Work:

@@ -26,11 +26,14 @@ from sppo_pipelines.screen import Screen, duration
 
 if TYPE_CHECKING:
     from sppo.reporting.report import RunReport
+    from sppo.reporting.report.trust import Colour
 
 WIDE = 130
 """Columns that the table takes on one line each; a log has them, whatever a terminal would."""
 FEW = 3
 """Iterations whose intervals fit beside each other into a hundred columns."""
+STYLES: dict[Colour, str] = {"passed": "green", "caution": "yellow", "failed": "red"}
+"""How a verdict of each colour is written."""
 MLFLOW_UI = "http://127.0.0.1:5000"
 """Where `mlflow ui` shows itself."""
 
@@ -61,7 +64,8 @@ def print_table(config: RunConfig) -> RunReport:
 
     On a terminal that is not wide, a few iterations stand beside each other, and sentences go on in the next line.
     """
-    from sppo.reporting.report import SUMMARY_COLUMNS, checks, collect, headline, summary_rows
+    from sppo.reporting.report import SUMMARY_COLUMNS, checks, collect, colour, headline, summary_rows
+    from sppo.reporting.report.verdict import decision_sentence, gate_sentence
 
     report, screen = collect(config, open_store(config.output_uri)), Screen()
     rows: list[tuple[str, ...]] = [SUMMARY_COLUMNS, *summary_rows(report)]
@@ -70,15 +74,17 @@ def print_table(config: RunConfig) -> RunReport:
     table = Table(*(Column(name, no_wrap=not narrow) for name in head), box=None if narrow else SIMPLE)
     for row in below:
         table.add_row(*row)
+    verdict = Text(headline(report), style=f"bold {STYLES[colour(report)]}")
+    why = Text(f"{gate_sentence(report)} {decision_sentence(report.iterations[-1])}")
     reasons = Table.grid(padding=(0, 2))
     for check in checks(report):
         word = Text("  pass", style="green") if check.trusted else Text("  caution", style="yellow")
         reasons.add_row(word, Text(check.said))
     if screen.is_terminal:
-        screen.print(table, "", Text(headline(report), style="bold"), reasons, sep="\n")
+        screen.print(table, "", verdict, why, reasons, sep="\n")
     else:
         log = Console(width=max(screen.width, WIDE), soft_wrap=True)
-        log.print(table, Text(headline(report)))
+        log.print(table, verdict, why, sep="\n")
         for check in checks(report):
             log.print(Text(f"  {'pass   ' if check.trusted else 'caution'}  {check.said}"))
     return report

@@ -27,7 +27,7 @@ from sppo.store.opening import open_store
 from sppo_pipelines.board import Board, Task
 from sppo_pipelines.kfp_local import Exit, conditions_on_outputs, tasks_told
 from sppo_pipelines.profile import Profile
-from sppo_pipelines.view import shown
+from sppo_pipelines.view import shown, telling
 from sppo_pipelines.warm import Warm, imports_for, warm_server
 
 _QUIET = {
@@ -62,7 +62,8 @@ def run_locally(values: Mapping[str, Any], plan_only: bool = False, verbose: boo
         asked = resolve(dict(values))
         if not plan_only:  # what follows may load from a hub, or convert a model
             print(f"{asked.output_uri}: checking the models, the prompts and the judge", flush=True)
-        found = named(asked)
+        with telling("checking the models, the prompts and the judge"):
+            found = named(asked)
         planned = plan(found.config, open_store(found.config.output_uri))
         planned.tell(asked=plan_only)
         if plan_only:
@@ -87,7 +88,8 @@ def _play(output_uri: str, found: Named, planned: Plan, warm: Warm, verbose: boo
     board = Board(found.config.iterations, planned.there, _known(found.config, store), benchmarks)
     with goes_on("what is committed is kept; the same command goes on from there"):
         board.begun(Task("prepare"))
-        config, _ = in_child(partial(prepared, found))
+        with telling("prepare"):
+            config, _ = in_child(partial(prepared, found))
         board.ended(Task("prepare"), 0)
     digits = keys.short(config.digest())
     from kfp import local
@@ -104,7 +106,7 @@ def _play(output_uri: str, found: Named, planned: Plan, warm: Warm, verbose: boo
         goes_on(f"what is committed is kept; `sppo resume {output_uri}` goes on from there"),
         store.only_user(digits),
         conditions_on_outputs(),
-        shown(board, title, partial(_win_rate, config, store), verbose) as listener,
+        shown(board, title, partial(_over_the_base, config, store), verbose) as listener,
         tasks_told(listener, warm) as exits,
     ):
         # GPU limits and node selectors mean nothing here; the local runner says so for every task.
@@ -144,12 +146,17 @@ def _known(config: PreparedConfig, store: Store) -> dict[Work, float]:
     return {work: made.seconds for work, made in committed.items() if made is not None and made.seconds is not None}
 
 
-def _win_rate(config: PreparedConfig, store: Store, iteration: int) -> str:
-    """The win rate over the base with its interval, once an iteration is evaluated."""
-    from sppo.reporting.report.figures import with_interval
+def _over_the_base(config: PreparedConfig, store: Store, iteration: int) -> list[str]:
+    """An iteration's win rate, mean probability and instructions, once it is evaluated."""
+    from sppo.reporting.report.figures import followed, share, with_interval
 
     evaluated = store.manifest(Lineage(config, store).evaluation_key(iteration))
-    return with_interval(evaluated.figures, "eval/win_rate_vs_base") if evaluated else ""
+    if evaluated is None:
+        return []
+    figures = evaluated.figures
+    probability = f"P {share(figures['eval/mean_probability_vs_base'])}"
+    instructions = [f"instructions {words}"] if (words := followed(figures)) else []
+    return [with_interval(figures, "eval/win_rate_vs_base"), probability, *instructions]
 
 
 def _failure(told: str, exits: list[Exit], output_uri: str) -> SppoError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -25,8 +25,8 @@ ALWAYS = ("warning: ", "error: ")
 """How lines of stages begin that are shown wherever they are said; of several failed shards the end names one."""
 _STYLES = {"done": "green", "now": "yellow", "failed": "red", "there": "dim", "to come": "dim", "not played": "dim"}
 
-Figures = Callable[[int], str]
-"""The last figures of an iteration in a few words; empty as long as there are none."""
+Figures = Callable[[int], Sequence[str]]
+"""An iteration's figures over the base, the win rate first, each in a few words; none until it is evaluated."""
 
 
 @contextmanager
@@ -56,6 +56,19 @@ def shown(board: Board, title: str, figures: Figures, verbose: bool) -> Iterator
             yield lines
 
 
+@contextmanager
+def telling(what: str) -> Iterator[None]:
+    """Say every `SECONDS` how long the block takes, which shows nothing of its own."""
+    start, ended = time.monotonic(), threading.Event()
+
+    def tick() -> None:
+        while not ended.wait(SECONDS):
+            _print_with_time(f"{what}: {duration(time.monotonic() - start)} so far")
+
+    with beside(tick, ended):
+        yield
+
+
 class LiveTable:
     """A row an iteration and a column a stage, and below what is at work; drawn anew by `rich.live.Live`."""
 
@@ -63,7 +76,7 @@ class LiveTable:
 
     def __init__(self, board: Board, title: str, figures: Figures) -> None:
         self.board, self.title, self.figures = board, title, figures
-        self.last: dict[int, str] = {t: figures(t) for t in range(1, board.iterations + 1)}
+        self.last: dict[int, Sequence[str]] = {t: figures(t) for t in range(1, board.iterations + 1)}
 
     def begun(self, task: Task) -> None:
         """See `Listener`."""
@@ -73,7 +86,7 @@ class LiveTable:
         """See `Listener`; a warning or an error stays above the table."""
         self.board.said(task, line)
         if line.startswith(ALWAYS):
-            self.live.console.print(Text(f"{_where(task)}: {line}", style="yellow"))
+            self.live.console.print(Text(f"{task.title}: {line}", style="yellow"))
 
     def ended(self, task: Task, code: int) -> None:
         """See `Listener`."""
@@ -100,7 +113,7 @@ class LiveTable:
         table.add_row("prepare", self._cell(Work("prepare")))
         for t in range(1, self.board.iterations + 1):
             cells = (self._cell(Work(stage, t)) for stage in OF_AN_ITERATION)
-            table.add_row(f"iteration {t}", *cells, self.last[t])
+            table.add_row(f"iteration {t}", *cells, "\n".join(self.last[t]))
         for work in self.board.stages:
             if work.stage in {"publish", "bench"}:
                 table.add_row(work.stage, self._cell(work))
@@ -122,7 +135,7 @@ class LiveTable:
         """The last line of each task that is at work."""
         for number, (task, line) in enumerate(self.board.at_work()):
             gap = "" if number else "\n"
-            yield Text.assemble((f"{gap}{_where(task)}: ", "dim"), line, overflow="ellipsis", no_wrap=True)
+            yield Text.assemble((f"{gap}{task.title}: ", "dim"), line, overflow="ellipsis", no_wrap=True)
 
 
 class Lines:
@@ -140,15 +153,15 @@ class Lines:
         """See `Listener`."""
         self.board.said(task, line)
         if line.startswith(ALWAYS):
-            self._print(f"{_where(task)}: {line}")
+            self._print(f"{task.title}: {line}")
 
     def ended(self, task: Task, code: int) -> None:
         """See `Listener`."""
         self.board.ended(task, code)
         work = task.work
         if work in self.board.stages and self.board.state(work) == "done":
-            figures = self.figures(task.iteration) if work.stage == "evaluate" else ""
-            told = f"; win rate over the base {figures}" if figures else ""
+            figures = self.figures(task.iteration) if work.stage == "evaluate" else ()
+            told = f"; win rate over the base {', '.join(figures)}" if figures else ""
             self._print(f"{self._stage(work)} done in {duration(self.board.elapsed(work))}{told}")
 
     @contextmanager
@@ -198,7 +211,7 @@ class Verbatim:
 
     def said(self, task: Task, line: str) -> None:
         """See `Listener`."""
-        _print_with_time(f"{_where(task)}: {line}")
+        _print_with_time(f"{task.title}: {line}")
 
     def ended(self, task: Task, code: int) -> None:
         """See `Listener`."""
@@ -207,12 +220,6 @@ class Verbatim:
 
 def _print_with_time(line: str) -> None:
     print(f"{datetime.now():%H:%M:%S} {line}", flush=True)
-
-
-def _where(task: Task) -> str:
-    """A task for people, such as "iteration 1, generate, shard 2"; shards are counted from 1."""
-    shard = f", shard {task.shard + 1}" if task.shard is not None and task.shards > 1 else ""
-    return f"iteration {task.iteration}, {task.stage}{shard}" if task.iteration else task.stage
 
 
 def _short(seconds: float) -> str:

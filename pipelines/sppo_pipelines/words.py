@@ -12,6 +12,7 @@ from sppo.config.run import all_keys
 from sppo.errors import ConfigError
 from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
 from sppo_pipelines.overview import Commands, print_overview
+from sppo_pipelines.profile import hardware_keys
 
 TRAINING_KEYS = set(all_keys(TrainPreferenceConfig)) - {"train", "output", "kind", "evaluate", "baseline", "seed"}
 """Settings of `sppo train-preference` that have no flag of their own."""
@@ -23,7 +24,7 @@ def values_together(words: Sequence[str]) -> list[str]:
     Where they stand on both sides of a flag, tyro takes the first ones only, and a flag for files takes those after it.
     """
     trains = words[:1] == ["train-preference"]
-    found = TRAINING_KEYS if trains else set(all_keys())
+    found = TRAINING_KEYS if trains else {*all_keys(), *hardware_keys()}
     sections = {key.partition(".")[0] for key in found if "." in key}
 
     def is_value(place: int) -> bool:

@@ -50,7 +50,7 @@ def _against(gate: GateConfig, figures: Mapping[str, float]) -> Iterator[str]:
     for judge in JUDGES:
         name = f"eval/{judge}_win_rate_vs_previous"
         if figures.get(f"{name}_high", 1.0) < gate.second_judge_below:
-            seen = f"by the {judge} judge the win rate over the previous model is {_interval(figures, name)}"
+            seen = f"by the {judge} judge the win rate over the previous model is {_contest(figures, name)}"
             yield f"{seen}, all below {gate.second_judge_below}"
     # Answers of no tokens at all are no measure of growth.
     growth = figures["eval/mean_length"] / max(figures["eval/mean_length_base"], 1.0)
@@ -78,7 +78,13 @@ def _lost(figures: Mapping[str, float]) -> Iterator[str]:
 
 
 def _seen(figures: Mapping[str, float]) -> str:
-    return f"the win rate over the previous model is {_interval(figures, WIN_RATE)}"
+    return f"the win rate over the previous model is {_contest(figures, WIN_RATE)}"
+
+
+def _contest(figures: Mapping[str, float], name: str) -> str:
+    """A win rate with its interval, and how sure the judge is of the same answers."""
+    sure = name.replace("win_rate", "mean_probability")
+    return _interval(figures, name) + (f" (mean probability {figures[sure]:.3f})" if sure in figures else "")
 
 
 def _interval(figures: Mapping[str, float], name: str) -> str:

@@ -77,6 +77,7 @@ def _figures(report: RunReport) -> dict[str, float]:
     if best is not None:
         for end in ("", "_low", "_high"):
             figures[f"publish/win_rate_vs_base{end}"] = best.figures[f"eval/win_rate_vs_base{end}"]
+        figures["publish/mean_probability_vs_base"] = best.figures["eval/mean_probability_vs_base"]
     return figures
 
 

@@ -130,3 +130,4 @@ def test_running_again_redoes_nothing(whole_run: Path) -> None:
     output = Command("run", f"output_uri={whole_run}", "iterations=2", *SETTINGS, "--verbose").succeed()
     assert state() == before
     assert "loading" not in output
+    assert "publish: --- verdict ---" in output and "publish: --- end of the verdict ---" in output

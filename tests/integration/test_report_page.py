@@ -17,7 +17,17 @@ from tests.unit.test_report import HOSTILE, with_every_figure
 
 PHONE, DESKTOP = 390, 1280
 """Widths in CSS pixels."""
+LETTERS = 11
+"""Pixels below which letters are hard to read on a phone."""
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+SMALLEST = """Math.min(...[...document.querySelectorAll('body *')]
+  .filter(each => [...each.childNodes].some(node => node.nodeType === Node.TEXT_NODE && node.textContent.trim()))
+  .filter(each => each.getClientRects().length)
+  .map(each => {
+    const drawn = each.ownerSVGElement ? each.getScreenCTM() : {a: 1, b: 0};
+    return parseFloat(getComputedStyle(each).fontSize) * Math.hypot(drawn.a, drawn.b);
+  }))"""
+"""Height of the smallest letters, in pixels, also of drawings that are shrunk or turned."""
 OPEN_ALL = "for (const each of document.querySelectorAll('details')) each.open = true"
 GROUND = "getComputedStyle(document.body).backgroundColor"
 BREAKS_EVERY_RULE = """<!doctype html><meta name="viewport" content="width=device-width"><title>x</title>
@@ -41,6 +51,7 @@ def check(page: Page, report: Path) -> None:
             assert page.value("innerWidth") == width
             page.value(OPEN_ALL)
             assert page.value(OVERFLOW) == 0, (width, scheme)
+            assert page.value(SMALLEST) >= LETTERS, (width, scheme)
             assert seen.messages == [] and seen.requests == [report.as_uri()], (width, scheme)
             grounds.add(page.value(GROUND))
     assert len(grounds) == 2, "light and dark differ"

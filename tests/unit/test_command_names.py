@@ -100,6 +100,7 @@ def test_the_version_is_the_same_in_every_file():
             "judge --judge j judge.cache=false --benchmark a.jsonl",
             "judge --judge j judge.cache=false --benchmark a.jsonl",
         ),
+        ("submit training_gpus=8 --host h seed=1", "submit training_gpus=8 seed=1 --host h"),
         ("run", "run"),
         (
             "train-preference --train a.jsonl epochs=1 --evaluate rank=b.jsonl rank=2 --output j",

@@ -139,4 +139,4 @@ def test_a_page_for_a_phone_names_each_cell(play_run):
     run = play_run()
     page = Page(render_html(collect(run.config, run.store)))
     named = [attrs.get("data-of") for tag, attrs in page.elements if tag == "td" and "data-of" in attrs]
-    assert named[0] == "iteration" and len(named) == 16
+    assert named[0] == "iteration" and len(named) == 18

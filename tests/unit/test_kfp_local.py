@@ -114,7 +114,7 @@ def test_the_end_of_a_traceback_stands_under_the_message(tmp_path):
     colored = "".join(f"\x1b[31m{line}\x1b[0m\n" for line in traceback)
     _, exits = played(f"print({colored!r}, end=''); raise SystemExit(1)", tmp_path, iteration=2)
     failure = _failure("the pipeline failed", exits, "runs/x")
-    head = "the run failed in self-play 2 generate: exit code 1; `sppo resume runs/x` goes on from there"
+    head = "the run failed in iteration 2, generate: exit code 1; `sppo resume runs/x` goes on from there"
     assert str(failure).splitlines() == [head, *(f"  {line}" for line in traceback[-10:])]
     assert type(failure) is RunFailedError
 
@@ -144,7 +144,7 @@ def test_an_error_line_is_the_message_and_its_exit_code_the_runs(tmp_path, code,
 )
 def test_a_stage_that_says_nothing_is_told_by_its_end(code, words):
     failure = _failure("the pipeline failed", [Exit(Task("train", 1), code, [])], "runs/x")
-    assert str(failure) == f"the run failed in self-play 1 train: {words}; `sppo resume runs/x` goes on from there"
+    assert str(failure) == f"the run failed in iteration 1, train: {words}; `sppo resume runs/x` goes on from there"
 
 
 def test_a_failure_of_no_stage_is_the_runners_own():

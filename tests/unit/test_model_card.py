@@ -32,7 +32,7 @@ def test_figures_survive_the_hubs_own_reader(play_run):
     text = card_of(run)
     card = ModelCard(text)  # raises where the model index is not of the hub's form
     measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
-    assert measured == {"win_rate_vs_base": 0.62, "lc_win_rate_vs_base": 0.518}
+    assert measured == {"win_rate_vs_base": 0.62, "mean_probability_vs_base": 0.5625, "lc_win_rate_vs_base": 0.518}
     assert card.data.model_name == "base-sppo"
     assert ModelCard(str(card)).data.to_dict() == card.data.to_dict() == front_matter(text)
 

@@ -42,6 +42,7 @@ def test_the_best_model_is_published_ready_to_use(play_run, tiny_model):
         "publish/win_rate_vs_base": pytest.approx(0.62),
         "publish/win_rate_vs_base_low": 0.52,
         "publish/win_rate_vs_base_high": pytest.approx(0.72),
+        "publish/mean_probability_vs_base": 0.5625,
     }
     folder = run.store.fetch(lineage_of(run.config).published_key)
     check_safe(folder, str(folder))

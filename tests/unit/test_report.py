@@ -204,7 +204,8 @@ def test_a_second_judge_has_its_say(play_run):
 
 def test_page_ids_are_unique(play_run):
     run = play_run()
-    ids = [attrs["id"] for _, attrs in Page(render_html(collect(run.config, run.store))).elements if "id" in attrs]
+    report = with_every_figure(collect(run.config, run.store))
+    ids = [attrs["id"] for _, attrs in Page(render_html(report)).elements if "id" in attrs]
     assert ids and len(ids) == len(set(ids))
 
 
@@ -218,7 +219,7 @@ def test_markdown_shows_hostile_text_as_text(play_run):
     kinds = {token.type for token in tokens} | {c.type for token in tokens for c in token.children or ()}
     assert not kinds & {"html_block", "html_inline", "image", "link_open", "s_open"}
     rows = _table_rows(tokens)
-    assert {len(row) for row in rows} == {4, 7, 8}  # curves, side by side and figures of two iterations, summary
+    assert {len(row) for row in rows} == {4, 7, 9}  # curves, side by side and figures of two iterations, summary
     flat = " ".join(HOSTILE.split())
     panel = [row for row in rows if row[0].startswith("Prompt ")]
     assert len(panel) == 3
@@ -263,9 +264,13 @@ def with_every_figure(report):
     )
 
 
+def all_drawings(report):
+    return [each for part in drawings(report) for each in part]
+
+
 def test_charts_are_wellformed_and_take_the_page_colours(play_run):
     run = play_run()
-    drawn = drawings(with_every_figure(collect(run.config, run.store)))
+    drawn = all_drawings(with_every_figure(collect(run.config, run.store)))
     assert len(drawn) == len(CHARTS) + 2 + 2, "charts over iterations, over steps, and a distribution an iteration"
     for drawing in drawn:
         root = ElementTree.fromstring(drawing.svg)
@@ -279,8 +284,9 @@ def test_charts_are_wellformed_and_take_the_page_colours(play_run):
 
 def test_every_series_of_a_chart_is_drawn_and_named(play_run):
     run = play_run()
-    drawn = drawings(with_every_figure(collect(run.config, run.store)))
-    for chart, drawing in zip(CHARTS, drawn, strict=False):
+    drawn = {each.name: each for each in all_drawings(with_every_figure(collect(run.config, run.store)))}
+    for chart in CHARTS:
+        drawing = drawn[chart.name]
         words = [text.text for text in ElementTree.fromstring(drawing.svg).iter("{http://www.w3.org/2000/svg}text")]
         assert drawing.title == chart.title and chart.unit in words
         for index, (_, label) in enumerate(chart.series, start=1):
@@ -292,12 +298,23 @@ def test_the_distribution_of_probabilities_is_drawn_for_every_iteration(play_run
     run = play_run()
     report = collect(run.config, run.store)
     assert [each.distribution[0] for each in report.iterations] == [19, 19]
-    drawn = drawings(report)[-2:]
+    drawn = all_drawings(report)[-2:]
     assert [drawing.title for drawing in drawn] == [f"The judge's probabilities in iteration {t}" for t in (1, 2)]
     bars = [path for path in drawn[0].svg.split("<path") if "fill: var(--series-1)" in path]
     assert len(bars) == 20
     silent = replace(report, iterations=[replace(each, distribution=()) for each in report.iterations])
-    assert len(drawings(silent)) == len(drawings(report)) - 2
+    assert len(all_drawings(silent)) == len(all_drawings(report)) - 2
+
+
+def test_six_charts_stand_beside_the_verdict_whatever_was_measured(play_run):
+    run = play_run()
+    few = collect(run.config, run.store)
+    for report in (few, with_every_figure(few)):
+        leading, others = drawings(report)
+        assert len(leading) == 6 and not {each.name for each in leading} & {each.name for each in others}
+    assert [each.name for each in leading[:3]] == ["win-rate", "probability-base", "instructions"]
+    labels = [text.text for text in ElementTree.fromstring(leading[1].svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"training judge", "second judge", "third judge"} <= set(labels)
 
 
 def test_a_distribution_is_also_a_file_with_its_own_colours(play_run):
@@ -311,7 +328,7 @@ def test_a_distribution_is_also_a_file_with_its_own_colours(play_run):
 
 def test_a_figure_that_was_not_measured_has_no_chart(play_run):
     run = play_run()
-    titles = {drawing.title for drawing in drawings(collect(run.config, run.store))}
+    titles = {drawing.title for drawing in all_drawings(collect(run.config, run.store))}
     assert "Speed" in titles and "Gradient norm before clipping" not in titles
 
 
@@ -332,7 +349,8 @@ def test_one_iteration_is_enough(play_run):
 def test_summary_rows_fit_a_terminal_table(play_run):
     run = play_run()
     rows = summary_rows(collect(run.config, run.store))
-    assert rows[1] == ("2", "0.620 [0.520, 0.720]", "–", "–", "0.530 [0.430, 0.630]", "42.5", "2.5", "stop")
+    of_base, of_previous = ("0.620 [0.520, 0.720]", "0.5625"), ("0.530 [0.430, 0.630]", "0.5125")
+    assert rows[1] == ("2", *of_base, "–", *of_previous, "42.5", "2.5", "stop")
     table = Table(*SUMMARY_COLUMNS)
     for row in rows:
         table.add_row(*row)

@@ -5,7 +5,18 @@ from html import unescape
 
 import pytest
 
-from sppo.reporting.report import Check, checks, collect, colour, model_card, render_html, render_markdown
+from sppo.process.told import tell, told
+from sppo.reporting.report import (
+    Check,
+    checks,
+    collect,
+    colour,
+    headline,
+    model_card,
+    render_html,
+    render_markdown,
+    verdict_lines,
+)
 
 GOOD = {
     "eval/win_rate_vs_base": 0.7,
@@ -37,6 +48,12 @@ def with_figures(run, **changed):
     return replace(report, iterations=[replace(e, figures={**e.figures, **figures}) for e in report.iterations])
 
 
+def with_held_out(run, count):
+    report = with_figures(run)
+    prepare = report.config.prepare.model_copy(update={"held_out": count})
+    return replace(report, config=report.config.model_copy(update={"prepare": prepare}))
+
+
 @pytest.fixture
 def run(play_run):
     return play_run(decisions=("stop",), lows=(0.6,))
@@ -63,10 +80,11 @@ def test_good_figures_give_no_caution(run):
         ("train__export_slope", 0.5, "of what training changed, 0.500 is in the saved model"),
         ("final__instructions_trained_gain_low", -0.01, "trained kinds"),
         ("final__instructions_other_gain_high", -0.01, "other kinds"),
+        ("prepare.held_out", 63, "63 held-out prompts were answered (at least 64); raise prepare.held_out"),
     ],
 )
 def test_a_bad_figure_is_a_caution_and_takes_the_green_away(run, name, value, words):
-    report = with_figures(run, **{name: value})
+    report = with_held_out(run, value) if name == "prepare.held_out" else with_figures(run, **{name: value})
     (doubt,) = [check for check in checks(report) if not check.trusted]
     assert words in doubt.said and colour(report) == "caution"
     for text in (render_html(report), render_markdown(report), model_card(report)):
@@ -97,9 +115,37 @@ def test_instructions_of_a_run_that_trained_on_none_are_said_to_be_so(run):
     assert said.startswith("of instructions of kinds that it was not trained on it follows 0")
 
 
+@pytest.mark.parametrize(("low", "trusted"), [(0.01, False), (-0.01, True)])
+def test_a_fall_of_instructions_counts_where_nothing_is_measured_at_the_end(run, low, trusted):
+    report = with_figures(
+        run,
+        **{"eval__instructions_drop": 0.05, "eval__instructions_drop_low": low, "eval__instructions_drop_high": 0.1},
+    )
+    assert not [check for check in checks(report) if "fewer instructions" in check.said]
+    figures = {name: value for name, value in report.iterations[0].figures.items() if not name.startswith("final/")}
+    alone = replace(report, iterations=[replace(report.iterations[0], figures=figures)])
+    (check,) = [check for check in checks(alone) if "fewer instructions" in check.said]
+    assert check.trusted is trusted
+
+
+def test_the_verdict_in_a_log_is_found_again(run, capsys):
+    report = with_figures(run, eval__truncated_fraction=0.2)
+    lines = verdict_lines(report)
+    assert lines[0].startswith(headline(report)) and "The gate is passed" in lines[1]
+    assert [line.partition(": ")[2] for line in lines[2:]] == [check.said for check in checks(report)]
+    assert [line for line in lines if line.startswith("caution: ")] == [line for line in lines if "are cut" in line][1:]
+    print("publishing")
+    tell(["of an attempt before"])
+    tell(lines)
+    print("published")
+    log = capsys.readouterr().out
+    assert told(log) == lines
+    assert told(log.partition("--- end")[0]) == [] == told("")
+
+
 def test_a_second_judge_that_is_a_part_of_the_first_is_told(run):
     report = with_figures(run)
     other = replace(report, config=report.config.model_copy(update={"preference_model": "unbroken"}))
-    for each, told in ((report, True), (other, False)):
+    for each, is_part in ((report, True), (other, False)):
         (said,) = [check.said for check in checks(each) if "by the second judge" in check.said]
-        assert ("which is a part of the first" in said) == told
+        assert ("which is a part of the first" in said) == is_part

@@ -8,7 +8,7 @@ from rich.console import Console
 from sppo_pipelines import board as boards
 from sppo_pipelines import view
 from sppo_pipelines.board import Board, Task
-from sppo_pipelines.view import Lines, LiveTable, Verbatim, shown
+from sppo_pipelines.view import Lines, LiveTable, Verbatim, shown, telling
 
 from sppo.process.dropped import Work
 
@@ -106,20 +106,22 @@ def test_iterations_that_the_gate_kept_from_being_played_are_not_to_come(clock):
 def test_the_table_has_a_row_an_iteration_and_the_last_figures(clock):
     board = Board(2, frozenset([Work("prepare")]), {})
     figures = {}
-    table = LiveTable(board, "SmolLM2 in runs/x", lambda t: figures.get(t, ""))
+    table = LiveTable(board, "SmolLM2 in runs/x", lambda t: figures.get(t, ()))
     play(table, clock, 1, generate=70, rank=5, train=370)
-    figures[1] = "0.602 [0.513, 0.691]"
+    figures[1] = ["0.602 [0.513, 0.691]", "P 0.546", "instructions 0.438 → 0.512"]
     play(table, clock, 1, evaluate=30)
     for shard in range(2):
         table.begun(Task("generate", 2, shard, 2))
         table.said(Task("generate", 2, shard, 2), f"chunk {shard}")
     clock.now += 35
-    assert drawn(table) == [
+    assert drawn(table, 110) == [
         "SmolLM2 in runs/x: 0:08:30, about 0:07:20 to the end of the last iteration",
         "",
         "             generate           rank           train          evaluate       win rate over base",
         "prepare      there",
         "iteration 1  done 1:10          done 0:05      done 6:10      done 0:30      0.602 [0.513, 0.691]",
+        f"{'P 0.546':>84}",
+        f"{'instructions 0.438 → 0.512':>103}",
         "iteration 2  now 0:35 of ~1:10  to come ~0:05  to come ~6:10  to come ~0:30",
         "             0 of 2 shards",
         "publish      to come",
@@ -131,19 +133,28 @@ def test_the_table_has_a_row_an_iteration_and_the_last_figures(clock):
 
 
 def test_elsewhere_a_stage_that_ends_is_a_line(clock, capsys):
-    lines = Lines(Board(1, frozenset([Work("generate", 1)]), {}), lambda t: "0.602 [0.513, 0.691]")
+    lines = Lines(Board(1, frozenset([Work("generate", 1)]), {}), lambda t: ["0.602 [0.513, 0.691]", "P 0.546"])
     play(lines, clock, 1, generate=1, rank=5, train=370, evaluate=30)
     lines.begun(Task("keep", 1))
     lines.ended(Task("keep", 1), 0)
     assert [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()] == [
         "iteration 1 of 1: rank done in 0:00:05",
         "iteration 1 of 1: train done in 0:06:10",
-        "iteration 1 of 1: evaluate done in 0:00:30; win rate over the base 0.602 [0.513, 0.691]",
+        "iteration 1 of 1: evaluate done in 0:00:30; win rate over the base 0.602 [0.513, 0.691], P 0.546",
     ]
 
 
+def test_what_shows_nothing_of_its_own_is_told_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(view, "SECONDS", 0.05)
+    with telling("prepare"):
+        time.sleep(0.3)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 2
+    assert all(line.partition(" ")[2] == "prepare: 0:00:00 so far" for line in lines)
+
+
 def test_one_line_says_where_the_run_stands(clock):
-    lines = Lines(Board(2, frozenset(), {Work(stage, 1): 60.0 for stage in OF_ITERATION}), lambda t: "")
+    lines = Lines(Board(2, frozenset(), {Work(stage, 1): 60.0 for stage in OF_ITERATION}), lambda t: [])
     assert lines.standing() == "between two stages, 0:00:00 so far"
     for shard in range(2):
         lines.begun(Task("generate", 2, shard, 2))
@@ -156,7 +167,7 @@ def test_one_line_says_where_the_run_stands(clock):
 def test_elsewhere_a_silent_stage_is_told_of_now_and_then(monkeypatch, capsys):
     monkeypatch.setattr(view, "SECONDS", 0.2)
     board = Board(1, frozenset(), {})
-    lines = Lines(board, lambda t: "")
+    lines = Lines(board, lambda t: [])
     with lines.ticking():
         lines.begun(Task("train", 1))
         time.sleep(1.1)
@@ -170,7 +181,7 @@ def test_elsewhere_a_silent_stage_is_told_of_now_and_then(monkeypatch, capsys):
 @pytest.mark.parametrize("kind", [Lines, Verbatim])
 def test_a_warning_or_an_error_is_shown_at_once(kind, said, capsys):
     board = Board(1, frozenset(), {})
-    listener = kind(board) if kind is Verbatim else kind(board, lambda t: "")
+    listener = kind(board) if kind is Verbatim else kind(board, lambda t: [])
     listener.said(Task("train", 1), said)
     assert capsys.readouterr().out.endswith(f"iteration 1, train: {said}\n")
 

@@ -133,6 +133,8 @@ def wait(client: Client, start: Resumed, junit: Path | None, keep_going: int = 0
         time.sleep(seconds)
         resumed = _go_on(client, run)
     write_reports(result, junit)
+    for line in result.verdict:
+        print(line)
     raise_unless_passed(result)
     print(result.line)
 

@@ -8,9 +8,11 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from sppo.errors import GateFailedError, InfrastructureError
+from sppo.process.told import told
 from sppo_pipelines.screen import duration
 from sppo_pipelines.submission import progress
 from sppo_pipelines.submission.client import Client
+from sppo_pipelines.submission.podlog import NoLogError, read_log
 from sppo_pipelines.submission.reason import Reason, reason
 from sppo_pipelines.submission.run import Run
 
@@ -24,6 +26,8 @@ class Outcome(NamedTuple):
     stages: list[progress.Stage]
     url: str
     reason: Reason | None
+    verdict: list[str]
+    """What publish said of the run, line by line, or why that cannot be read."""
 
     @property
     def line(self) -> str:
@@ -45,16 +49,28 @@ class Outcome(NamedTuple):
 
 def outcome(client: Client, run: Run) -> Outcome:
     """The outcome of a run that has ended; the log of what failed is read."""
-    succeeded = run.state == "SUCCEEDED"
+    succeeded, stages = run.state == "SUCCEEDED", progress.stages(run.workflow)
     return Outcome(
         run.name,
         # A run that somebody terminated is FAILED to Kubeflow.
         "CANCELED" if run.workflow.terminated and not succeeded else run.state,
         progress.gate(run.workflow) if succeeded else None,
-        progress.stages(run.workflow),
+        stages,
         client.run_url(run.run_id),
         None if succeeded else reason(client, run),
+        _verdict(client, run, stages) if succeeded else [],
     )
+
+
+def _verdict(client: Client, run: Run, stages: list[progress.Stage]) -> list[str]:
+    """The verdict from the log of the last attempt at publish."""
+    pods = [pod for stage in stages if stage.name == "publish" for task in stage.tasks for pod in task.pods]
+    if not pods:
+        return []
+    try:
+        return [client.credentials.hide(line) for line in told(read_log(client, run, pods[-1]))]
+    except NoLogError as error:
+        return [f"its verdict cannot be read: {error}"]
 
 
 def raise_unless_passed(result: Outcome) -> None:
@@ -76,11 +92,14 @@ def raise_unless_passed(result: Outcome) -> None:
 
 def markdown(result: Outcome) -> str:
     """A summary with a row for each stage."""
+    from sppo.reporting.report.escape import escape_markdown
+
     rows = [
         f"| {stage.title} | {stage.state.lower()} | {len(stage.tasks)} | {duration(stage.seconds)} |"
         for stage in result.stages
     ]
     head = f"## SPPO: {result.line}\n\n[{result.name}]({result.url})\n"
+    head += "".join(f"\n- {escape_markdown(line)}" for line in result.verdict) + "\n" * bool(result.verdict)
     if result.said:
         head += f"\n```text{result.said}\n```\n"
     return "\n".join([head, "| stage | state | tasks | time |", "|---|---|--:|--:|", *rows, ""])

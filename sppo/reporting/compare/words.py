@@ -23,7 +23,7 @@ ROWS = {
     "eval/instructions_instruction_strict": "instructions followed",
 }
 """The figures that are set against each other, iteration by iteration."""
-BEST_COLUMNS = ("", "run", "best model", "win rate vs base", "at equal length")
+BEST_COLUMNS = ("", "run", "best model", "win rate vs base", "P vs base", "at equal length")
 ROW_COLUMNS = ("iteration", "figure", "A", "B", "B − A")
 NOTHING = "–"
 
@@ -98,7 +98,8 @@ def best_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 def _best_row(side: Side) -> tuple[str, ...]:
     figures = side.report.best.figures if side.report.best else {}
-    rates = (with_interval(figures, name) for name in (WIN_RATE, "eval/lc_win_rate_vs_base"))
+    shown = (WIN_RATE, "eval/mean_probability_vs_base", "eval/lc_win_rate_vs_base")
+    rates = (with_interval(figures, name) for name in shown)
     return (side.name, side.report.config.output_uri, side.best_name, *rates)
 
 

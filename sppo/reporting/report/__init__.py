@@ -5,7 +5,7 @@ from sppo.reporting.report.collect import IterationReport, RunReport, Sample, co
 from sppo.reporting.report.figures import SUMMARY_COLUMNS, summary_rows
 from sppo.reporting.report.pages import render_html, render_markdown, render_note
 from sppo.reporting.report.plots import distribution_svg
-from sppo.reporting.report.trust import Check, checks, colour
+from sppo.reporting.report.trust import Check, checks, colour, verdict_lines
 from sppo.reporting.report.verdict import headline
 
 __all__ = [
@@ -24,4 +24,5 @@ __all__ = [
     "render_markdown",
     "render_note",
     "summary_rows",
+    "verdict_lines",
 ]

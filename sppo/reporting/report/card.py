@@ -14,9 +14,15 @@ from sppo.reporting.report.escape import markdown_environment
 from sppo.reporting.report.figures import FIGURES, SUMMARY_COLUMNS, summary_rows
 from sppo.reporting.report.licences import UNKNOWN, Part, parts
 from sppo.reporting.report.provenance import digest_rows, versions
-from sppo.reporting.report.titles import judge_title
+from sppo.reporting.report.titles import judge_title, model_title
 from sppo.reporting.report.trust import checks
-from sppo.reporting.report.verdict import certainty_sentence, gate_sentence, headline, second_judge_sentence
+from sppo.reporting.report.verdict import (
+    certainty_sentence,
+    decision_sentence,
+    gate_sentence,
+    headline,
+    second_judge_sentence,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -27,6 +33,7 @@ NOT_RESULTS = ("output_uri", "experiment", "shards", "bench", "prices")
 
 _RESULTS = (
     "eval/win_rate_vs_base",
+    "eval/mean_probability_vs_base",
     "eval/lc_win_rate_vs_base",
     "eval/instructions_prompt_strict",
     "eval/instructions_instruction_strict",
@@ -48,7 +55,7 @@ def model_card(report: RunReport) -> str:
     config, made_of = report.config, parts(report.config)
     base_id = _hub_id(config.base_model)
     sets = [_hub_id(uri) for uri in config.prompt_sets()]
-    name = _short_name(config.base_model)
+    name = model_title(config.base_model)
     data = ModelCardData(
         base_model=base_id,
         license=_hub_licence(made_of[0].licence),
@@ -68,6 +75,7 @@ def model_card(report: RunReport) -> str:
         headline=headline(report),
         certainty_sentence=certainty_sentence(report),
         gate_sentence=gate_sentence(report),
+        decision_sentence=decision_sentence(report.iterations[-1]),
         second_judge_sentence=second_judge_sentence(report),
         checks=checks(report),
         summary_columns=SUMMARY_COLUMNS,
@@ -90,11 +98,6 @@ def _hub_licence(licence: str | None) -> str | None:
     return licence if licence and " " not in licence else None
 
 
-def _short_name(uri: str) -> str:
-    """The last part of a model's URI, without its revision."""
-    return (_hub_id(uri) or uri).rstrip("/").rpartition("/")[2].removeprefix("package:")
-
-
 def _part_row(part: Part) -> tuple[str, ...]:
     return part.name, part.uri, part.revision or "–", part.licence or UNKNOWN
 
@@ -110,7 +113,7 @@ def _eval_results(report: RunReport, prompts_id: str | None) -> list[EvalResult]
         EvalResult(
             task_type="text-generation",
             dataset_type=prompts_id or "custom",
-            dataset_name="held-out prompts" if "win_rate" in name else "prompts with verifiable instructions",
+            dataset_name="prompts with verifiable instructions" if "instructions" in name else "held-out prompts",
             metric_type=name.removeprefix("eval/"),
             metric_name=FIGURES[name].label,
             metric_value=round(report.best.figures[name], 4),

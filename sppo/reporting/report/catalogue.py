@@ -33,31 +33,31 @@ CHARTS = (
         line=0.5,
     ),
     *(
-        chart
-        for judge in JUDGES
-        for chart in (
-            Chart(
-                f"{judge}-judge",
-                f"Win rate by the {judge} judge, and how often it differs from the first",
-                "share",
-                (
-                    (f"eval/{judge}_win_rate_vs_base", "over the base"),
-                    (f"eval/{judge}_win_rate_vs_previous", "over the previous model"),
-                    (f"eval/{judge}_disagreement", "the judges differ"),
-                ),
-                line=0.5,
+        Chart(
+            f"{judge}-judge",
+            f"Win rate by the {judge} judge, and how often it differs from the first",
+            "share",
+            (
+                (f"eval/{judge}_win_rate_vs_base", "over the base"),
+                (f"eval/{judge}_win_rate_vs_previous", "over the previous model"),
+                (f"eval/{judge}_disagreement", "the judges differ"),
             ),
-            Chart(
-                f"{judge}-probability",
-                f"Mean probability of winning by the {judge} judge",
-                "probability",
-                (
-                    (f"eval/{judge}_mean_probability_vs_base", "over the base"),
-                    (f"eval/{judge}_mean_probability_vs_previous", "over the previous model"),
-                ),
-                line=0.5,
-            ),
+            line=0.5,
         )
+        for judge in JUDGES
+    ),
+    *(
+        Chart(
+            f"probability-{opponent}",
+            f"Mean probability of winning over the {title}, by judge",
+            "probability",
+            (
+                (f"eval/mean_probability_vs_{opponent}", "training judge"),
+                *((f"eval/{judge}_mean_probability_vs_{opponent}", f"{judge} judge") for judge in JUDGES),
+            ),
+            line=0.5,
+        )
+        for opponent, title in (("base", "base"), ("previous", "previous model"))
     ),
     Chart(
         "length-matched",
@@ -85,16 +85,6 @@ CHARTS = (
             ("eval/ties_vs_previous", "tied with the previous model"),
             ("eval/length_matched_win_rate_vs_base_prompts", "of matched length"),
         ),
-    ),
-    Chart(
-        "probability",
-        "Mean probability of winning on held-out prompts",
-        "probability",
-        (
-            ("eval/mean_probability_vs_base", "over the base"),
-            ("eval/mean_probability_vs_previous", "over the previous model"),
-        ),
-        line=0.5,
     ),
     Chart(
         "length",
@@ -197,7 +187,7 @@ CHARTS = (
             ("generate/truncated_fraction", "truncated"),
         ),
     ),
-    Chart("cut", "Training pairs that were cut to train.max_tokens", "share", (("train/cut_fraction", "cut"),)),
+    Chart("pair-cut", "Training pairs that were cut to train.max_tokens", "share", (("train/cut_fraction", "cut"),)),
     Chart(
         "judge",
         "The judge on the training responses",

@@ -189,6 +189,7 @@ FIGURES: dict[str, Figure] = {
     "publish/best_iteration": Figure("best iteration", "Which iteration's model is published; 0 is the base model."),
     "publish/passed": Figure("the gate is passed", "1 if the published model meets the gate."),
     "publish/win_rate_vs_base": Figure("win rate of the published model", "Over the base; none where it is the base."),
+    "publish/mean_probability_vs_base": Figure("mean probability of the published model", "Over the base, as well."),
 }
 """Of the run and of its iterations. A figure with a 95 % interval has its ends beside it, as `_low` and `_high`."""
 
@@ -197,16 +198,19 @@ _BARS = "▁▂▃▄▅▆▇█"
 SUMMARY_COLUMNS = (
     "iteration",
     "win rate vs base",
-    "probability",
+    "P vs base",
     "instructions",
     "win rate vs previous",
+    "P vs previous",
     "mean length",
     "|log-ratio|",
     "decision",
 )
 
 
-SUMMARY_PLAIN = ("eval/win_rate_vs_previous", "eval/mean_length", "train/mean_abs_log_ratio")
+SUMMARY_PLAIN = (
+    "eval/win_rate_vs_previous", "eval/mean_probability_vs_previous", "eval/mean_length", "train/mean_abs_log_ratio",
+)  # fmt: skip
 """Figures of the summary that stand as they are."""
 
 
@@ -231,6 +235,12 @@ def with_interval(figures: Mapping[str, float], name: str) -> str:
     if f"{name}_low" not in figures:
         return number(figures[name])
     return f"{share(figures[name])} [{share(figures[f'{name}_low'])}, {share(figures[f'{name}_high'])}]"
+
+
+def followed(figures: Mapping[str, float]) -> str:
+    """The share of verifiable instructions that the base follows, and the model's; empty where it was not measured."""
+    name = "eval/instructions_instruction_strict"
+    return " → ".join(share(figures[each]) for each in (f"{name}_base", name) if each in figures)
 
 
 def figure_rows(report: RunReport) -> list[tuple[str, Figure, list[str]]]:
@@ -260,13 +270,11 @@ def summary_rows(report: RunReport) -> list[tuple[str, ...]]:
 
 
 def _summary_row(each: IterationReport) -> tuple[str, ...]:
-    followed = "eval/instructions_instruction_strict"
-    instructions = [share(each.figures[name]) for name in (f"{followed}_base", followed) if name in each.figures]
     return (
         str(each.iteration),
         with_interval(each.figures, "eval/win_rate_vs_base"),
         with_interval(each.figures, "eval/mean_probability_vs_base"),
-        " → ".join(instructions) or "–",
+        followed(each.figures) or "–",
         *(with_interval(each.figures, name) for name in SUMMARY_PLAIN),
         each.decision,
     )

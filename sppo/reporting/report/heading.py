@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from sppo.config.run import RunConfig, flatten, resolve
+from sppo.config.sections.evaluate import EvaluateConfig
 from sppo.reporting.report.card import overrides
 from sppo.reporting.report.collect import RunReport, Sample
 from sppo.reporting.report.provenance import duration
@@ -24,7 +25,7 @@ def facts(report: RunReport) -> list[tuple[str, str]]:
     work = sum(seconds for each in report.iterations for seconds in each.seconds.values())
     machines = dict.fromkeys(name for each in report.iterations for name in each.machines)
     known = {
-        "run": config.output_uri.rstrip("/").rpartition("/")[2],
+        "run": _run(config),
         "played": _span(report.began, last.ended),
         "work": duration(work or None),
         "on": "; ".join(machines),
@@ -69,7 +70,13 @@ def next_steps(report: RunReport) -> list[tuple[str, str]]:
         ("compare it with a run before it", f"sppo compare OTHER {place} --html compared.html"),
         ("measure its model on benchmarks", f"sppo bench {place} --benchmarks leaderboard"),
         *([("play one iteration more", shlex.join(["sppo", "run", *_values(report.config)]))] * _has_prompts(report)),
+        ("look at it in MLflow", f"experiment {report.config.experiment}, run {_run(report.config)}"),
     ]
+
+
+def _run(config: RunConfig) -> str:
+    """The last part of a run's place, which is also its name in MLflow."""
+    return config.output_uri.rstrip("/").rpartition("/")[2]
 
 
 def _has_prompts(report: RunReport) -> bool:
@@ -86,6 +93,13 @@ def _values(config: RunConfig) -> Iterator[str]:
     preset = [f"preset={config.preset}"] if config.preset != "cpu" else []
     kept = [value for value in changed_values(config) if not value.startswith("iterations=")]
     yield from (*preset, f"output_uri={config.output_uri}", *kept, f"iterations={config.iterations + 1}")
+
+
+def sampled(config: EvaluateConfig) -> str:
+    """How the answers came about, which people are shown."""
+    if config.temperature == 0:
+        return "They are greedy: each token is the most likely one."
+    return f"They are sampled at temperature {config.temperature:g}."
 
 
 def shown_first(samples: Sequence[Sample], each: int = 4) -> tuple[list[Sample], list[Sample], list[Sample]]:

@@ -14,7 +14,7 @@ from sppo.reporting.report.figures import (
     share,
     summary_rows,
 )
-from sppo.reporting.report.heading import changed_values, facts, next_steps, shown_first
+from sppo.reporting.report.heading import changed_values, facts, next_steps, sampled, shown_first
 from sppo.reporting.report.provenance import digest_rows, time_columns, time_rows, versions
 from sppo.reporting.report.titles import judge_title, model_title
 from sppo.reporting.report.trust import checks, colour
@@ -57,6 +57,7 @@ def _content(report: RunReport) -> dict[str, object]:
         "facts": facts(report),
         "changed": changed_values(report.config),
         "next_steps": next_steps(report),
+        "sampled": sampled(report.config.evaluate),
         "shown_first": shown_first,
         "latest": report.best or report.iterations[-1],
         "headline": headline(report),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -11,8 +12,12 @@ from sppo.reporting.charts import INK, LINES, SERIES, Series, draw, new_axes, ov
 from sppo.reporting.report.catalogue import CHARTS
 from sppo.reporting.report.collect import IterationReport, RunReport
 
-_LEADING = ("win-rate", "probability", "second-probability", "instructions", "length", "step-log-ratio")
-"""Six charts beside the verdict: wins, what code checks, length, and how far the policy moved."""
+_LEADING = (
+    "win-rate", "probability-base", "instructions", "length", "cut", "step-log-ratio", "distance", "step-loss",
+)  # fmt: skip
+"""What belongs beside the verdict, the first six of it for which there are figures: wins by each judge, what code
+checks, length, and how far the policy moved."""
+SIX = 6
 _OF_ITS_OWN = "color: #1c2128; background: #fff; --series-1: #0b62c1"
 """The page's colours, for a drawing without the page."""
 
@@ -21,16 +26,26 @@ _OF_ITS_OWN = "color: #1c2128; background: #fff; --series-1: #0b62c1"
 class Drawing:
     """A chart that is drawn."""
 
+    name: str
     title: str
     svg: Markup
-    leading: bool
-    """Whether it belongs beside the verdict; the others are for who asks why."""
 
 
-def drawings(report: RunReport) -> list[Drawing]:
+class Drawings(NamedTuple):
+    """A report's charts."""
+
+    leading: list[Drawing]
+    """Those beside the verdict."""
+    others: list[Drawing]
+    """Those for who asks why."""
+
+
+def drawings(report: RunReport) -> Drawings:
     """Every chart for which the run has figures, the same bytes for the same report."""
     distributions = [_distribution(each) for each in report.iterations if each.distribution]
-    return [*_over_iterations(report), *_over_steps(report), *distributions]
+    drawn = {each.name: each for each in (*_over_iterations(report), *_over_steps(report), *distributions)}
+    leading = [name for name in _LEADING if name in drawn][:SIX]
+    return Drawings([drawn.pop(name) for name in leading], list(drawn.values()))
 
 
 def distribution_svg(iteration: IterationReport) -> str:
@@ -45,7 +60,7 @@ def _over_iterations(report: RunReport) -> Iterator[Drawing]:
         series = [Series(label, name, iterations) for name, label in chart.series if name in present]
         if series:
             svg = over_iterations(chart.name, chart.title, chart.unit, series, chart.line)
-            yield Drawing(chart.title, svg, chart.name in _LEADING)
+            yield Drawing(chart.name, chart.title, svg)
 
 
 def _over_steps(report: RunReport) -> Iterator[Drawing]:
@@ -80,7 +95,7 @@ def _over_steps(report: RunReport) -> Iterator[Drawing]:
             start += len(steps)
             if each is not report.iterations[-1]:
                 axes.axvline(start + 0.5, color=INK, alpha=0.35, linewidth=0.8)
-        yield Drawing(title, draw(axes, name, title, 0.0 if unit == "nats" else None), name in _LEADING)
+        yield Drawing(name, title, draw(axes, name, title, 0.0 if unit == "nats" else None))
 
 
 def _distribution(iteration: IterationReport) -> Drawing:
@@ -93,5 +108,5 @@ def _distribution(iteration: IterationReport) -> Drawing:
     axes.set_xlim(0, 1)
     edges = [index / bins for index in range(bins)]
     axes.bar(edges, iteration.distribution, 1 / max(bins, 1), align="edge", color=SERIES[0], edgecolor=INK)
-    title = f"The judge's probabilities in iteration {number}"
-    return Drawing(title, draw(axes, f"distribution-{number}", title), leading=False)
+    name, title = f"distribution-{number}", f"The judge's probabilities in iteration {number}"
+    return Drawing(name, title, draw(axes, name, title))

@@ -11,6 +11,7 @@ from sppo.config.sections.evaluate import JUDGES
 from sppo.evaluation.gate import ENOUGH, EVEN, EXPORT_SLOPE
 from sppo.reporting.report.collect import RunReport
 from sppo.reporting.report.figures import share, with_interval
+from sppo.reporting.report.verdict import certainty_sentence, decision_sentence, gate_sentence, headline
 
 SURE = 0.55
 """Mean probability below which a judge that prefers an answer is hardly sure of it."""
@@ -46,6 +47,15 @@ def colour(report: RunReport) -> Colour:
     if not report.passed:
         return "failed"
     return "passed" if all(check.trusted for check in checks(report)) else "caution"
+
+
+def verdict_lines(report: RunReport) -> list[str]:
+    """The verdict for a terminal or a log: the sentences on the run, and each check."""
+    said = [
+        f"{headline(report)} {certainty_sentence(report)}",
+        f"{gate_sentence(report)} {decision_sentence(report.iterations[-1])}",
+    ]
+    return [*said, *(f"{'pass' if check.trusted else 'caution'}: {check.said}" for check in checks(report))]
 
 
 def checks(report: RunReport) -> list[Check]:

@@ -20,10 +20,10 @@ def test_a_command_of_the_page_works(command, sppo, kubeflow, tmp_path, monkeypa
     if command.startswith(("resume", "logs")):
         kubeflow.script = [FAILED if command.startswith("resume") else PASSED]
         kubeflow.runs = [{"run_id": command.split()[1], "display_name": "my run", **FAILED}]
-        kubeflow.archived_logs = {pod_name(task): f"log of {task.path[-1]}\n" for task in PLAYED}
+        kubeflow.archived_logs = {pod_name(task): f"the log of {task.path[-1]}\n" for task in PLAYED}
     result = sppo(*shlex.split(command.replace("https://kubeflow.example.org/pipeline", kubeflow.address)))
     assert result.code == 0, result.err
-    assert ("log of " in result.out) == command.startswith("logs")
+    assert ("the log of " in result.out) == command.startswith("logs")
     assert len(kubeflow.runs) == ("--dry-run" not in command and not command.startswith("keep-going"))
     assert Path("report.xml").is_file() == ("--junit" in command)
 

@@ -7,12 +7,15 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 from sppo_pipelines.submission.client import Client
 from sppo_pipelines.submission.follow import follow
+
+from sppo.process.told import tell
 
 from . import argo
 from .argo import gate, task
@@ -198,6 +201,31 @@ def test_reports_for_ci(submit, kubeflow, monkeypatch, tmp_path, script, gate, f
     assert [case.get("name") for case in cases if case.find("error") is not None] == errors
     assert (suite.get("tests"), suite.get("failures")) == (str(len(cases)), str(len(failures)))
     assert TOKEN not in text + junit.read_text()
+
+
+VERDICT = ("Better than the base, by *much*.", "pass: 64 held-out prompts were answered", "caution: <b>cut</b>")
+
+
+@pytest.mark.parametrize(("script", "code"), [(PASSED, 0), (FAILED_GATE, 5)])
+def test_the_verdict_is_read_from_what_publish_said(submit, kubeflow, monkeypatch, tmp_path, script, code):
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    kubeflow.script = [RUNNING, script]
+    with redirect_stdout(io.StringIO()) as said:
+        tell(VERDICT)
+    log = argo.stage_log("publishing", *said.getvalue().splitlines(), code=0)
+    kubeflow.archived_logs[argo.pod_name(PLAYED[-1])] = log
+    result = submit("--wait")
+    assert result.code == code
+    assert "\n".join(VERDICT) in result.out
+    assert "\n- Better than the base, by \\*much\\*.\n" in summary.read_text()
+    assert "\n- caution: &lt;b&gt;cut&lt;/b&gt;\n" in summary.read_text()
+
+
+def test_a_verdict_that_cannot_be_read_is_no_failure(submit, kubeflow):
+    kubeflow.script = [RUNNING, PASSED]
+    result = submit("--wait")
+    assert result.code == 0 and "\nits verdict cannot be read: " in result.out
 
 
 @pytest.fixture
