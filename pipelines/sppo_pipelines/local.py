@@ -88,8 +88,7 @@ def _play(output_uri: str, found: Named, planned: Plan, warm: Warm, verbose: boo
     board = Board(found.config.iterations, planned.there, _known(found.config, store), benchmarks)
     with goes_on("what is committed is kept; the same command goes on from there"):
         board.begun(Task("prepare"))
-        with telling("prepare"):
-            config, _ = in_child(partial(prepared, found))
+        config = in_child(partial(_prepare, found))
         board.ended(Task("prepare"), 0)
     digits = keys.short(config.digest())
     from kfp import local
@@ -122,6 +121,12 @@ def _play(output_uri: str, found: Named, planned: Plan, warm: Warm, verbose: boo
         except SystemExit:  # a signal: the stages are told to end, and no exit task is played
             end(store, failed=False)
             raise
+    return config
+
+
+def _prepare(found: Named) -> PreparedConfig:
+    with telling("prepare"):
+        config, _ = prepared(found)
     return config
 
 

@@ -107,6 +107,11 @@ class Profile(Section):
 STAGES = tuple(Stages.model_fields)
 
 
+def usual_profile(preset: str) -> str:
+    """The profile of a run that names none: the models of the preset `cpu` are in the image `cpu` alone."""
+    return "cpu" if preset == "cpu" else "one-gpu"
+
+
 def with_images(profile: str, images: Path | None) -> Profile:
     """A profile, with the images of a file in the place of its own.
 

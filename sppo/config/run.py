@@ -65,7 +65,7 @@ class RunConfig(Section):
         "package:sppo",
         description=(
             "A .jsonl, .json, .csv or .parquet file, s3://…, hf://org/name:config/split@revision, or package:sppo; "
-            "or a list of these, one for each iteration; of a longer one the first are played."
+            "or a list of these, one for each iteration; what is left over is ignored."
         ),
     )
     preference_model: str = Field(

@@ -103,8 +103,8 @@ class Updater:
         longest = max(group_of(pair).tokens for pair in batch.pairs)
         if self.budget <= longest:
             raise InfrastructureError(
-                f"step {batch.step}: out of memory with passes of {self.budget} tokens; set a smaller "
-                "train.micro_tokens or train.gradient_checkpointing=true, or give more memory, and resume"
+                f"step {batch.step}: out of memory with passes of {self.budget} tokens, which hold a single pair; set "
+                "train.gradient_checkpointing=true or train.lora.rank=16, or give more memory"
             ) from error
         self.budget = max(self.budget // 2, longest)
         if self.group.size > 1:

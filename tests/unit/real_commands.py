@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from sppo_pipelines import cli
-from sppo_pipelines.profile import load_images, load_profile
+from sppo_pipelines.profile import load_images, load_profile, usual_profile
 from sppo_pipelines.submission.package import kinds_of_keys, parameters
 from sppo_pipelines.words import values_together
 
@@ -162,7 +162,7 @@ def check_sppo(arguments: list[str], made: Iterable[str] = ()) -> None:
     name, values = parsed(arguments)
     try:
         check_values(name, values)
-        if "profile" in values:
+        if values.get("profile"):
             load_profile(values["profile"])
         if values.get("images") and str(values["images"]) not in made:
             load_images(values["images"])
@@ -184,7 +184,8 @@ def check_values(name: str, values: Mapping[str, Any]) -> None:
         if values.get("benchmarks"):
             asked["bench.benchmarks"] = list(values["benchmarks"])
         if name == "submit":
-            several_nodes = load_profile(values["profile"]).training.nodes > 1
+            profile = values["profile"] or usual_profile(str(asked.get("preset", "cpu")))
+            several_nodes = load_profile(profile).training.nodes > 1
             _, config = parameters(asked, Limits(values["max_iterations"], several_nodes))
         else:
             config = resolve(asked)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from sppo_components.images import PUBLISHED
 
 from sppo.config.reference import reference, settings
 from sppo.config.run import all_keys
@@ -58,3 +59,21 @@ def test_the_keys_that_are_named_exist(page: Path) -> None:
     sections = "|".join(key for key in known if any(each.startswith(f"{key}.") for each in known))
     for key in re.findall(rf"`((?:{sections})\.[a-z_.]+[a-z])(?:[=:][^`]*)?`", page.read_text()):
         assert key in known or key.endswith(".py"), key
+
+
+@each_page
+def test_no_sentence_is_long(page: Path) -> None:
+    """Thirty words at most, and on other pages than the first a few more; lists and tables aside."""
+    most = 30 if page.name == "README.md" else 36
+    text = re.sub(r"```.*?```|<!--.*?-->|^    .*$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for paragraph in re.split(r"\n\s*\n|\n(?=- |\d+\. |\|)", text):
+        if paragraph.lstrip().startswith(("|", "#")) or "Written by `python" in paragraph or "Played on " in paragraph:
+            continue
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", paragraph)
+        for sentence in re.split(r"(?<=[.!?:;])\s+", words):
+            assert len(re.findall(r"\S*\w\S*", sentence)) <= most, sentence
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/cluster.md"])
+def test_pages_say_of_images_what_is_so(page: str) -> None:
+    assert ("not published yet" in (ROOT / page).read_text()) == (not PUBLISHED)

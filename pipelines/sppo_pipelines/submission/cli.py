@@ -25,7 +25,7 @@ def submit(
     experiment: str = "",
     namespace: str = "",
     max_iterations: int = 3,
-    profile: str = "one-gpu",
+    profile: str = "",
     images: Path | None = None,
     service_account: str = "",
     wait: tyro.conf.FlagCreatePairsOff[bool] = False,
@@ -44,7 +44,8 @@ def submit(
         experiment: The experiment in Kubeflow Pipelines, and in MLflow unless an override names another there.
         namespace: Your profile's namespace, where Kubeflow has users.
         max_iterations: The most iterations that the package can play.
-        profile: Defaults of the hardware parameters: a shipped profile's name, or a YAML file.
+        profile: Defaults of the hardware parameters: a shipped profile's name, or a YAML file. If empty: cpu for the
+            preset cpu, whose models are in the image cpu alone, else one-gpu.
         images: A YAML file of images by stage, instead of the released ones.
         service_account: The pods' service account; the server's default if empty.
         wait: Follow the run to its end, and exit with 0, or 2, 3 or 4 if it failed, or 5 if its gate is not passed.
@@ -54,6 +55,7 @@ def submit(
         plan_only: Say what is in the run's place, and what a changed value redoes; send nothing.
     """
     from sppo_pipelines.compiling import tell_unpublished
+    from sppo_pipelines.profile import usual_profile
     from sppo_pipelines.submission import commands, package
     from sppo_pipelines.submission.client import Client
     from sppo_pipelines.submission.resume import Resumed
@@ -63,6 +65,7 @@ def submit(
     if experiment:
         values.setdefault("experiment", experiment)
     client = Client(host, namespace)
+    profile = profile or usual_profile(str(values.get("preset", "cpu")))
     compiled = package.compile_package(max_iterations, profile, images)
     if dry_run:
         commands.show_plan(values, compiled)

@@ -76,10 +76,10 @@ class InstructionsConfig(Section):
     count: int = Field(
         541,
         ge=0,
-        description="At most so many of them, the first, are answered after each iteration; 0: the gate looks at none.",
+        description="How many, from the top, are answered after each iteration; 0 turns the gate's rule off.",
     )
     final: int = Field(
-        0, ge=0, description="So many of them, the first, the base and the best model answer once, at the end; 0: none."
+        0, ge=0, description="How many, from the top, the base and the best model answer once, at the end; 0: none."
     )
     max_tokens: int = Field(1024, ge=1, description="Longest answer, in tokens.")
 

