@@ -63,6 +63,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
         "iterations=5",
         "prepare.prompts_per_iteration=72",
     ),
+    "learning rate 1e-5, encoder twice as strong": (judge(temperature=0.25), "train.learning_rate=1e-5"),
     "endings count twice, learning rate 1e-5": (judge(unbroken=0.5), "train.learning_rate=1e-5"),
     "encoder twice as strong": (judge(temperature=0.25),),
     "learning rate 1e-5": ("train.learning_rate=1e-5",),

@@ -223,13 +223,13 @@ class _Opened(NamedTuple):
         return str(self.store.fetch(self.lineage.prepared_key))
 
     def policy(self, iteration: int) -> str:
-        """The URI of pi_t: the base model, or the best policy that the iteration before knew."""
+        """The URI of pi_t: the base model, or the policy that the gate kept in the iteration before."""
         if iteration == 1:
             return self.config.base_model
         verdict = self.lineage.verdict(iteration - 1)
         if verdict is None:
             raise ConfigError(f"--iteration {iteration}: iteration {iteration - 1} is not evaluated yet; play it first")
-        return str(verdict["best_uri"])
+        return str(verdict["policy_uri"])
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Evaluated(NamedTuple):
     """What evaluate hands on."""
 
     decision: str
-    best_uri: str
+    policy_uri: str
     figures: dict[str, float]
 
 
@@ -259,7 +259,7 @@ def evaluate(
     latest = report.iterations[-1]
     texts = {"report.html": page, "report.md": markdown, "probabilities.svg": distribution_svg(latest)}
     track(config, store, said.evaluated(Lineage(config, store), iteration, latest.samples, found, texts, system))
-    return Evaluated(found.decision, found.best_uri, found.figures)
+    return Evaluated(found.decision, found.policy_uri, found.figures)
 
 
 @stage

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sppo.reporting.report import RunReport
     from sppo.reporting.report.trust import Colour
 
-WIDE = 130
+WIDE = 150
 """Columns that the table takes on one line each; a log has them, whatever a terminal would."""
 FEW = 3
 """Iterations whose intervals fit beside each other into a hundred columns."""

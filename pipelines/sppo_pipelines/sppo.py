@@ -45,9 +45,9 @@ NO_HARDWARE = Profile()
 
 
 class Iteration(NamedTuple):
-    """What an iteration hands on: the better policy, and whether to play another one."""
+    """What an iteration hands on: the policy that its gate keeps, and whether to play another one."""
 
-    best_uri: str
+    policy_uri: str
     decision: str
 
 
@@ -142,7 +142,7 @@ def make_iteration(number: int, profile: Profile) -> Any:
             enqueue(task, profile)
         for task, stage in ((answered, "generate"), (ranked, "rank"), (trained, "train"), (verdict, "evaluate")):
             harden(task, stage, profile)
-        return Iteration(best_uri=verdict.outputs["best_uri"], decision=verdict.outputs["decision"])
+        return Iteration(policy_uri=verdict.outputs["policy_uri"], decision=verdict.outputs["decision"])
 
     return self_play
 
@@ -163,10 +163,10 @@ def play(self_play: Sequence[Any], number: int, model_uri: Any, run: Mapping[str
         return
     decision = played.outputs["decision"]
     with group(dsl.If(decision == "continue", name=f"continue after {number}"), f"continue-after-{number}"):
-        play(self_play, number + 1, played.outputs["best_uri"], run, profile)
+        play(self_play, number + 1, played.outputs["policy_uri"], run, profile)
     # Kubeflow notes that a group has ended when a container in it ends: without one, it would be shown as running.
     with group(dsl.If(decision != "continue", name=f"end after {number}"), f"end-after-{number}"):
-        harden(keep(model_uri=played.outputs["best_uri"]).set_display_name("keep"), "keep", profile)
+        harden(keep(model_uri=played.outputs["policy_uri"]).set_display_name("keep"), "keep", profile)
 
 
 def make_iterations(max_iterations: int, profile: Profile) -> Any:

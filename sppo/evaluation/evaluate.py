@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,13 +28,17 @@ from sppo.store.once import check_made_from, run_once
 from sppo.store.opening import open_store
 
 
+PROBABILITY = "eval/mean_probability_vs_base"
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What an iteration's evaluation found."""
 
     decision: str
     reason: str
-    best_uri: str
+    policy_uri: str
+    """The policy that the gate keeps, with which a next iteration begins."""
     figures: dict[str, float]
     folder: Path
 
@@ -88,14 +92,16 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
         trained = store.manifest(lineage.model_key(iteration))
         slope = trained.figures.get(EXPORT_SLOPE) if trained else None
         verdict = decide(config, iteration, figures if slope is None else {**figures, EXPORT_SLOPE: slope})
-        best = "previous" if verdict.decision == "keep-previous" else "new"
+        kept = verdict.decision != "keep-previous"
+        best = _best(lineage, iteration, model_uri, figures) if kept else _best(lineage, iteration)
         if verdict.decision != GOES_ON and wanted.final:
-            last = {}
-            for role in ("base", best):
-                engine = LazyEngine(uris[role], config.generate, context, room)
-                last[role] = answer_instructions(config, lineage, engine, digests[role], verifiable[: wanted.final])
+            last = []
+            for uri in (best.uri, config.base_model):
+                engine = LazyEngine(uri, config.generate, context, room)
+                of_model = (config, lineage, engine, policy_digest(uri))
+                last.append(answer_instructions(*of_model, verifiable[: wanted.final]))
                 engine.close()
-            figures |= final_figures(config, verifiable[: wanted.final], last[best], last["base"])
+            figures |= final_figures(config, verifiable[: wanted.final], *last)
         (output / keys.VERDICT_FILE).write_text(
             json.dumps(
                 {
@@ -103,7 +109,8 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
                     "decision": verdict.decision,
                     "reason": verdict.reason,
                     "export_slope": slope,
-                    "best_uri": uris[best],
+                    "best_iteration": best.iteration,
+                    "policy_uri": uris["new" if kept else "previous"],
                     **{f"{role}_uri" if role != "new" else "model_uri": uri for role, uri in uris.items()},
                     "answers": {role: answer.key for role, answer in answers.items()},
                 },
@@ -120,7 +127,40 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
 def _read(store: Store, key: str, manifest: Manifest) -> Evaluation:
     folder = store.fetch(key)
     verdict = json.loads((folder / keys.VERDICT_FILE).read_text())
-    return Evaluation(verdict["decision"], verdict["reason"], verdict["best_uri"], dict(manifest.figures), folder)
+    return Evaluation(verdict["decision"], verdict["reason"], verdict["policy_uri"], dict(manifest.figures), folder)
+
+
+class Best(NamedTuple):
+    """The best model so far."""
+
+    iteration: int
+    """0 is the base model."""
+    uri: str
+    probability: float
+    """Its mean probability over the base."""
+
+
+def _best(lineage: Lineage, iteration: int, new_uri: str = "", figures: Mapping[str, float] | None = None) -> Best:
+    """Of the models that the gates have kept, the one with the highest mean probability over the base.
+
+    That tells apart what a win rate does not: the judge's certainty counts. Of equals the last one is the best.
+
+    Args:
+        lineage: of the run.
+        iteration: the one that is evaluated now.
+        new_uri: its model, if the gate keeps it.
+        figures: of that model.
+    """
+    best = Best(0, lineage.config.base_model, -1.0)
+    for t in lineage.evaluated(iteration - 1) if iteration > 1 else ():
+        manifest, uri = lineage.store.manifest(lineage.evaluation_key(t)), f"{lineage.store.uri}/{lineage.model_key(t)}"
+        assert manifest is not None
+        best = _better(best, Best(t, uri, manifest.figures[PROBABILITY]))
+    return best if figures is None else _better(best, Best(iteration, new_uri, figures[PROBABILITY]))
+
+
+def _better(best: Best, other: Best) -> Best:
+    return other if other.probability >= best.probability else best
 
 
 def _answers(

@@ -35,8 +35,9 @@ def dropped_weights(
             digests[t] = policy_digest(f"{lineage.store.uri}/{lineage.model_key(t)}")
     if not digests:
         return frozenset(), frozenset()
-    silent = {t for t, digest in digests.items() if not _answered(lineage, t, digest)}
-    return frozenset(digests), trained_again(digests.keys(), missing, silent, _best(lineage))
+    best = _best(lineage)
+    silent = {t for t, digest in digests.items() if not _answered(lineage, digest, t == best or lineage.is_last(t))}
+    return frozenset(digests), trained_again(digests.keys(), missing, silent, best)
 
 
 def trained_again(dropped: Collection[int], missing: Set[Work], silent: Set[int], best: int) -> frozenset[int]:
@@ -55,16 +56,17 @@ def trained_again(dropped: Collection[int], missing: Set[Work], silent: Set[int]
     for t in sorted(dropped, reverse=True):
         readers = {Work("generate", t + 1), Work("train", t + 1)}
         readers |= {Work("evaluate", t), Work("evaluate", t + 1)} if t in silent else set()
-        readers |= {Work("publish")} if t == best else set()
+        if t == best:  # whichever evaluation turns out to be the last one asks it the questions at the end
+            readers |= {Work("publish"), *(work for work in missing if work.stage == "evaluate" and t in silent)}
         if readers & missing or t + 1 in again:
             again.add(t)
     return frozenset(again)
 
 
-def _answered(lineage: Lineage, iteration: int, digest: str) -> bool:
-    """Whether a model has given all the answers that an evaluation reads, or may read if it is the last one."""
+def _answered(lineage: Lineage, digest: str, at_the_end: bool) -> bool:
+    """Whether the model of a digest has given all the answers that an evaluation reads, those at the end too or not."""
     answers, wanted = [keys.answers(digest, lineage.answers())], lineage.config.evaluate.instructions
-    for count in (wanted.count, wanted.final if lineage.is_last(iteration) else 0):
+    for count in (wanted.count, wanted.final if at_the_end else 0):
         if count:
             answers.append(keys.instruction_answers(digest, lineage.instructions(count)))
     return all(lineage.store.manifest(key) is not None for key in answers)
@@ -73,5 +75,4 @@ def _answered(lineage: Lineage, iteration: int, digest: str) -> bool:
 def _best(lineage: Lineage) -> int:
     evaluated = lineage.evaluated()
     verdict = lineage.verdict(evaluated[-1]) if evaluated else None
-    uris = {f"{lineage.store.uri}/{lineage.model_key(t)}": t for t in evaluated}
-    return uris.get(verdict["best_uri"], 0) if verdict else 0
+    return int(verdict["best_iteration"]) if verdict else 0

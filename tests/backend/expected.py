@@ -56,7 +56,7 @@ class Course(NamedTuple):
             },
             **dict.fromkeys(("train", "launch"), lambda pod: {"Output": f"{pod.inputs['model_uri']}+"}),
             "evaluate": lambda pod: {
-                "best_uri": pod.inputs["model_uri"],
+                "policy_uri": pod.inputs["model_uri"],
                 "decision": "continue" if pod.inputs["iteration"] < self.iterations else "stop",
             },
             "keep": lambda pod: {"Output": pod.inputs["model_uri"]},

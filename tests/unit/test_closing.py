@@ -13,6 +13,7 @@ from sppo.config.run import resolve
 from sppo.errors import GateFailedError
 from sppo.reporting.publish import publish
 from sppo.reporting.report import checks, collect, headline
+from sppo.reporting.report.verdict import decision_sentence, gate_sentence
 from sppo.reporting.tracking.identity import remember
 from sppo.store.opening import open_store
 
@@ -47,6 +48,8 @@ def test_the_end_tells_the_verdict_the_time_and_three_things_to_do(published, ca
     out = capsys.readouterr().out
     report = collect(config, open_store(config.output_uri))
     assert headline(report) in out and all(check.said in out for check in checks(report))
+    assert gate_sentence(report) in out and decision_sentence(report.iterations[-1]) in out
+    assert "…" not in out, "nothing of the table is cut in a log"
     assert "It took 0:01:15. The report: " in out
     shown = out.partition("It took 0:01:15. The report: ")[2].splitlines()
     assert Path(shown[0]).is_file()

@@ -49,7 +49,7 @@ def side(name, rates, gaps=None, model="", inputs=(), figures=(), **overrides) -
         decision="stop",
         reason="it is over",
         model_uri="m",
-        best_uri="m",
+        best_iteration=1,
         inputs={
             **dict.fromkeys(("config", "held_out", "base", "previous", "judge", "instructions"), "0" * 64),
             "new": model or name,
@@ -66,9 +66,7 @@ def side(name, rates, gaps=None, model="", inputs=(), figures=(), **overrides) -
         Answered(f"p{i}", f"prompt {i}", (f"{name} {i}",), rate, 0.5, gap)
         for i, (rate, gap) in enumerate(zip(rates, gaps or [0.0] * len(rates), strict=True))
     )
-    return Side(
-        name, RunReport(config, {}, {}, (iteration,), "m"), held_out, {1: rates}, {"iteration-1.parquet": "0" * 64}
-    )
+    return Side(name, RunReport(config, {}, {}, (iteration,)), held_out, {1: rates}, {"iteration-1.parquet": "0" * 64})
 
 
 def differences(comparison) -> dict[str, str]:

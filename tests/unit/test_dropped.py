@@ -178,6 +178,8 @@ def test_report_and_comparison_say_it(play_run, tiny_llama):
         ([Work("evaluate", 3)], {3}, 0, {3}),
         ([Work("publish")], {1, 3}, 3, {3}),
         ([Work("publish")], {1, 3}, 2, set()),
+        ([Work("evaluate", 5)], {1}, 1, {1}),
+        ([Work("evaluate", 5)], set(), 1, set()),
     ],
 )
 def test_what_is_missing_has_the_weights_that_it_needs_trained_again(missing, silent, best, again):

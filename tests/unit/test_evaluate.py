@@ -116,10 +116,10 @@ def test_a_judge_that_prefers_longer_answers_is_caught_by_the_length_limit(judge
     base, padding = run.answered("base", plain), run.answered("padding", padded(0.8))
     found = run.evaluate(1, padding, base)
     assert found.figures["eval/win_rate_vs_previous"] == 1.0, "the judge is fooled"
-    assert found.decision == "keep-previous" and found.best_uri == base
+    assert found.decision == "keep-previous" and found.policy_uri == base
     assert "times as long as the base model's" in found.reason
     verdict = json.loads((found.folder / keys.VERDICT_FILE).read_text())
-    assert verdict["best_uri"] == base and verdict["reason"] == found.reason
+    assert (verdict["policy_uri"], verdict["best_iteration"]) == (base, 0) and verdict["reason"] == found.reason
 
 
 def test_growth_in_small_steps_is_measured_against_the_base(judges, tmp_path, tiny_llama):
@@ -128,7 +128,7 @@ def test_growth_in_small_steps_is_measured_against_the_base(judges, tmp_path, ti
     first, second = run.answered("first", padded(0.3)), run.answered("second", padded(0.6))
     assert run.evaluate(1, first, base).decision == "continue"
     found = run.evaluate(2, second, first)
-    assert found.decision == "keep-previous" and found.best_uri == first
+    assert found.decision == "keep-previous" and found.policy_uri == first
 
 
 def test_a_judge_that_prefers_longer_answers_is_caught_by_the_second_judge(judges, tmp_path, tiny_llama):
@@ -137,7 +137,7 @@ def test_a_judge_that_prefers_longer_answers_is_caught_by_the_second_judge(judge
     found = run.evaluate(1, padding, base)
     assert found.figures["eval/win_rate_vs_previous_low"] > 0.5 > found.figures["eval/second_win_rate_vs_base_high"]
     assert found.figures["eval/second_disagreement"] > 0.9
-    assert found.decision == "keep-previous" and found.best_uri == base
+    assert found.decision == "keep-previous" and found.policy_uri == base
     assert "by the second judge" in found.reason and "times as long" not in found.reason
 
 
@@ -145,7 +145,7 @@ def test_a_model_that_got_better_passes(judges, tmp_path, tiny_llama):
     run = Run(tmp_path, tiny_llama, **{"preference_model": "fact:", "evaluate.second_judge": "long:"})
     base, new = run.answered("base", plain), run.answered("new", better)
     found = run.evaluate(1, new, base)
-    assert found.decision == "continue" and found.best_uri == new
+    assert found.decision == "continue" and found.policy_uri == new
     figures = found.figures
     assert figures["eval/win_rate_vs_base_low"] == 1.0 and figures["eval/ties_vs_base"] == 0
     assert figures["eval/sign_test_p_vs_base"] == pytest.approx(2 * 0.5**PROMPTS)
@@ -154,6 +154,22 @@ def test_a_model_that_got_better_passes(judges, tmp_path, tiny_llama):
     assert figures["eval/length_matched_win_rate_vs_base_prompts"] == PROMPTS
     rows = tables.read(found.folder / keys.COMPARISONS_FILE, tables.COMPARISONS)
     assert len(rows) == 2 * PROMPTS and {row["win_rate"] for row in rows} == {1.0}
+
+
+def test_the_best_model_is_the_one_with_the_highest_probability_and_not_the_last(judges, tmp_path, tiny_llama):
+    run = Run(tmp_path, tiny_llama, **{"preference_model": "fact:", "evaluate.gate.keep_previous_below": 0})
+    names = {"two": 2, "one": 1, "too": 2}
+    models = {
+        name: run.answered(name, lambda i, sample, facts=facts: sentence(11, facts)) for name, facts in names.items()
+    }
+    previous, verdicts = run.answered("base", plain), []
+    for t, uri in enumerate((models["two"], models["one"], models["too"]), start=1):
+        found = run.evaluate(t, uri, previous)
+        assert found.policy_uri == uri, "the next iteration begins with the newest one that the gate keeps"
+        verdicts.append(json.loads((found.folder / keys.VERDICT_FILE).read_text()))
+        previous = uri
+    assert [verdict["decision"] for verdict in verdicts] == ["continue", "continue", "stop"]
+    assert [verdict["best_iteration"] for verdict in verdicts] == [1, 1, 3], "of equals the last one"
 
 
 def test_no_comparison_is_judged_twice(judges, tmp_path, tiny_llama):

@@ -71,7 +71,7 @@ def _tables(folder):
 
 
 def _verdict(folder, decision):
-    (folder / keys.VERDICT_FILE).write_text(json.dumps({"decision": decision, "best_uri": ""}))
+    (folder / keys.VERDICT_FILE).write_text(json.dumps({"decision": decision, "best_iteration": 0}))
     return {}
 
 

@@ -395,6 +395,8 @@ def test_a_run_in_s3_is_reported_without_fetching_its_weights(play_run, tmp_path
             committed = run.store.manifest(key)
             store.commit(key, manifest.parent, committed.inputs, committed.figures, committed.seconds)
         there, here = (without_times(collect(run.config, place)) for place in (store, run.store))
-        assert there == replace(here, published=here.published.replace(run.store.uri, store.uri))
+        here_uri = run.store.uri
+        moved = [replace(each, model_uri=each.model_uri.replace(here_uri, store.uri)) for each in here.iterations]
+        assert there == replace(here, published=here.published.replace(here_uri, store.uri), iterations=tuple(moved))
     fetched = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
     assert fetched == {keys.ANSWERS_FILE, keys.COMPARISONS_FILE, keys.VERDICT_FILE}

@@ -51,6 +51,7 @@ PUBLISHED = Record(
     iteration=0,
     figures={"publish/passed": 1.0},
     publication=Publication(uri="/runs/x/published", best_iteration=1, sha256=MODEL.sha256, passed=True),
+    note="**Better than the base.**",
     finished=True,
 )
 PREPARED = Record(
@@ -242,6 +243,7 @@ def test_the_candidate_is_the_last_and_the_champion_the_one_that_the_gate_let_th
         "passed",
         "continue",
     )
+    assert parent_of(client).data.tags["mlflow.note.content"] == PUBLISHED.note
 
 
 def test_a_model_that_fails_its_gate_is_no_champion(run):

@@ -17,7 +17,7 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
-) -> NamedTuple("Outputs", [("decision", str), ("best_uri", str)]):  # type: ignore[valid-type]
+) -> NamedTuple("Outputs", [("decision", str), ("policy_uri", str)]):  # type: ignore[valid-type]
     """Compare the new policy with the one before and the base model, and decide whether to go on.
 
     Args:
@@ -31,7 +31,7 @@ def evaluate(
         summary: The same as Markdown.
 
     Returns:
-        The gate's decision, and the URI of the better policy.
+        The gate's decision, and the URI of the policy that it keeps, with which a next iteration begins.
     """
     from collections import namedtuple
 
@@ -42,4 +42,4 @@ def evaluate(
     )
     for name, value in found.figures.items():
         metrics.log_metric(name, value)
-    return namedtuple("Outputs", ["decision", "best_uri"])(found.decision, found.best_uri)  # type: ignore[call-arg]
+    return namedtuple("Outputs", ["decision", "policy_uri"])(found.decision, found.policy_uri)  # type: ignore[call-arg]

@@ -44,7 +44,8 @@ class IterationReport:
     decision: str
     reason: str
     model_uri: str
-    best_uri: str
+    best_iteration: int
+    """The iteration of the best model so far; 0 is the base."""
     inputs: Mapping[str, str]
     """Digests of what was compared: the models as `new`, `previous` and `base`, the held-out prompts, the config."""
     pairs: str
@@ -74,7 +75,6 @@ class RunReport:
     tables: Mapping[str, str]
     """SHA-256 of the tables of prompts, by file name."""
     iterations: Sequence[IterationReport]
-    best_uri: str
     began: str = ""
     """When its prompts were committed, as the manifest has it."""
     published: str = ""
@@ -83,7 +83,13 @@ class RunReport:
     @property
     def best(self) -> IterationReport | None:
         """The iteration that trained the best model, or None where that is the base model."""
-        return next((each for each in self.iterations if each.model_uri == self.best_uri), None)
+        best = self.iterations[-1].best_iteration
+        return next((each for each in self.iterations if each.iteration == best), None)
+
+    @property
+    def best_uri(self) -> str:
+        """Where the best model is."""
+        return self.config.base_model if self.best is None else self.best.model_uri
 
     @property
     def best_digest(self) -> str:
@@ -136,7 +142,6 @@ def collect(config: RunConfig, store: Store, last: int | None = None) -> RunRepo
         prepare=prepared.figures,
         tables=digests,
         iterations=iterations,
-        best_uri=iterations[-1].best_uri,
         began=prepared.at,
         published="" if iterations[-1].decision == GOES_ON else f"{store.uri}/{lineage.published_key}",
     )
@@ -158,8 +163,8 @@ def _iteration(config: RunConfig, lineage: Lineage, iteration: int) -> Iteration
         figures={**trained.figures, **evaluated.figures},
         decision=verdict["decision"],
         reason=verdict["reason"],
-        model_uri=verdict["model_uri"],
-        best_uri=verdict["best_uri"],
+        model_uri=f"{store.uri}/{key}",
+        best_iteration=verdict["best_iteration"],
         inputs=evaluated.inputs,
         pairs=trained.inputs["pairs"],
         digest=evaluated.digest(),

@@ -86,8 +86,8 @@ def evaluate(config_path, iteration, model_uri, previous_uri, prompts_path, html
     _called("evaluate", iteration, model_uri, previous_uri)
     _leave(html_path)
     _leave(markdown_path)
-    best = previous_uri if decision == "keep-previous" else model_uri
-    return SimpleNamespace(decision=decision, best_uri=best, figures={})
+    kept = previous_uri if decision == "keep-previous" else model_uri
+    return SimpleNamespace(decision=decision, policy_uri=kept, figures={})
 
 
 def publish(config_path, html_path, markdown_path):
