@@ -183,6 +183,8 @@ def page() -> str:
         "",
         "Gains are shares of instructions followed at the end less those of the base, with 95 % intervals. A gain of",
         "exactly 0 says that the gate kept the base; the other figures are then those of the iteration it refused.",
+        "Until revision e7c4688 a run's figures are those of the last iteration that its gate kept. Since then they are",
+        "those of the kept one with the highest mean probability.",
         "In the default, the answer that follows more instructions surely wins. With *checks counted*, the default of",
         "before, an instruction more is a fixed step of the judge's logit.",
         f"Played on {machines}.",

@@ -27,7 +27,6 @@ from sppo.store.lineage import GOES_ON, Lineage
 from sppo.store.once import check_made_from, run_once
 from sppo.store.opening import open_store
 
-
 PROBABILITY = "eval/mean_probability_vs_base"
 
 
@@ -93,7 +92,8 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
         slope = trained.figures.get(EXPORT_SLOPE) if trained else None
         verdict = decide(config, iteration, figures if slope is None else {**figures, EXPORT_SLOPE: slope})
         kept = verdict.decision != "keep-previous"
-        best = _best(lineage, iteration, model_uri, figures) if kept else _best(lineage, iteration)
+        new = Best(iteration, model_uri, figures[PROBABILITY])
+        best = _best(lineage, iteration, new if kept else None)
         if verdict.decision != GOES_ON and wanted.final:
             last = []
             for uri in (best.uri, config.base_model):
@@ -140,7 +140,7 @@ class Best(NamedTuple):
     """Its mean probability over the base."""
 
 
-def _best(lineage: Lineage, iteration: int, new_uri: str = "", figures: Mapping[str, float] | None = None) -> Best:
+def _best(lineage: Lineage, iteration: int, new: Best | None) -> Best:
     """Of the models that the gates have kept, the one with the highest mean probability over the base.
 
     That tells apart what a win rate does not: the judge's certainty counts. Of equals the last one is the best.
@@ -148,19 +148,14 @@ def _best(lineage: Lineage, iteration: int, new_uri: str = "", figures: Mapping[
     Args:
         lineage: of the run.
         iteration: the one that is evaluated now.
-        new_uri: its model, if the gate keeps it.
-        figures: of that model.
+        new: its model, if the gate keeps it.
     """
-    best = Best(0, lineage.config.base_model, -1.0)
+    kept = [Best(0, lineage.config.base_model, -1.0)]
     for t in lineage.evaluated(iteration - 1) if iteration > 1 else ():
-        manifest, uri = lineage.store.manifest(lineage.evaluation_key(t)), f"{lineage.store.uri}/{lineage.model_key(t)}"
+        manifest = lineage.store.manifest(lineage.evaluation_key(t))
         assert manifest is not None
-        best = _better(best, Best(t, uri, manifest.figures[PROBABILITY]))
-    return best if figures is None else _better(best, Best(iteration, new_uri, figures[PROBABILITY]))
-
-
-def _better(best: Best, other: Best) -> Best:
-    return other if other.probability >= best.probability else best
+        kept.append(Best(t, f"{lineage.store.uri}/{lineage.model_key(t)}", manifest.figures[PROBABILITY]))
+    return max(reversed([*kept, *([new] if new else [])]), key=lambda model: model.probability)
 
 
 def _answers(
