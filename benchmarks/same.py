@@ -70,6 +70,7 @@ BLANKED = (
     (r"(?s)<dl class=\"facts\">.*?</dl>", "when it was played, where and by what"),
     (r"(?m)^run .*; by sppo .*$", "the same in Markdown"),
     (r"(?s)<h2>What to do next</h2>.*?</section>", "commands with the run's place"),
+    (r"(?sm)^## What to do next$.*?^(?=## )", "the same in Markdown"),
     (r"(?s)<figcaption>(Time|Speed)</figcaption>.*?</figure>", "charts of times and speeds"),
     (r"(?m)^.*\b\w+/(seconds|\w+\\?_per\\?_second)\b.*$", "rows of figures that are times and speeds"),
     (r"(?m)^ *\"?output_uri\"?: .*$", "the run's place, as it was given"),

@@ -33,10 +33,9 @@ def _stack(context: int = 1) -> list[inspect.FrameInfo]:
     return found
 
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # kfp asks for the whole stack to tell a caller's name, a hundred times a package. In a worker of xdist two frames
-    # have no file, and for each of them `inspect` looks through all modules: ten seconds a package in place of one.
-    inspect.stack = _stack
+# kfp asks for the whole stack to tell a caller's name, a hundred times a package. Under pytest some frames have no
+# file, and for each of them `inspect` looks through all modules: ten seconds a package in place of one.
+inspect.stack = _stack
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,7 +34,6 @@ ELSEWHERE = ("judge.llm.", "judge.pairrm", "judge.mixture", "prepare.split")
 AROUND = {
     "generate": {"generate.chunk_size"},
     "instructions": {"generate.engine", "generate.dtype"},
-    "evaluate": {"base_model"},
     "report": {"evaluate.panel", *(f"prices.{stage}" for stage in ("generate", "rank", "train", "evaluate"))},
 }
 """Values that are read before a stage's own work begins: for an engine, or with the rest of a report."""
