@@ -275,3 +275,11 @@ def _evaluated(verdict: dict[str, Any], low: float, over_base: Sequence[float], 
         "eval/mean_length_base": 39.25,
         "gate/continue": float(verdict["decision"] == "continue"),
     }
+
+
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without their charts, which take seconds to draw and are tested elsewhere."""
+    from sppo.reporting.report import plots
+
+    monkeypatch.setattr(plots, "drawings", lambda report: plots.Drawings([], []))

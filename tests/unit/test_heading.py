@@ -13,6 +13,8 @@ from sppo.reporting.report.titles import judge_title, model_title
 from sppo.store.machine import machine
 from tests.unit.test_report import Page
 
+pytestmark = pytest.mark.usefixtures("no_charts")
+
 
 @pytest.mark.parametrize(
     ("uri", "title"),

@@ -18,6 +18,8 @@ from sppo.reporting.report import (
     verdict_lines,
 )
 
+pytestmark = pytest.mark.usefixtures("no_charts")
+
 GOOD = {
     "eval/win_rate_vs_base": 0.7,
     "eval/win_rate_vs_base_low": 0.6,

@@ -21,6 +21,8 @@ from sppo.reporting.report.verdict import (
 from sppo.store import keys
 from tests.conftest import lineage_of
 
+pytestmark = pytest.mark.usefixtures("no_charts")
+
 
 def words(text: str) -> str:
     return " ".join(unescape(text).replace("\\", "").split())
