@@ -109,7 +109,7 @@ def test_on_one_machine_a_failed_stage_is_not_tried_again(planned, tmp_path, mon
         run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
     goes_on = f"`sppo resume {tmp_path / 'run'}` goes on from there"
     head, *traceback = str(raised.value).splitlines()
-    assert head == f"the run failed in self-play 1 generate: exit code 1; {goes_on}"
+    assert head == f"the run failed in iteration 1, generate: exit code 1; {goes_on}"
     assert traceback[-1] == "  RuntimeError: generate was to fail"
     assert [call[:2] for call in calls()] == [["prepare", 1], ["generate", 1], ["finish", "FAILED"]]
 
@@ -130,6 +130,6 @@ def test_on_one_machine_a_run_ends_as_the_stage_that_failed_first(
     planned(decisions=["stop"], shards=2, fails="rank", exits=[code, "s3://bucket: no such object"])
     with pytest.raises(kind) as raised:
         run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
-    told = f"the run failed in self-play 1 rank: s3://bucket: no such object; {advice.format(tmp_path / 'run')}"
+    told = f"the run failed in iteration 1, rank, shard 1: s3://bucket: no such object; {advice.format(tmp_path / 'run')}"
     assert (str(raised.value), raised.value.exit_code) == (told, code)
     assert "error: s3://bucket: no such object" in capsys.readouterr().out
