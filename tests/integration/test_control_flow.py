@@ -130,6 +130,7 @@ def test_on_one_machine_a_run_ends_as_the_stage_that_failed_first(
     planned(decisions=["stop"], shards=2, fails="rank", exits=[code, "s3://bucket: no such object"])
     with pytest.raises(kind) as raised:
         run_locally({"output_uri": str(tmp_path / "run"), "iterations": 1})
-    told = f"the run failed in iteration 1, rank, shard 1: s3://bucket: no such object; {advice.format(tmp_path / 'run')}"
+    failed = "the run failed in iteration 1, rank, shard 1: s3://bucket: no such object"
+    told = f"{failed}; {advice.format(tmp_path / 'run')}"
     assert (str(raised.value), raised.value.exit_code) == (told, code)
     assert "error: s3://bucket: no such object" in capsys.readouterr().out
