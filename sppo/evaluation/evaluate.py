@@ -95,10 +95,10 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
         new = Best(iteration, model_uri, figures[PROBABILITY])
         best = _best(lineage, iteration, new if kept else None)
         if verdict.decision != GOES_ON and wanted.final:
-            last = []
+            last, known = [], {uri: digests[role] for role, uri in uris.items()}
             for uri in (best.uri, config.base_model):
                 engine = LazyEngine(uri, config.generate, context, room)
-                of_model = (config, lineage, engine, policy_digest(uri))
+                of_model = (config, lineage, engine, known.get(uri) or policy_digest(uri))
                 last.append(answer_instructions(*of_model, verifiable[: wanted.final]))
                 engine.close()
             figures |= final_figures(config, verifiable[: wanted.final], *last)

@@ -151,13 +151,13 @@ def _play(
     record(config, store, {})
     lineage = Lineage(config, store)
     uris = [str(base)]
-    best, number = uris[0], 0
+    policy, best = uris[0], 0
     over_base = win_rates or [[0.25 * i + 0.125 for i in range(HELD_OUT)]] * len(decisions)
     for t, (decision, low, rates) in enumerate(zip(decisions, lows, over_base, strict=True), start=1):
         key = lineage.model_key(t)
-        previous, uri = best, f"{store.uri}/{key}"
+        previous, uri = policy, f"{store.uri}/{key}"
         run_once(store, key, {"pairs": str(t)}, lambda output, t=t: _trained(t, model, loss, output) | trained)
-        best, number = (previous, number) if decision == "keep-previous" else (uri, t)
+        policy, best = (previous, best) if decision == "keep-previous" else (uri, t)
         roles = {"new": uri, "previous": previous, "base": str(base)}
         answers = {
             role: _answered(lineage, _name(place, base), place, text, len(rates)) for role, place in roles.items()
@@ -166,8 +166,8 @@ def _play(
             "iteration": t,
             "decision": decision,
             "reason": f"the win rate is what it is in iteration {t}",
-            "best_iteration": number,
-            "policy_uri": best,
+            "best_iteration": best,
+            "policy_uri": policy,
             "model_uri": uri,
             "previous_uri": previous,
             "base_uri": str(base),

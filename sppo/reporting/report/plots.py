@@ -17,7 +17,7 @@ _LEADING = (
 )  # fmt: skip
 """What belongs beside the verdict, the first six of it for which there are figures: wins by each judge, what code
 checks, length, and how far the policy moved."""
-SIX = 6
+LEADING = 6
 _OF_ITS_OWN = "color: #1c2128; background: #fff; --series-1: #0b62c1"
 """The page's colours, for a drawing without the page."""
 
@@ -44,7 +44,7 @@ def drawings(report: RunReport) -> Drawings:
     """Every chart for which the run has figures, the same bytes for the same report."""
     distributions = [_distribution(each) for each in report.iterations if each.distribution]
     drawn = {each.name: each for each in (*_over_iterations(report), *_over_steps(report), *distributions)}
-    leading = [name for name in _LEADING if name in drawn][:SIX]
+    leading = [name for name in _LEADING if name in drawn][:LEADING]
     return Drawings([drawn.pop(name) for name in leading], list(drawn.values()))
 
 

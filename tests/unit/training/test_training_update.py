@@ -64,7 +64,8 @@ def test_out_of_memory_halves_the_passes_and_keeps_the_update(tiny_llama, pairs,
     assert capsys.readouterr().out.count("out of memory") == 3
     monkeypatch.setattr(ResponseLogprobs, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none")))
     before = {name: weight.clone() for name, weight in updater.optimizer.weights.items()}
-    with pytest.raises(InfrastructureError, match=r"passes of \d+ tokens, which hold a single pair; set"):
+    told = r"step 1: out of memory with passes of \d+ tokens, which hold a single pair; set"
+    with pytest.raises(InfrastructureError, match=told):
         updater.step(Batch(1, pairs), 1e-3)
     for name, weight in updater.optimizer.weights.items():
         assert torch.equal(weight, before[name])
