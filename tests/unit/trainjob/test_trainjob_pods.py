@@ -138,12 +138,17 @@ def test_a_log_that_does_not_come_is_given_up_and_that_is_said(api, capsys, monk
     monkeypatch.setattr(pods, "DRAIN", 0.5)
     api.put(JOBS, wanted())
     api.write(api.pod(NAME, 0), "line 0")
-    api.hold(f"GET {PODS}/")
+    held = api.hold(f"GET {PODS}/")
     after(0.1, api.end, NAME, "Complete")
     follow.run(Cluster(), wanted())
     told, last = capsys.readouterr().out.splitlines()[-2:]
     assert told == "warning: the end of rank 0's log is missing: no line of it came for 0.5 s"
     assert last == f"TrainJob {NAME}: complete"
+    follower = next(thread for thread in threading.enumerate() if thread.name == f"the log of {NAME}")
+    api.write(f"{NAME}-node-0-0-abcde", "line 1", end=True)
+    held.set()
+    follower.join(10)
+    assert not follower.is_alive() and capsys.readouterr().out == ""  # too late: it would stand amid what follows
 
 
 SUMMARY = """Root Cause (first observed failure):

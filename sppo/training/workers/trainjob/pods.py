@@ -62,6 +62,7 @@ class PodFollower:
     """Two threads that watch the pods of a TrainJob and print the log of rank 0 while the context lasts.
 
     When it is left, the log is printed to its end; not so where the step is cancelled, or the server does not answer.
+    Nothing is printed after that: a thread that still waits for the server would speak amid what follows.
     """
 
     def __init__(self, cluster: Cluster, name: str, watching: bool = True) -> None:
@@ -81,8 +82,10 @@ class PodFollower:
         self._seeing = threading.Lock()  # held until what a pod tells is said and known, with a failed one's last lines
         self._rank_0: queue.Queue[tuple[str, str] | None] = queue.Queue()
         self._stopping = threading.Event()
+        self._printing = threading.Lock()
+        self._left = False
         self._progress = time.monotonic()  # when the log last grew, or its container still ran
-        self._printer = threading.Thread(target=self._guard, args=(self._log,), daemon=True)
+        self._printer = threading.Thread(target=self._guard, args=(self._log,), name=f"the log of {name}", daemon=True)
         self._printer.start()
         if watching:
             threading.Thread(target=self._guard, args=(self._watch,), daemon=True).start()
@@ -98,6 +101,8 @@ class PodFollower:
         self._rank_0.put(None)
         if at_end:
             self._drain()
+        with self._printing:
+            self._left = True
 
     def error(self, why: str) -> SppoError:
         """The error of a job that failed: why it did, as the pods tell it.
@@ -137,8 +142,13 @@ class PodFollower:
 
     def _say(self, pod: str, text: str) -> None:
         if text and self._said.get(pod) != text:
-            print(f"{pod}: {text}" if pod else text, flush=True)
+            self._print(f"{pod}: {text}" if pod else text)
         self._said[pod] = text
+
+    def _print(self, text: str) -> None:
+        with self._printing:
+            if not self._left:
+                print(text, flush=True)
 
     def _look(self) -> str:
         """See all pods; the version of this state."""
@@ -206,7 +216,7 @@ class PodFollower:
                     if at is None or at > last:
                         last = at or last
                         self.tail.append(text)
-                        print(text, flush=True)
+                        self._print(text)
             except Expired:
                 whole = False
             if not ended:
