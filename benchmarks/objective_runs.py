@@ -25,13 +25,22 @@ from sppo.store import keys, tables
 from sppo.store.lineage import Lineage
 from sppo.store.opening import open_store
 
+COMMON = (
+    "iterations=1",
+    "evaluate.gate.keep_previous_below=0",
+    "evaluate.gate.second_judge_below=0",
+    "evaluate.gate.max_length_growth=0",
+    "evaluate.gate.max_instruction_drop=1",
+)
+"""What differs from the default run in all of them. All objectives of a judge and seed learn from the same pairs, and
+what each made of them is compared: no gate puts the base in its place."""
 OBJECTIVES: Mapping[str, Sequence[str]] = {
     "sppo": (),
     "rspo": ("train.objective=rspo",),
     "dpo": ("train.objective=dpo", "train.eta=10"),
     "ipo": ("train.objective=ipo", "train.eta=10"),
 }
-"""What differs from the default run, by objective."""
+"""What differs besides, by objective."""
 JUDGES: Mapping[str, Sequence[str]] = {"mixture": (), "encoder": ("preference_model=package:sppo",)}
 """And by judge."""
 ASKED = {"trained": "", "second": "package:sppo/second"}
@@ -79,7 +88,7 @@ class Against(NamedTuple):
 
 def values(key: Key) -> list[str]:
     """What differs from the default run, as KEY=VALUE."""
-    return [f"seed={key.seed}", *JUDGES[key.judge], *OBJECTIVES[key.objective]]
+    return [f"seed={key.seed}", *COMMON, *JUDGES[key.judge], *OBJECTIVES[key.objective]]
 
 
 def kept_as(folder: Path, key: Key) -> Path:

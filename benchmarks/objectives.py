@@ -39,9 +39,11 @@ PLOTTED = {
 """Figures in the plot, each with its value for a model that is as good as the base."""
 
 INTRODUCTION = """\
-The [objectives](training.md#other-objectives) on the default run. Nothing is changed in it but what the tables name.
+The [objectives](training.md#other-objectives) on the default run with one iteration and no gate: a model that is worse
+than the base is shown too. The tables name what else differs.
+All objectives of a judge and seed learn from the same pairs of the base's responses: the loss alone differs.
 The judge `mixture` is the default's. With `encoder` the training judge is `package:sppo` alone.
-All runs of a seed share the responses of the first iteration and the base's answers: the first of them pays for these.
+All runs of a seed share the responses and the base's answers: the first of them pays for these in its minutes.
 Models answer the same held-out prompts and prompts with verifiable instructions as in [results.md](results.md)."""
 
 SETTINGS = """\
@@ -60,11 +62,11 @@ loss matters little. No objective was tuned here. The default run's values were 
 CANNOT = """\
 ## What it cannot say
 
+- One iteration is played. What an objective makes of its own responses, iteration after iteration, is not seen here.
 - Rates and step sizes were tuned for none of the other objectives. Each could do better with its own.
-- The policy has 135 million weights and takes a few dozen steps. The order among larger models may be another.
+- The policy has 135 million weights and takes a dozen steps. The order among larger models may be another.
 - The judges that train are the judges that compare, but for `package:sppo/second`. It has 22 million weights itself.
 - Intervals are over prompts. They say nothing of other seeds, and three seeds say little.
-- Each run is represented by its best model, chosen by the same held-out prompts. That flatters all objectives alike.
 - Many pairs are compared: of equals, one in twenty would seem to differ."""
 
 
@@ -155,7 +157,7 @@ def _head_to_head(rows: Mapping[Key, Row]) -> Iterator[str]:
         return
     yield "## Head to head"
     yield (
-        "Answers of the best models to the same held-out prompts, with the same seed. A cell counts the contests that "
+        "Answers of the models to the same held-out prompts, with the same seed. A cell counts the contests that "
         "the row's objective wins, ties and loses against the column's. Its win rate follows, ties being half a win."
     )
     for judge, asked, found in tables:
