@@ -27,7 +27,7 @@ from sppo.store import keys
 from sppo.store.base import Store
 from sppo.store.lineage import Lineage
 from sppo.store.opening import open_store
-from sppo.store.uri import Hub, Package, parse
+from sppo.store.uri import Hub, Package, last_part, parse
 
 Overrides = Annotated[
     tuple[str, ...],
@@ -170,7 +170,7 @@ def _under_test(target: str, values: dict[str, Any]) -> tuple[RunConfig, str]:
     refuse_page(target)
     store = None if isinstance(parse(target), Hub | Package) else open_store(place_of(target))
     if store is None or not current(store):
-        name = re.sub(r"[^\w.]+", "-", target.rstrip("/").rpartition("/")[2])
+        name = re.sub(r"[^\w.]+", "-", last_part(target))
         config = resolve({"output_uri": f"runs/bench-{name}", "base_model": target, **values})
         open_store(config.output_uri).probe()  # what prepare does where there is a run
         return config, target

@@ -59,6 +59,11 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 4096
 """NAME_MAX and PATH_MAX of Linux, in bytes."""
 
 
+def last_part(uri: str) -> str:
+    """The last part of a URI: what people and MLflow call a run that is played there."""
+    return uri.rstrip("/").rpartition("/")[2]
+
+
 def parse(uri: str) -> Place:
     """What a URI names: a path, `file:`, `s3://bucket/key`, `hf://org/name[@revision]` or `package:NAME[/FOLDER]`.
 

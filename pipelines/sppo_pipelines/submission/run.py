@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sppo.store.uri import last_part
 from sppo_pipelines.submission.client import Client, Json
 from sppo_pipelines.submission.workflow import Workflow, read
 
@@ -83,4 +84,4 @@ def output_uri(told: Json) -> str:
 
 def short_name(uri: str) -> str:
     """What a run is called in MLflow, by where it writes."""
-    return uri.rstrip("/").rpartition("/")[2][:100]
+    return last_part(uri)[:100]

@@ -17,6 +17,7 @@ from sppo.reporting.report.collect import RunReport, Sample
 from sppo.reporting.report.provenance import duration
 from sppo.reporting.report.titles import judge_title
 from sppo.reporting.revision import source_revision
+from sppo.store.uri import last_part
 
 
 def facts(report: RunReport) -> list[tuple[str, str]]:
@@ -25,7 +26,7 @@ def facts(report: RunReport) -> list[tuple[str, str]]:
     work = sum(seconds for each in report.iterations for seconds in each.seconds.values())
     machines = dict.fromkeys(name for each in report.iterations for name in each.machines)
     known = {
-        "run": _run(config),
+        "run": last_part(config.output_uri),
         "played": _span(report.began, last.ended),
         "work": duration(work or None),
         "on": "; ".join(machines),
@@ -70,13 +71,8 @@ def next_steps(report: RunReport) -> list[tuple[str, str]]:
         ("compare it with a run before it", f"sppo compare OTHER {place} --html compared.html"),
         ("measure its model on benchmarks", f"sppo bench {place} --benchmarks leaderboard"),
         *([("play one iteration more", shlex.join(["sppo", "run", *_values(report.config)]))] * _has_prompts(report)),
-        ("look at it in MLflow", f"experiment {report.config.experiment}, run {_run(report.config)}"),
+        ("look at it in MLflow", f"experiment {report.config.experiment}, run {last_part(report.config.output_uri)}"),
     ]
-
-
-def _run(config: RunConfig) -> str:
-    """The last part of a run's place, which is also its name in MLflow."""
-    return config.output_uri.rstrip("/").rpartition("/")[2]
 
 
 def _has_prompts(report: RunReport) -> bool:

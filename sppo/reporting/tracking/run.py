@@ -21,6 +21,7 @@ from sppo.reporting.tracking.origin import origin_tags, user
 from sppo.reporting.tracking.record import Dataset, Model, Record, Rows
 from sppo.reporting.tracking.registry import Registry, made_by_another
 from sppo.store.base import Store
+from sppo.store.uri import last_part
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,7 +73,7 @@ class TrackedRun:
             self.experiment = str(attached.info.experiment_id)
         else:
             self.experiment = self._experiment()
-            self.parent = self._find_or_create({TAG: identity(config, store)}, _name(store), self._continued())
+            self.parent = self._find_or_create({TAG: identity(config, store)}, last_part(store.uri), self._continued())
         remember(config, store, uri, self.experiment, self.parent.info.run_id)
         self.registry = Registry(self.client, uri, config.publish.registered_model, self.experiment, store.uri)
 
@@ -214,7 +215,7 @@ class TrackedRun:
         self, run: Run, iteration: int, model: Model, figures: Sequence[_Point], datasets: Sequence[Dataset]
     ) -> None:
         """Log the model of an iteration's run; what is said of it once it is evaluated is the model's too."""
-        title = f"{_name(self.store)}-iteration-{iteration}"
+        title = f"{last_part(self.store.uri)}-iteration-{iteration}"
         logged = self.registry.log_model(run.info.run_id, title, iteration, model)
         if not model.decision:
             self._log_points(run, figures)
@@ -275,10 +276,6 @@ def _system(record: Record) -> Iterator[_Point]:
         for name, value in sample.items():
             if name != "time":
                 yield _Point(f"system/{record.stage}/{name}", value, step, int(sample["time"]))
-
-
-def _name(store: Store) -> str:
-    return store.uri.rstrip("/").rpartition("/")[2]
 
 
 def _table(rows: Rows) -> str:

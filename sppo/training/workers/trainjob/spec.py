@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sppo.errors import ConfigError
+from sppo.store.uri import last_part
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 RUNTIME = "torch-distributed"
@@ -90,7 +91,7 @@ def job_name(output_uri: str, iteration: int, key: str) -> str:
     apart.
     """
     digest = hashlib.sha256(f"{output_uri.rstrip('/')}\n{key}".encode()).hexdigest()[:12]
-    last = re.sub(r"[^a-z0-9]+", "-", output_uri.rstrip("/").rpartition("/")[2].lower())
+    last = re.sub(r"[^a-z0-9]+", "-", last_part(output_uri).lower())
     ending = f"-{iteration}-{digest}"
     readable = f"sppo-{last}"[: LONGEST_NAME - len(ending)].rstrip("-")
     return readable + ending
