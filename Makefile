@@ -137,17 +137,15 @@ clean: ## Remove the environment and every cache (not runs/)
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Each stamp is touched last: a build that was cut short starts again where pip left off.
+# Each stamp is touched last: a build that was cut short starts again where it left off.
 
-$(VENV)/.requirements: requirements.txt scripts/complete_torch.py
+$(VENV)/.requirements: requirements.txt scripts/install.py
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11" \
 		if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing $$(grep -c '^[a-z]' requirements.txt) pinned packages; this takes minutes, once."
-	@$(BIN)/pip install --no-deps --disable-pip-version-check --requirement requirements.txt \
-		| awk '/^(Collecting|Processing|Requirement already)/ && ++n % 25 == 0 {print "  " n " found"; fflush()} \
-			/^Installing/ {print "  installing"; fflush()}'
-	$(BIN)/python scripts/complete_torch.py
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/python scripts/install.py requirements.txt
 	@touch $@
 
 $(VENV)/.project: pyproject.toml $(VENV)/.requirements
