@@ -2,11 +2,13 @@
 
     python benchmarks/run.py ../before . --rounds 3
     python benchmarks/run.py ../before . --rounds 3 --load 2 iterations=1
+    python benchmarks/run.py . . --rounds 3 --load-after 2 iterations=1
 
 plays `sppo run` of the first checkout, then of the second, and so on, each with this Python's packages, in an empty
 place and with an empty cache but for converted models. It prints a row a run, and the median of the rounds' ratios.
-`--load` keeps so many other processes busy meanwhile. Further arguments are values of the configuration; those of
-`--after` are the second checkout's alone, such as values that its default had before.
+`--load` keeps so many other processes busy meanwhile, `--load-after` while the second plays: with one checkout twice, the
+ratio is what a load costs. Further arguments are values of the configuration; those of `--after` are the second
+checkout's alone, such as values that its default had before.
 """
 
 from __future__ import annotations
@@ -133,21 +135,25 @@ def main() -> None:
     parser.add_argument("values", nargs="*")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--load", type=int, default=0)
+    parser.add_argument("--load-after", type=int, metavar="LOAD")
     parser.add_argument("--after", nargs="+", default=[], metavar="KEY=VALUE")
     asked = parser.parse_intermixed_args()
     checkouts = [path.resolve() for path in asked.checkouts]
-    print(f"{processor()}; {asked.load} other busy processes; values: {' '.join(asked.values) or 'none'}\n")
+    loads = (asked.load, asked.load if asked.load_after is None else asked.load_after)
+    print(
+        f"{processor()}; other busy processes: {loads[0]} and {loads[1]}; values: {' '.join(asked.values) or 'none'}\n"
+    )
     print(
         "| run | minutes | peak GiB | GB on disk | evaluation | questions at the end |\n" + "|---" * 6 + "|", flush=True
     )
     ratios = []
-    with busy(asked.load):
-        for number in range(1, asked.rounds + 1):
-            round_ = []
-            for name, checkout, own in zip(("before", "after"), checkouts, ([], asked.after), strict=True):
+    for number in range(1, asked.rounds + 1):
+        round_ = []
+        for name, checkout, own, load in zip(("before", "after"), checkouts, ([], asked.after), loads, strict=True):
+            with busy(load):
                 round_.append(play(checkout, [*asked.values, *own]))
-                print(round_[-1].row(f"{name}, round {number}"), flush=True)
-            ratios.append(round_[1].minutes / round_[0].minutes)
+            print(round_[-1].row(f"{name}, round {number}"), flush=True)
+        ratios.append(round_[1].minutes / round_[0].minutes)
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     print(f"\nafter / before, median of the rounds' ratios: {statistics.median(ratios):.2f} ({shown})")
 
