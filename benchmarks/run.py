@@ -6,9 +6,9 @@
 
 plays `sppo run` of the first checkout, then of the second, and so on, each with this Python's packages, in an empty
 place and with an empty cache but for converted models. It prints a row a run, and the median of the rounds' ratios.
-`--load` keeps so many other processes busy meanwhile, `--load-after` only while the second plays: of one checkout twice
-the ratio is then what a load costs. Further arguments are values of the configuration; those of `--after` are the
-second checkout's alone, such as values that its default had before.
+`--load` keeps so many other processes busy meanwhile, `--load-after` only while the second plays: the ratio of one
+checkout played twice is then what a load costs. Further arguments are values of the configuration; those of `--after`
+are the second checkout's alone, such as values that its default had before.
 """
 
 from __future__ import annotations
