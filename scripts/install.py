@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/install.py requirements.txt
 
-uv unpacks and compiles on all cores, pip on one. It reads nothing of pip's configuration
+uv unpacks and compiles on all cores, pip on one. But it reads nothing of pip's configuration
 (docs.astral.sh/uv, "Compatibility with pip"), where organisations name their mirror of PyPI: this hands it on.
 
 The requirements are installed without dependency resolution and name no CUDA library, which is right for the CPU build
@@ -39,6 +39,7 @@ PATHS = {"find-links", "cert"}
 LIKE_PIP = {
     "UV_INDEX_STRATEGY": "unsafe-best-match",  # the best version of all indexes, not what the first of them has
     "UV_COMPILE_BYTECODE": "1",
+    "UV_HTTP_RETRIES": "5",
 }
 
 
