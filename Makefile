@@ -45,9 +45,9 @@ venv: $(VENV)/.project ## Build the environment in .venv
 .PHONY: test
 test: lint ## Check the code, then run every test
 	@# Two workers of one thread each: most unit tests keep one core busy.
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal tests/unit tests/backend
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal --durations 20 tests/unit tests/backend
 	@# Two workers here too, each of one half of the cores: much of a stage is work that one core does.
-	$(BIN)/pytest --numprocesses 2 --dist worksteal tests/integration
+	$(BIN)/pytest --numprocesses 2 --dist worksteal --durations 20 tests/integration
 
 .PHONY: lint
 lint: venv ## Check style, formatting, types and the direction of imports
