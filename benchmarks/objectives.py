@@ -129,7 +129,9 @@ def _beside_sppo(rows: Mapping[Key, Row]) -> Iterator[str]:
         for (judge, objective), each in found.items()
     ]  # fmt: skip
     yield markdown([head, *lines])
-    yield "\n".join(_order(found))
+    baselines = {key: each for key, each in found.items() if key[1] in {"dpo", "ipo"}}
+    if baselines:
+        yield "\n".join(_order(baselines))
 
 
 def _order(found: Mapping[tuple[str, str], Against]) -> Iterator[str]:
@@ -142,8 +144,7 @@ def _order(found: Mapping[tuple[str, str], Against]) -> Iterator[str]:
         f"{FEWEST} prompts differ",
     }
     for (judge, objective), each in found.items():
-        if objective in {"dpo", "ipo"}:
-            yield f"- against `{objective}` with the judge `{judge}`, {said[each.win_rate.direction]}."
+        yield f"- against `{objective}` with the judge `{judge}`, {said[each.win_rate.direction]}."
 
 
 def _head_to_head(rows: Mapping[Key, Row]) -> Iterator[str]:
