@@ -12,12 +12,13 @@ from sppo.reporting.charts import INK, LINES, SERIES, Series, draw, new_axes, ov
 from sppo.reporting.report.catalogue import CHARTS
 from sppo.reporting.report.collect import IterationReport, RunReport
 
-_LEADING = (
+_FIRST = (
     "win-rate", "probability-base", "instructions", "length", "cut", "step-log-ratio", "distance", "step-loss",
 )  # fmt: skip
-"""What belongs beside the verdict, the first six of it for which there are figures: wins by each judge, what code
-checks, length, and how far the policy moved."""
-LEADING = 6
+"""What belongs beside the verdict, in this order: wins by each judge, what code checks, length, and how far the policy
+moved."""
+_BESIDE_THE_VERDICT = 6
+"""How many of it stand there, of those for which there are figures."""
 _OF_ITS_OWN = "color: #1c2128; background: #fff; --series-1: #0b62c1"
 """The page's colours, for a drawing without the page."""
 
@@ -44,7 +45,7 @@ def drawings(report: RunReport) -> Drawings:
     """Every chart for which the run has figures, the same bytes for the same report."""
     distributions = [_distribution(each) for each in report.iterations if each.distribution]
     drawn = {each.name: each for each in (*_over_iterations(report), *_over_steps(report), *distributions)}
-    leading = [name for name in _LEADING if name in drawn][:LEADING]
+    leading = [name for name in _FIRST if name in drawn][:_BESIDE_THE_VERDICT]
     return Drawings([drawn.pop(name) for name in leading], list(drawn.values()))
 
 
