@@ -61,7 +61,8 @@ def test_the_report_of_a_whole_run(page, whole_run):
     report = whole_run / lineage_of(whole_run).report_key / keys.REPORT_FILE
     check(page, report)
     assert page.value("document.querySelectorAll('figure svg').length") > 10
-    assert "2 of 2 evaluated" in page.value("document.body.innerText")
+    text = page.value("document.body.innerText")
+    assert "2 of 2 evaluated" in text and "Greedy, where code checks what is followed" in text
 
 
 def test_a_report_full_of_hostile_text(page, play_run, tmp_path):  # noqa: F811

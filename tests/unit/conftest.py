@@ -122,6 +122,7 @@ def _play(
     loss: float = 1000.0,
     win_rates: Sequence[Sequence[float]] = (),
     trained: Mapping[str, float] = MappingProxyType({}),
+    evaluated: Mapping[str, float] = MappingProxyType({}),
     **overrides: Any,
 ) -> PlayedRun:
     """Commit a run with one iteration a decision.
@@ -136,6 +137,7 @@ def _play(
         loss: In the training log, and so what tells the trained models of two runs apart.
         win_rates: Of each iteration over the base, one of each held-out prompt.
         trained: Further figures of every training.
+        evaluated: Further figures of every evaluation.
         overrides: Of the configuration.
     """
     base = folder / "base"
@@ -175,9 +177,8 @@ def _play(
         }
         inputs = {"held_out": "aa" * 32, "judge": "bb" * 32}
         inputs |= {role: model_digest(Path(place)) for role, place in roles.items()}
-        run_once(
-            store, lineage.evaluation_key(t), inputs, lambda output, e=(verdict, low, rates): _evaluated(*e, output)
-        )
+        e = (verdict, low, rates)
+        run_once(store, lineage.evaluation_key(t), inputs, lambda output, e=e: _evaluated(*e, output) | evaluated)
         uris.append(uri)
     return PlayedRun(config, store, uris[1:])
 

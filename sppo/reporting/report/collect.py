@@ -13,6 +13,7 @@ from sppo.errors import ConfigError, InfrastructureError
 from sppo.evaluation.gate import ENOUGH, PUBLISH_SLOPE
 from sppo.evaluation.statistics import FEWEST
 from sppo.preparing.recorded import configurations, run_name
+from sppo.reporting.report.checked import Checked, checked
 from sppo.store import keys, tables
 from sppo.store.base import Manifest, Store
 from sppo.store.lineage import GOES_ON, Lineage
@@ -58,6 +59,8 @@ class IterationReport:
     distribution: Sequence[float]
     """How many of the judge's probabilities lie in each of equal bins of [0, 1]."""
     samples: Sequence[Sample]
+    checked: Sequence[Checked] = ()
+    """Answers to prompts with instructions that code checks; empty where none were asked."""
     dropped: str = ""
     """Why the model's weights are not there any more; empty where they are."""
     ended: str = ""
@@ -175,6 +178,7 @@ def _iteration(config: RunConfig, lineage: Lineage, iteration: int) -> Iteration
         training_log=tuple(json.loads(line) for line in log.splitlines()),
         distribution=tuple(distribution),
         samples=_samples(store, verdict["answers"], comparisons, config.evaluate.panel),
+        checked=checked(lineage, evaluated),
     )
 
 

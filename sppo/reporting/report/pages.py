@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from sppo.reporting.report.checked import followed
 from sppo.reporting.report.collect import RunReport
 from sppo.reporting.report.escape import html_environment, markdown_environment
 from sppo.reporting.report.figures import (
@@ -59,6 +60,7 @@ def _content(report: RunReport) -> dict[str, object]:
         "next_steps": next_steps(report),
         "sampled": sampled(report.config.evaluate),
         "shown_first": shown_first,
+        "followed": followed,
         "latest": report.best or report.iterations[-1],
         "headline": headline(report),
         "certainty_sentence": certainty_sentence(report),
