@@ -104,7 +104,7 @@ class TrainConfig(Section):
         0.02,
         gt=0,
         le=1,
-        description="Share of the pairs whose reference log-probabilities are recomputed and compared.",
+        description="Share of the pairs, at least 16, whose reference log-probabilities are recomputed and compared.",
     )
     audit_tolerance: float = Field(
         0.1, gt=0, description="Largest accepted mean |difference| of a token's reference log-probability, in nats."

@@ -16,7 +16,8 @@ class Format(Protocol):
         """The prompt's text.
 
         Args:
-            row: a row of the source, which has the column; of a Parquet file it has no other but `part`.
+            row: a row of the source, which has the column; of a Parquet file it has besides only the columns
+                that docs/formats.md names.
             column: `prepare.prompt_column`.
 
         Raises:
