@@ -121,7 +121,7 @@ def busy(count: int) -> Iterator[None]:
 
 def processor() -> str:
     """What the host computes with."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     known = dict(line.partition(":")[::2] for line in lines if ":" in line)
     fields = {name.strip(): value.strip() for name, value in known.items()}
     wide = [flag for flag in fields.get("flags", "").split() if flag.startswith(("avx512", "amx")) or flag == "avx2"]

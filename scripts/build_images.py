@@ -62,7 +62,7 @@ def push(engine: str, tag: str) -> str:
         subprocess.run(["docker", "push", tag], check=True)
         shown = subprocess.run(["docker", "image", "inspect", tag], check=True, capture_output=True, text=True).stdout
         return next(name for name in json.loads(shown)[0]["RepoDigests"] if name.startswith(f"{repository}@"))
-    with tempfile.NamedTemporaryFile("r") as digest:
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as digest:
         subprocess.run(["buildah", "push", "--digestfile", digest.name, tag], check=True)
         return f"{repository}@{digest.read().strip()}"
 

@@ -21,6 +21,7 @@ from sppo.config.run import Form, PreparedConfig, RunConfig, kinds, resolve
 from sppo.config.sections.bench import BENCHMARKS, Benchmark
 from sppo.errors import ConfigError
 from sppo.models.hub import refuse_page
+from sppo.preparing.chunks import chunk_counts
 from sppo.preparing.recorded import current, place_of, recorded_config
 from sppo.process.output import goes_on
 from sppo.store import keys
@@ -83,16 +84,16 @@ def prepare(overrides: Overrides = (), preset: str | None = None, config_file: C
 @_again
 def generate(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
     """Answer an iteration's prompts with its policy."""
-    _check_shard(shard, shards)
     with _opened(output_uri, iteration) as run:
+        _check_shard(run, iteration, shard, shards)
         _generate(run, iteration, shard, shards)
 
 
 @_again
 def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int = 1) -> None:
     """Judge an iteration's responses and build its pairs."""
-    _check_shard(shard, shards)
     with _opened(output_uri, iteration) as run:
+        _check_shard(run, iteration, shard, shards)
         responses = _generate(run, iteration, shard, shards)
         outputs = [str(run.folder / name) for name in (keys.PREFERENCES_FILE, keys.PAIRS_FILE)]
         stages.rank(run.config_path, iteration, shard, shards, responses, *outputs)
@@ -102,6 +103,7 @@ def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int =
 def train(output_uri: RunPlace, iteration: int = 1, shards: int = 1) -> None:
     """Train an iteration's next policy on the pairs of all its shards."""
     with _opened(output_uri, iteration) as run:
+        _check_shard(run, iteration, 0, shards)
         shares = (run.lineage.preferences_key(iteration, shard, shards) for shard in range(shards))
         pairs = [str(run.store.fetch(key) / keys.PAIRS_FILE) for key in shares]
         stages.train(run.config_path, iteration, run.policy(iteration), run.prompts(), pairs)
@@ -154,9 +156,9 @@ def bench(
         raise ConfigError(f"bench.benchmarks: none is set; give --benchmarks {' '.join(BENCHMARKS)}, or some of them")
     with TemporaryDirectory() as folder:
         path, table = Path(folder) / "config.json", Path(folder) / "bench.md"
-        path.write_text(config.model_dump_json())
+        path.write_text(config.model_dump_json(), encoding="utf-8")
         stages.bench(str(path), model_uri, str(table))
-        print(table.read_text(), end="")
+        print(table.read_text(encoding="utf-8"), end="")
     print(f"results: {open_store(config.output_uri).uri}/bench")
 
 
@@ -202,11 +204,6 @@ def config(
         print(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False), end="")
 
 
-def _check_shard(shard: int, shards: int) -> None:
-    if not 0 <= shard < shards:
-        raise ConfigError(f"shard: {shard} of {shards} does not exist; shards are counted from 0")
-
-
 class _Opened(NamedTuple):
     """A run that was started, and a folder for what its stages leave."""
 
@@ -240,8 +237,16 @@ def _opened(run: str, iteration: int = 1) -> Iterator[_Opened]:
     store = open_store(config.output_uri)
     with TemporaryDirectory() as folder:
         opened = _Opened(config, store, Lineage(config, store), Path(folder))
-        Path(opened.config_path).write_text(config.model_dump_json())
+        Path(opened.config_path).write_text(config.model_dump_json(), encoding="utf-8")
         yield opened
+
+
+def _check_shard(run: _Opened, iteration: int, shard: int, shards: int) -> None:
+    most = chunk_counts(run.config, run.lineage)[iteration - 1]
+    if not 1 <= shards <= most:
+        raise ConfigError(f"--shards {shards}: the prompts of iteration {iteration} make {most} at most")
+    if not 0 <= shard < shards:
+        raise ConfigError(f"--shard {shard}: does not exist among {shards}; shards are counted from 0")
 
 
 def _generate(run: _Opened, iteration: int, shard: int, shards: int) -> str:

@@ -71,7 +71,7 @@ def prepare(
     Returns:
         The shards of each iteration, the URI of pi_1, and whether benchmarks are to be run at the end.
     """
-    from sppo.preparing.prepare import shard_list
+    from sppo.preparing.chunks import chunk_counts, shard_count
     from sppo.process.plan import plan
     from sppo.reporting.tracking import stage_records as said
     from sppo.reporting.tracking import track
@@ -83,17 +83,17 @@ def prepare(
     limits.check(asked)
     found = named(asked)
     store = open_store(found.config.output_uri)
-    planned = plan(found.config, store)
     if LOCAL_RUN not in os.environ:  # there, the command says so
-        planned.tell()
+        plan(found.config, store).tell()
     config, folder = prepared(found)
-    for t in planned.again:
+    for t in plan(config, store).again:  # the digests of what is there are known with the prompts, not before
         forget(Lineage(config, store), t)
     _write(config_path, config.model_dump_json(indent=1))
     _leave(folder, prompts_path)
     begin(config, store)
     track(config, store, said.prepared(config, store))
-    return Prepared(shard_list(config, folder), config.base_model, bool(config.bench.benchmarks))
+    shards = shard_count(config, chunk_counts(config, Lineage(config, store)))
+    return Prepared(list(range(shards)), config.base_model, bool(config.bench.benchmarks))
 
 
 class Named(NamedTuple):
@@ -360,4 +360,4 @@ def _leave(source: Path, target: str) -> None:
 
 def _write(target: str, text: str) -> None:
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    Path(target).write_text(text)
+    Path(target).write_text(text, encoding="utf-8")

@@ -42,8 +42,8 @@ def compile_pipeline(output: Path, max_iterations: int, profile: str, images: Pa
     compiler.Compiler().compile(pipeline, str(output))
     # The compiler begins the file with comments that show default values in an order that changes from process to
     # process. They say nothing that the package does not say, and without them the same input gives the same bytes.
-    lines = output.read_text().splitlines(keepends=True)
-    output.write_text("".join(itertools.dropwhile(lambda line: line.startswith("#"), lines)))
+    lines = output.read_text(encoding="utf-8").splitlines(keepends=True)
+    output.write_text("".join(itertools.dropwhile(lambda line: line.startswith("#"), lines)), encoding="utf-8")
     return Limits(max_iterations, loaded.training.nodes > 1, most)
 
 

@@ -166,7 +166,7 @@ def _package() -> Any:
 def _settings(package: Any, judge: Endpoint) -> dict[str, Any]:
     """The package's configuration of the judge, with another model in it."""
     folder = package.constants.EVALUATORS_CONFIG_DIR
-    settings = dict(yaml.safe_load((folder / ANNOTATOR / "configs.yaml").read_text())[ANNOTATOR])
+    settings = dict(yaml.safe_load((folder / ANNOTATOR / "configs.yaml").read_text(encoding="utf-8"))[ANNOTATOR])
     del settings["fn_completions"], settings["completions_kwargs"]["model_name"]
     settings["prompt_template"] = str(folder / settings["prompt_template"])
     return {judge.name: settings}

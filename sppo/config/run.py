@@ -198,7 +198,7 @@ def load_preset(name: str) -> dict[str, Any]:
     """The values of one preset, as written in its YAML file."""
     if name not in PRESETS:
         raise ConfigError(f"preset: {name!r} is not one of {', '.join(PRESETS)}")
-    return yaml.safe_load((files("sppo") / "config" / "presets" / f"{name}.yaml").read_text())
+    return yaml.safe_load((files("sppo") / "config" / "presets" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def preset_values(name: str) -> dict[str, Any]:

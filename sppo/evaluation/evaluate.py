@@ -80,10 +80,10 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
             engine = LazyEngine(uri, config.generate, context, room)
             of_model = (config, lineage, engine, digests[role])
             if wanted.count:
-                expect_instructions(*of_model, verifiable[: wanted.count])
+                expect_instructions(*of_model, verifiable, wanted.count)
             answers[role] = _answers(*of_model, prompts)
             if wanted.count:
-                checked[role] = answer_instructions(*of_model, verifiable[: wanted.count])
+                checked[role] = answer_instructions(*of_model, verifiable, wanted.count)
             engine.close()
         figures = hold_contests(config, prompts, answers, output)
         if wanted.count:
@@ -99,7 +99,7 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
             for uri in (best.uri, config.base_model):
                 engine = LazyEngine(uri, config.generate, context, room)
                 of_model = (config, lineage, engine, known.get(uri) or policy_digest(uri))
-                last.append(answer_instructions(*of_model, verifiable[: wanted.final]))
+                last.append(answer_instructions(*of_model, verifiable, wanted.final))
                 engine.close()
             figures |= final_figures(config, verifiable[: wanted.final], *last)
         (output / keys.VERDICT_FILE).write_text(
@@ -126,7 +126,7 @@ def evaluate(config: RunConfig, iteration: int, model_uri: str, previous_uri: st
 
 def _read(store: Store, key: str, manifest: Manifest) -> Evaluation:
     folder = store.fetch(key)
-    verdict = json.loads((folder / keys.VERDICT_FILE).read_text())
+    verdict = json.loads((folder / keys.VERDICT_FILE).read_text(encoding="utf-8"))
     return Evaluation(verdict["decision"], verdict["reason"], verdict["policy_uri"], dict(manifest.figures), folder)
 
 

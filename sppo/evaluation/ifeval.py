@@ -104,15 +104,15 @@ def _read(uri: str) -> list[tuple[str, Instructions]]:
 
 
 def expect_instructions(
-    config: RunConfig, lineage: Lineage, engine: LazyEngine, model: str, prompts: Sequence[dict[str, Any]]
+    config: RunConfig, lineage: Lineage, engine: LazyEngine, model: str, prompts: Sequence[dict[str, Any]], count: int
 ) -> None:
     """Tell the engine of a model that `answer_instructions` is to come with the same arguments, if it will be asked."""
-    if lineage.store.manifest(keys.instruction_answers(model, lineage.instructions(len(prompts)))) is None:
-        engine.expect([row["prompt_ids"] for row in prompts], _greedy(config))
+    if lineage.store.manifest(keys.instruction_answers(model, lineage.instructions(count))) is None:
+        engine.expect([row["prompt_ids"] for row in prompts[:count]], _greedy(config))
 
 
 def answer_instructions(
-    config: RunConfig, lineage: Lineage, engine: LazyEngine, model: str, prompts: Sequence[dict[str, Any]]
+    config: RunConfig, lineage: Lineage, engine: LazyEngine, model: str, prompts: Sequence[dict[str, Any]], count: int
 ) -> list[dict[str, Any]]:
     """A model's answers and what each follows; each model answers once in a run, whichever iterations ask for it.
 
@@ -121,15 +121,33 @@ def answer_instructions(
         lineage: of the run.
         engine: of the model.
         model: its digest.
-        prompts: rows of `tables.INSTRUCTIONS`, the first of those that prepare wrote.
+        prompts: rows of `tables.INSTRUCTIONS`, as prepare wrote them.
+        count: `count` or `final` of `evaluate.instructions`: how many are asked, from the top, if there are so many.
 
     Returns:
         Rows of `tables.INSTRUCTION_ANSWERS`.
     """
-    store, digest = lineage.store, lineage.instructions(len(prompts))
-    key = keys.instruction_answers(model, digest)
-    run_once(store, key, {"stage": digest, "model": model}, lambda output: _answer(config, engine, prompts, output))
-    return tables.read(store.fetch(key) / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
+    store, digest = lineage.store, lineage.instructions(count)
+
+    def work(output: Path) -> Mapping[str, float]:
+        return _answer(config, engine, prompts[:count], _given(lineage, model), output)
+
+    run_once(store, keys.instruction_answers(model, digest), {"stage": digest, "model": model}, work)
+    return _read_answers(lineage, model, count)
+
+
+def _given(lineage: Lineage, model: str) -> dict[str, dict[str, Any]]:
+    """The rows of what a model has answered already, by prompt: the first of the prompts at the end."""
+    wanted, rows = lineage.config.evaluate.instructions, []
+    for count in (wanted.count, wanted.final):
+        if lineage.store.manifest(keys.instruction_answers(model, lineage.instructions(count))) is not None:
+            rows += _read_answers(lineage, model, count)
+    return {row["prompt_id"]: row for row in rows}
+
+
+def _read_answers(lineage: Lineage, model: str, count: int) -> list[dict[str, Any]]:
+    folder = lineage.store.fetch(keys.instruction_answers(model, lineage.instructions(count)))
+    return tables.read(folder / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
 
 
 def _greedy(config: RunConfig) -> Sampling:
@@ -137,8 +155,20 @@ def _greedy(config: RunConfig) -> Sampling:
 
 
 def _answer(
-    config: RunConfig, engine: LazyEngine, prompts: Sequence[dict[str, Any]], output: Path
+    config: RunConfig,
+    engine: LazyEngine,
+    prompts: Sequence[dict[str, Any]],
+    given: Mapping[str, dict[str, Any]],
+    output: Path,
 ) -> Mapping[str, float]:
+    asked = [row for row in prompts if row["prompt_id"] not in given]
+    rows = {row["prompt_id"]: row for row in _sample(config, engine, asked)} if asked else {}
+    together = [given.get(row["prompt_id"]) or rows[row["prompt_id"]] for row in prompts]
+    tables.write(output / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS, together)
+    return {}
+
+
+def _sample(config: RunConfig, engine: LazyEngine, prompts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     seeds = [derive_seed(config.seed, "instructions", row["prompt_id"]) for row in prompts]
     engine.load()
     with heartbeat(f"answering {len(prompts)} prompts with verifiable instructions"):
@@ -158,8 +188,7 @@ def _answer(
                 "unchecked": verdicts.count(None),
             }
         )
-    tables.write(output / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS, rows)
-    return {}
+    return rows
 
 
 def instruction_figures(

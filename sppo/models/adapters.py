@@ -150,7 +150,7 @@ def save_adapter(model: PreTrainedModel, base: Base, target: Path, weights: Mapp
     settings = {**model.peft_config[_NAME].to_dict(), **known, "inference_mode": True}
     settings = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
     (target / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2, sort_keys=True))
-    (target / BASE_FILE).write_text(base.model_dump_json(indent=1))
+    (target / BASE_FILE).write_text(base.model_dump_json(indent=1), encoding="utf-8")
 
 
 def _saved_as(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sppo.models.fetch import check_safe
 from sppo.models.saving import weights_written
 from sppo.models.weights import refuse
+from sppo.store import keys
 from sppo.store.base import MANIFEST
 
 if TYPE_CHECKING:
@@ -101,6 +102,6 @@ def save_policy(
     (target / "generation_config.json").unlink()
     for path in source.iterdir():
         describes = path.suffix in {".json", ".jinja", ".model", ".txt"}
-        about_weights = path.name in {MANIFEST, "model.safetensors.index.json"}
-        if describes and not about_weights and not (target / path.name).exists():
+        of_its_making = path.name in {MANIFEST, keys.DISTRIBUTION_FILE, "model.safetensors.index.json"}
+        if describes and not of_its_making and not (target / path.name).exists():
             shutil.copyfile(path, target / path.name)

@@ -12,7 +12,6 @@ from sppo.errors import ConfigError
 from sppo.models.fetch import causal_lm_config, fetch_model
 from sppo.models.weights import check_weights
 from sppo.preparing import chat, prompts
-from sppo.preparing.chunks import chunk_count
 from sppo.preparing.recorded import is_recorded
 from sppo.store import keys, tables
 from sppo.store.lineage import Lineage
@@ -55,13 +54,6 @@ def prepare(config: PreparedConfig, check: Callable[[RunConfig], None], add: Add
 
     run_once(store, lineage.prepared_key, {"stage": lineage.prepared}, work)
     return store.fetch(lineage.prepared_key)
-
-
-def shard_list(config: RunConfig, prepared: Path) -> list[int]:
-    """The shards of every iteration: as many as asked for, but in none of them one without a chunk of prompts."""
-    files = [prepared / keys.prompts_file(t) for t in range(1, config.iterations + 1)]
-    fewest = min(len(tables.read(file, tables.PROMPTS)) for file in files)
-    return list(range(min(config.shards, chunk_count(fewest, config.generate.chunk_size))))
 
 
 def check_model(config: RunConfig) -> None:

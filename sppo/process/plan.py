@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
-
 from sppo.config.identity import PARTS, readers
 from sppo.config.run import PreparedConfig, RunConfig
 from sppo.config.sections.section import OF_A_RUN, Free, FreeIf, Stage
-from sppo.preparing.chunks import chunk_count
+from sppo.preparing.chunks import chunk_counts, shard_count
 from sppo.preparing.pins import recorded_pins, renamed
 from sppo.preparing.recorded import configuration, current
 from sppo.process.dropped import Work, dropped_weights
@@ -122,8 +119,8 @@ def _works(config: RunConfig, lineage: Lineage) -> Iterator[tuple[Work, bool]]:
     """Everything that the run commits, as far as its gates are known to go on, and whether it is committed."""
     store = lineage.store
     yield Work("prepare"), store.manifest(lineage.prepared_key) is not None
-    of_iterations = [_chunks(config, lineage, t) for t in range(1, config.iterations + 1)]
-    shards = min(config.shards, *of_iterations)
+    of_iterations = chunk_counts(config, lineage)
+    shards = shard_count(config, of_iterations)
     for t, chunks in enumerate(of_iterations, start=1):
         generated, ranked = lineage.generate(t), lineage.rank(t)
         pieces = {keys.response_chunk(t, generated, index) for index in range(chunks)}
@@ -137,14 +134,6 @@ def _works(config: RunConfig, lineage: Lineage) -> Iterator[tuple[Work, bool]]:
             break
     yield Work("publish"), store.manifest(lineage.published_key) is not None
     yield Work("report"), store.manifest(lineage.report_key) is not None
-
-
-def _chunks(config: RunConfig, lineage: Lineage, iteration: int) -> int:
-    """How many chunks an iteration's prompts are; none where prepare has not committed them yet."""
-    if lineage.store.manifest(lineage.prepared_key) is None:
-        return 0
-    table = lineage.store.read_committed(lineage.prepared_key, keys.prompts_file(iteration))
-    return chunk_count(pq.read_metadata(io.BytesIO(table)).num_rows, config.generate.chunk_size)
 
 
 def follows(key: str, iterations: int) -> frozenset[Work]:

@@ -75,11 +75,13 @@ class LazyEngine:
         asked = [(sampling, tuple(ids)) for ids in prompts]
         if all(each in self._ahead for each in asked):
             return [self._ahead[each] for each in asked]
-        later = [each for each in self._expected if each[0] == sampling and each not in asked]
+        expected = [each for each in self._expected if each[0] == sampling]
         self._expected = [each for each in self._expected if each[0] != sampling]
+        later = [each for each in expected if each not in asked]
         everything = [*prompts, *(list(ids) for _, ids in later)]
         sampled = self.load().sample(everything, sampling, [*seeds, *[0] * len(later)])
-        self._ahead |= zip(later, sampled[len(prompts) :], strict=True)
+        answers = dict(zip([*asked, *later], sampled, strict=True))
+        self._ahead |= {each: answers[each] for each in expected}
         return sampled[: len(prompts)]
 
     def close(self) -> None:

@@ -120,7 +120,7 @@ class LocalStore(Store):
         try:
             with (
                 tempfile.TemporaryDirectory(prefix=".work-", dir=self.root) as folder,
-                Path(folder, HELD).open("w") as lock,
+                Path(folder, HELD).open("w", encoding="utf-8") as lock,
             ):
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 work = Path(folder, "work")
@@ -169,7 +169,7 @@ def _take(lock: TextIO) -> bool:
 
 
 def _is_held(lock: Path) -> bool:
-    with lock.open("w") as file:
+    with lock.open("w", encoding="utf-8") as file:
         return not _take(file)
 
 

@@ -23,6 +23,6 @@ def machine() -> str:
 
 def processor() -> str:
     """The processor's name as Linux tells it; on ARM, where it tells none, the architecture's."""
-    lines = PROCESSOR.read_text().splitlines() if PROCESSOR.exists() else []
+    lines = PROCESSOR.read_text(encoding="utf-8").splitlines() if PROCESSOR.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())

@@ -58,6 +58,7 @@ def base_logprobs(
     elif store.manifest(key) is None:
         with store.scratch() as folder:
             work(folder)
+    group.gather(None)  # the first commits after the others are done: on another node they would find nothing yet
     with group.first_of_node_goes_ahead():
         folder = store.fetch(key)
     return [row["logprobs"] for row in tables.read(folder / keys.BASE_FILE, tables.BASE_LOGPROBS)]

@@ -199,6 +199,7 @@ def _load(start: Policy, config: TrainConfig, group: Workers, seed: int) -> Resp
         adapt(model, config.lora, getattr(torch, config.dtype), seed)
         if start.adapter and group.first:
             fill(model, start.adapter)
+    model.eval()  # peft's layers begin in training mode: their dropout would change what the reference is held against
     if group.device.type == "cpu":
         make_lean(model)
     if group.size == 1:

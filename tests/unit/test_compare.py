@@ -208,6 +208,13 @@ def test_the_win_rates_over_different_previous_models_have_no_difference():
     assert differences(comparison)["win rate vs base"].startswith("−0.825 [−")
 
 
+def test_instructions_of_other_prompts_have_no_difference():
+    asked = [{"eval/instructions_prompts": count} for count in (48.0, 48.0, 200.0)]
+    one, same, more = (side(name, EASY, figures=each) for name, each in zip("ABC", asked, strict=True))
+    assert differences(compare(one, same))["instructions followed"] == "0.000"
+    assert differences(compare(one, more))["instructions followed"] == "–"
+
+
 @pytest.mark.parametrize(("value", "text"), [(0.25, "+0.250"), (-0.25, "−0.250"), (-0.0004, "0.000"), (0.0, "0.000")])
 def test_differences_have_a_sign_unless_they_are_nothing(value, text):
     assert signed(value) == text

@@ -1,15 +1,19 @@
 """Weights that are dropped once a run is published: what stays, who notices, and how they come back."""
 
+import json
 import shutil
 
 import pytest
 from safetensors.torch import load_file
 
-from sppo.config.run import PreparedConfig, resolve
+from sppo import stages
+from sppo.config.limits import Limits
+from sppo.config.run import Form, PreparedConfig, resolve
 from sppo.errors import ConfigError, InfrastructureError, RunFailedError
 from sppo.models.fetch import fetch_model, fetch_policy, policy_digest
 from sppo.models.headers import SUFFIX
 from sppo.preparing.recorded import record
+from sppo.process.clean import unused
 from sppo.process.dropped import Work, trained_again
 from sppo.process.plan import plan
 from sppo.reporting.compare.side import read_side
@@ -262,6 +266,36 @@ def test_a_finished_run_is_found_done_and_dropped_weights_come_back_where_they_a
     assert not any(store.manifest(again.model_key(t)).dropped for t in (1, 2))
     restored = load_file(store.root / lineage.model_key(best) / "model.safetensors")
     assert all(weights[name].equal(restored[name]) for name in weights)
+
+
+def test_prepare_has_weights_trained_again_that_its_own_change_asks_for(played, tmp_path):
+    lineage, _ = played.play()
+    store = lineage.store
+    for t in (1, 2):
+        store.drop(lineage.model_key(t), SUFFIX, WHY)
+    # The prompts of both iterations stay; both models are to answer one prompt more.
+    asked = tmp_path / "instructions.jsonl"
+    asked.write_text('{"prompt": "Say hello.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}\n')
+    changes = {"evaluate.instructions.prompts": str(asked), "evaluate.instructions.count": 1}
+    changes["evaluate.instructions.max_tokens"] = 8
+    values = {**played.values, **changes}
+    stages.prepare(Form({}, values), {}, 1, Limits(2), str(tmp_path / "config.json"), str(tmp_path / "prompts"))
+    assert [store.manifest(lineage.model_key(t)) for t in (1, 2)] == [None, None]
+    again, _ = played.play(**changes)
+    assert [again.model_key(t) for t in (1, 2)] == [lineage.model_key(t) for t in (1, 2)]
+
+
+def test_fewer_prompts_with_instructions_than_are_asked_for(played, tmp_path):
+    """What two prompts of nine gave is known to be there: nothing is trained again for it, and nothing is cleaned."""
+    asked = tmp_path / "instructions.jsonl"
+    row = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    asked.write_text("".join(json.dumps({"prompt": f"Say {word}.", **row}) + "\n" for word in ("hello", "goodbye")))
+    changes = {"evaluate.instructions.prompts": str(asked), "evaluate.instructions.count": 9}
+    changes["evaluate.instructions.max_tokens"] = 8
+    lineage, _ = played.play(**changes)
+    assert not [folder for folder in unused(lineage.config, lineage.store) if folder.startswith("instruction-")]
+    _, planned = played.play(**changes, **{"evaluate.bootstrap": 200})
+    assert Work("evaluate", 1) in planned.missing and planned.dropped and not planned.again
 
 
 def test_another_model_is_not_put_in_the_place_of_the_one_that_was_dropped(played):

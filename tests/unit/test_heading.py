@@ -74,7 +74,8 @@ def test_what_was_changed_can_be_typed(play_run):
 
 
 def test_going_on_names_all_that_was_given(play_run):
-    run = play_run(**{"train.eta": 500.0, "evaluate.second_judge": ["/a b"]})
+    kept_out_of_results = {"experiment": "mine", "shards": 2, "prices.train": 3.0, "bench.benchmarks": ["leaderboard"]}
+    run = play_run(**{"train.eta": 500.0, "evaluate.second_judge": ["/a b"]}, **kept_out_of_results)
     report = replace(collect(run.config, run.store), prepare={"prepare/kept": 10_000.0})
     command = dict(next_steps(report))["play one iteration more"]
     values = [value.partition("=") for value in shlex.split(command)[2:]]

@@ -85,17 +85,49 @@ def test_greedy_answers_of_one_length_are_made_in_one_call(
     assert found.figures["eval/instructions_prompts"] == 2
 
 
+def test_greedy_answers_to_prompts_that_are_held_out_too_are_made_once(configure, tiny_llama, monkeypatch):
+    sizes, sample = [], TransformersEngine.sample
+
+    def counted(engine, prompts, *how):
+        sizes.append(len(prompts))
+        return sample(engine, prompts, *how)
+
+    monkeypatch.setattr(TransformersEngine, "sample", counted)
+    rows = [{**ROW, "prompt": f"What is {i}?"} for i in range(8)]
+    config = configure(rows, **{"evaluate.temperature": 0.0, "evaluate.max_tokens": 12, "prepare.held_out": 4})
+    table = prepare(config)
+    evaluate(config, 1, str(tiny_llama), str(tiny_llama), table / keys.HELD_OUT_FILE)
+    asked = [row["prompt"] for row in tables.read(table / keys.INSTRUCTIONS_FILE, tables.INSTRUCTIONS)]
+    held_out = [row["prompt"] for row in tables.read(table / keys.HELD_OUT_FILE, tables.PROMPTS)]
+    assert set(asked) & set(held_out) and sizes == [len({*asked, *held_out})]
+
+
+def test_what_was_asked_during_the_run_is_not_asked_again_at_its_end(configure, tiny_llama, monkeypatch):
+    sizes, sample = [], TransformersEngine.sample
+
+    def counted(engine, prompts, *how):
+        sizes.append(len(prompts))
+        return sample(engine, prompts, *how)
+
+    monkeypatch.setattr(TransformersEngine, "sample", counted)
+    rows = [ROW, *({**ROW, "prompt": f"Say {i}."} for i in range(4))]
+    config = configure(rows, **{"evaluate.instructions.count": 2, "evaluate.instructions.final": 5})
+    found = evaluate(config, 1, str(tiny_llama), str(tiny_llama), prepare(config) / keys.HELD_OUT_FILE)
+    assert sizes == [4, 2, 3], "one model in all roles: held-out prompts, two of five, and the other three"
+    assert found.figures["final/instructions_other_prompts"] == 5
+
+
 def test_answers_are_committed_with_their_verdicts(configure, tiny_llama):
     config = configure([ROW, {**ROW, "prompt": "Say goodbye."}])
     table = prepare(config) / keys.INSTRUCTIONS_FILE
     lineage, prompts = lineage_of(config), tables.read(table, tables.INSTRUCTIONS)
     engine = LazyEngine(str(tiny_llama), config.generate, context_of(prompts, 12))
-    rows = answer_instructions(config, lineage, engine, "a" * 64, prompts)
+    rows = answer_instructions(config, lineage, engine, "a" * 64, prompts, 9)
     assert [row["prompt"] for row in rows] == ["Say hello.", "Say goodbye."]
     assert [row["followed"] for row in rows] == [["," not in row["text"] and bool(row["text"].strip())] for row in rows]
     assert all(row["tokens"] <= 12 for row in rows)
     engine.close()
-    assert answer_instructions(config, lineage, engine, "a" * 64, prompts) == rows
+    assert answer_instructions(config, lineage, engine, "a" * 64, prompts, 9) == rows
     assert engine.engine is None, "what is committed needs no model"
 
 

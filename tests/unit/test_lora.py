@@ -274,6 +274,15 @@ def test_iterations_go_on_training_one_adapter_and_publishing_merges_it(tmp_path
     assert not list(published.rglob("adapter*")), "they are of use beside their own base only"
 
 
+def test_dropout_changes_nothing_that_is_held_against_the_reference(tmp_path, tiny_llama, table):
+    """The second iteration's: its adapters are not 0, so that dropout would show."""
+    plain, dropping = configure(tmp_path), configure(tmp_path, **{"train.lora.dropout": 0.5})
+    uri, _ = train(plain, 1, str(tiny_llama), [table], {})
+    figures = [train(config, 2, uri, [table], {})[1].figures for config in (plain, dropping)]
+    audits = [{name: value for name, value in each.items() if "reference" in name} for each in figures]
+    assert audits[0] and audits[0] == audits[1]
+
+
 def test_an_adapter_whose_base_changed_is_refused(tmp_path, tiny_llama, table):
     base = tmp_path / "base"
     shutil.copytree(tiny_llama, base)

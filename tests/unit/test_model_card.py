@@ -89,6 +89,14 @@ def test_licences_come_from_packages_folders_and_the_hubs_cache(tmp_path, monkey
     assert parts(resolve(made_of))[0].licence == "mit or my own"
 
 
+@pytest.mark.parametrize(
+    "card", [b"---\nMy model\n---\n", b"---\na: [1\n---\n", b"---\nlicense: caf\xe9\n---\n", b"---\n- mit\n---\n"]
+)
+def test_a_readme_that_is_no_card_has_no_licence(tmp_path, card):
+    (tmp_path / "README.md").write_bytes(card)
+    assert parts(resolve({"base_model": str(tmp_path)}))[0].licence is None
+
+
 def test_a_licence_that_is_no_identifier_is_in_the_text_only(play_run):
     run = play_run()
     (Path(run.config.base_model) / "README.md").write_text("---\nlicense: mit or my own\n---\n")

@@ -15,6 +15,7 @@ from sppo.errors import ConfigError
 from sppo.judging.agreement import agreement, calibrate, calibration_error, paired_test, reliability
 from sppo.judging.labelled_pairs import Pair, read_pairs, split
 from sppo.judging.load import load_judge
+from sppo.judging.pairwise import fit
 from sppo.judging.pairwise.card import command
 from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
 from sppo.judging.pairwise.fit import train_preference
@@ -29,6 +30,30 @@ def write_pairs(path, count):
     with opener(path, "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     return str(path)
+
+
+def test_an_interrupted_training_leaves_what_was_there(tmp_path, monkeypatch):
+    train, output = write_pairs(tmp_path / "train.jsonl", 16), tmp_path / "judge"
+    made = {"epochs": 1, "rank": 2, "max_length": 64, "dtype": "float32"}
+    config = TrainPreferenceConfig(train=(train,), output=str(output), **made)
+    train_preference(config)
+    (output / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "calibrate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_preference(config.model_copy(update={"seed": 2}))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    train_preference(config.model_copy(update={"seed": 2}))
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert (
+        after.keys() == before.keys()
+        and after[output / "adapter.safetensors"] != before[output / "adapter.safetensors"]
+    )
 
 
 @pytest.mark.parametrize(

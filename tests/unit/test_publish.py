@@ -52,7 +52,7 @@ def test_the_best_model_is_published_ready_to_use(play_run, tiny_model):
     inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False)
     assert answer.shape[1] == inputs["input_ids"].shape[1] + 4
-    assert not (folder / keys.TRAINING_LOG_FILE).exists()
+    assert not {keys.TRAINING_LOG_FILE, keys.DISTRIBUTION_FILE} & {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

@@ -16,7 +16,7 @@ ASKED = 6
 def answered(run, model, followed):
     """Commit a model's greedy answers, as the stage does; each follows the first of its two instructions, or both."""
     lineage = lineage_of(run.config.output_uri)
-    key = keys.instruction_answers(model, lineage.instructions(ASKED))
+    key = keys.instruction_answers(model, lineage.instructions(run.config.evaluate.instructions.count))
     rows = [
         {
             "prompt_id": f"i{i}",

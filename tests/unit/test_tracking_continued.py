@@ -5,6 +5,7 @@ from mlflow import MlflowClient
 
 from sppo.config.run import PreparedConfig, resolve
 from sppo.preparing.recorded import record
+from sppo.process.contents import with_contents
 from sppo.reporting.tracking import Model, Publication, Record, track
 from sppo.reporting.tracking.ending import begin
 from sppo.store.opening import open_store
@@ -76,6 +77,20 @@ def test_other_values_are_another_run_that_names_the_one_before(place, client):
     assert (one.data.params["evaluate.gate.stop_below"], two.data.params["evaluate.gate.stop_below"]) == ("0.0", "0.2")
     assert start(place).continues == "" and second.continues == first.digest()[:8]
     assert len(parents(client)) == 2, "the first one goes on"
+
+
+def test_a_file_that_is_named_in_other_words_is_the_same_run(place, client, tmp_path, monkeypatch, capsys):
+    (tmp_path / "data.jsonl").write_text('{"prompt": "What is 1?"}\n')
+    monkeypatch.chdir(tmp_path)
+    for name in ("data.jsonl", "./data.jsonl"):
+        config = with_contents(resolve({"output_uri": place.uri, "prompts": name, "base_model": "hf://org/model"}))
+        config = record(config, place, {})
+        begin(config, place)
+        track(config, place, Record(stage="prepare", iteration=0, made="11111111", texts={"config.json": name}))
+    send(config, place, TRAINED)
+    (one,) = parents(client)
+    assert one.data.params["prompts"] == "data.jsonl" and one.data.metrics["train/loss"] == 12.5
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_what_was_not_done_again_is_logged_once(place, client):

@@ -130,7 +130,7 @@ def write_reports(result: Outcome, junit_file: Path | None) -> None:
     """Append the summary to GitHub's, where there is one, and write the JUnit report that is asked for."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
-        with Path(summary).open("a") as file:
+        with Path(summary).open("a", encoding="utf-8") as file:
             file.write(markdown(result))
     if junit_file is not None:
         junit_file.parent.mkdir(parents=True, exist_ok=True)

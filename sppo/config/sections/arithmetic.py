@@ -20,7 +20,7 @@ def faster(processor: Path) -> Literal["bfloat16", "float32"]:
     Args:
         processor: Linux' description of it; where there is none, nothing is known of it.
     """
-    words = set(processor.read_text().split()) if processor.exists() else set()
+    words = set(processor.read_text(encoding="utf-8").split()) if processor.exists() else set()
     return "bfloat16" if words & NATIVE else "float32"
 
 

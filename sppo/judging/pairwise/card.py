@@ -76,8 +76,8 @@ _LAYOUTS = {
 }
 
 
-def write_card(config: TrainPreferenceConfig, result: Mapping[str, Any]) -> None:
-    """Write README.md beside the weights from `train_preference`'s result."""
+def write_card(config: TrainPreferenceConfig, result: Mapping[str, Any], folder: Path) -> None:
+    """Write README.md into the folder of the weights, from `train_preference`'s result."""
     held_out = result["evaluate"]
     text = _TEMPLATE.format(
         **config.model_dump(exclude={"development"}),
@@ -89,7 +89,7 @@ def write_card(config: TrainPreferenceConfig, result: Mapping[str, Any]) -> None
         weak=_weak(held_out),
         held_out=_held_out(result) if held_out else "",
     )
-    (Path(config.output) / "README.md").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def command(config: TrainPreferenceConfig) -> str:

@@ -138,7 +138,7 @@ def save_adapter(network: EncoderNetwork, folder: Path) -> None:
     """Write config.json and the trained tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ADAPTER).write_bytes(save(network.trained_state()))
-    (folder / "config.json").write_text(network.config.model_dump_json(indent=2) + "\n")
+    (folder / "config.json").write_text(network.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def load_adapter(network: EncoderNetwork, folder: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -72,24 +74,48 @@ def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
         )
     # Loaded before training: it may be the very judge that the output replaces.
     baseline = load_judge(config.baseline, JudgeConfig(dtype=config.dtype, cache=False)) if config.baseline else None
-    network = _fit(config, training)
-    output = Path(config.output)
-    temperature = _calibrate(network, output, config.dtype, [pair for part in development.values() for pair in part])
-    model = PairwiseEncoder(output, config.output, dtype=config.dtype)
-    result: dict[str, Any] = {"train_pairs": len(training), "temperature": temperature}
+    with _made_beside(Path(config.output)) as folder:
+        network = _fit(config, training)
+        temperature = _calibrate(
+            network, folder, config.dtype, [pair for each in development.values() for pair in each]
+        )
+        model = PairwiseEncoder(folder, config.output, dtype=config.dtype)
+        result = {"train_pairs": len(training), "temperature": temperature}
+        result |= _measure(model, development, held_out, baseline)
+        result["seconds"] = time.monotonic() - began
+        write_card(config, result, folder)
+    print(f"the judge is in {config.output}: `sppo judge FILE --judge {config.output}` asks it", flush=True)
+    return result
+
+
+@contextmanager
+def _made_beside(output: Path) -> Iterator[Path]:
+    """A folder beside the output, whose files take their places there at the end: an interruption changes nothing."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as made:
+        yield Path(made)
+        output.mkdir(exist_ok=True)
+        # Without config.json it is no judge: that of an earlier one goes first, that of the new one comes last.
+        (output / "config.json").unlink(missing_ok=True)
+        for file in sorted(Path(made).iterdir(), key=lambda each: each.name == "config.json"):
+            file.replace(output / file.name)
+
+
+def _measure(
+    model: PairwiseEncoder, development: dict[str, list[Pair]], held_out: dict[str, list[Pair]], baseline: Judge | None
+) -> dict[str, Any]:
     logits = {name: logits_of_pairs(model, pairs) for name, pairs in held_out.items()}
-    result["evaluate"] = {name: agreement(pairs, logits[name]) for name, pairs in held_out.items()}
-    result["development"] = {name: agreement(part, logits_of_pairs(model, part)) for name, part in development.items()}
-    for kind in ("development", "evaluate"):
-        for name, figures in result[kind].items():
+    result: dict[str, Any] = {
+        "development": {name: agreement(part, logits_of_pairs(model, part)) for name, part in development.items()},
+        "evaluate": {name: agreement(pairs, logits[name]) for name, pairs in held_out.items()},
+    }
+    for kind, of_files in result.items():
+        for name, figures in of_files.items():
             print(f"{kind} {name}: accuracy {figures['accuracy']:.3f}, {figures['pairs']} pairs", flush=True)
     if held_out:
         result["reliability"] = reliability(np.concatenate(list(logits.values())))
     if held_out and baseline:
         result |= {"baseline": baseline.name, "comparison": _comparison(baseline, held_out, logits)}
-    result["seconds"] = time.monotonic() - began
-    write_card(config, result)
-    print(f"the judge is in {config.output}: `sppo judge FILE --judge {config.output}` asks it", flush=True)
     return result
 
 
@@ -171,13 +197,13 @@ def _shown(triple: Triple, together: bool, order: random.Random) -> tuple[list[t
     return [(source, chosen, rejected)], 1.0
 
 
-def _calibrate(network: EncoderNetwork, output: Path, dtype: str, pairs: Sequence[Pair]) -> float:
+def _calibrate(network: EncoderNetwork, folder: Path, dtype: str, pairs: Sequence[Pair]) -> float:
     """Fit the temperature on the development pairs and save the model with it."""
-    save_adapter(network, output)
-    fitted = calibrate(logits_of_pairs(PairwiseEncoder(output, str(output), dtype=dtype), pairs))
+    save_adapter(network, folder)
+    fitted = calibrate(logits_of_pairs(PairwiseEncoder(folder, str(folder), dtype=dtype), pairs))
     temperature = fitted * network.config.temperature
     network.config = network.config.model_copy(update={"temperature": temperature})
-    save_adapter(network, output)
+    save_adapter(network, folder)
     return temperature
 
 

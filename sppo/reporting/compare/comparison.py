@@ -206,8 +206,8 @@ def measured_alike(comparison: Comparison, name: str, a: IterationReport, b: Ite
     obstacles = comparison.obstacles.keys()
     if name.startswith("eval/instructions"):
         asked = [side.report.config.evaluate.instructions for side in (comparison.a, comparison.b)]
-        same = a.inputs.get("instructions") == b.inputs.get("instructions")
-        return same and asked[0].max_tokens == asked[1].max_tokens
+        prompts = [(each.inputs.get("instructions"), each.figures.get("eval/instructions_prompts")) for each in (a, b)]
+        return prompts[0] == prompts[1] and asked[0].max_tokens == asked[1].max_tokens
     if name == "eval/mean_length":
         return not obstacles & {"held-out prompts", *_SAMPLING}
     for judge in JUDGES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -122,10 +122,15 @@ def _eval_results(report: RunReport, prompts_id: str | None) -> list[EvalResult]
     ]
 
 
-def overrides(config: RunConfig) -> dict[str, Any]:
-    """What a configuration changes in its preset; `resolve` makes from it a run with the same results."""
+def overrides(config: RunConfig, without: Collection[str] = NOT_RESULTS) -> dict[str, Any]:
+    """What a configuration changes in its preset; `resolve` makes from it a run with the same results.
+
+    Args:
+        config: of a run.
+        without: sections and values that are left out.
+    """
     changed = _difference(config.asked(), preset_values(config.preset))
-    return {"preset": config.preset, **{name: value for name, value in changed.items() if name not in NOT_RESULTS}}
+    return {"preset": config.preset, **{name: value for name, value in changed.items() if name not in without}}
 
 
 def _difference(values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

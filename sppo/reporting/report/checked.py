@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sppo.store import keys, tables
 from sppo.store.base import Manifest
@@ -37,10 +37,9 @@ def checked(lineage: Lineage, evaluated: Manifest) -> tuple[Checked, ...]:
     Returns:
         At most `SHOWN`; none where the iteration asked no such prompts.
     """
-    asked = int(evaluated.figures.get("eval/instructions_prompts", 0))
-    if not asked:
+    if "eval/instructions_prompts" not in evaluated.figures:
         return ()
-    base, new = (_answers(lineage, evaluated.inputs[role], asked) for role in ("base", "new"))
+    base, new = (_answers(lineage, evaluated.inputs[role]) for role in ("base", "new"))
     drawn = sorted(new, key=lambda prompt_id: hashlib.sha256(prompt_id.encode()).digest())[:SHOWN]
     return tuple(
         Checked(
@@ -55,8 +54,8 @@ def checked(lineage: Lineage, evaluated: Manifest) -> tuple[Checked, ...]:
     )
 
 
-def _answers(lineage: Lineage, model: str, asked: int) -> Mapping[str, Mapping[str, object]]:
-    key = keys.instruction_answers(model, lineage.instructions(asked))
+def _answers(lineage: Lineage, model: str) -> dict[str, dict[str, Any]]:
+    key = keys.instruction_answers(model, lineage.instructions(lineage.config.evaluate.instructions.count))
     rows = tables.read(lineage.store.fetch(key) / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
     return {row["prompt_id"]: row for row in rows}
 

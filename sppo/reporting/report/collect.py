@@ -12,6 +12,7 @@ from sppo.config.run import RunConfig
 from sppo.errors import ConfigError, InfrastructureError
 from sppo.evaluation.gate import ENOUGH, PUBLISH_SLOPE
 from sppo.evaluation.statistics import FEWEST
+from sppo.preparing.chunks import chunk_counts, shard_count
 from sppo.preparing.recorded import configurations, run_name
 from sppo.reporting.report.checked import Checked, checked
 from sppo.store import keys, tables
@@ -131,7 +132,8 @@ def collect(config: RunConfig, store: Store, last: int | None = None) -> RunRepo
     """
     lineage = Lineage(config, store)
     prepared = store.manifest(lineage.prepared_key)
-    iterations = tuple(_iteration(config, lineage, iteration) for iteration in lineage.evaluated(last))
+    shards = shard_count(config, chunk_counts(config, lineage))
+    iterations = tuple(_iteration(config, lineage, iteration, shards) for iteration in lineage.evaluated(last))
     if prepared is None or not iterations:
         others = [f"'{run_name(each)}'" for each in configurations(store) if Lineage(each, store).evaluated()]
         earlier = f"; other starts there have results: `sppo report {others[0]}`" if others else ""
@@ -150,7 +152,7 @@ def collect(config: RunConfig, store: Store, last: int | None = None) -> RunRepo
     )
 
 
-def _iteration(config: RunConfig, lineage: Lineage, iteration: int) -> IterationReport:
+def _iteration(config: RunConfig, lineage: Lineage, iteration: int, shards: int) -> IterationReport:
     store, key = lineage.store, lineage.model_key(iteration)
     evaluated, trained = store.manifest(lineage.evaluation_key(iteration)), store.manifest(key)
     if evaluated is None or trained is None:
@@ -160,7 +162,7 @@ def _iteration(config: RunConfig, lineage: Lineage, iteration: int) -> Iteration
     log = store.read_committed(key, keys.TRAINING_LOG_FILE).decode()
     distribution = json.loads(store.read_committed(key, keys.DISTRIBUTION_FILE))
     comparisons = tables.read(folder / keys.COMPARISONS_FILE, tables.COMPARISONS)
-    works = _works(config, lineage, iteration, trained, evaluated)
+    works = _works(lineage, iteration, shards, trained, evaluated)
     return IterationReport(
         iteration=iteration,
         figures={**trained.figures, **evaluated.figures},
@@ -183,13 +185,12 @@ def _iteration(config: RunConfig, lineage: Lineage, iteration: int) -> Iteration
 
 
 def _works(
-    config: RunConfig, lineage: Lineage, iteration: int, trained: Manifest, evaluated: Manifest
+    lineage: Lineage, iteration: int, shards: int, trained: Manifest, evaluated: Manifest
 ) -> dict[str, list[Manifest]]:
     """What each stage of an iteration committed, as far as it is there."""
     store, digest = lineage.store, lineage.generate(iteration)
     found = (store.manifest(keys.response_chunk(iteration, digest, index)) for index in count())
     chunks = [chunk for chunk in takewhile(lambda manifest: manifest is not None, found) if chunk]
-    shards = min(config.shards, len(chunks))
     ranked = (store.manifest(lineage.preferences_key(iteration, shard, shards)) for shard in range(shards))
     return {
         "generate": chunks,

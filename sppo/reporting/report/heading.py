@@ -58,7 +58,11 @@ def _span(began: str, ended: str) -> str:
 def changed_values(config: RunConfig) -> list[str]:
     """What differs from the preset, as it is written on a command line, but for what its `auto` became here."""
     here = flatten(resolve({"preset": config.preset}).model_dump(mode="json"))
-    changed = {key: value for key, value in flatten(overrides(config)).items() if value != here.get(key)}
+    changed = {
+        key: value
+        for key, value in flatten(overrides(config, without=("output_uri",))).items()
+        if value != here.get(key)
+    }
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()]
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from sppo.config.run import RunConfig
 from sppo.config.sections.evaluate import JUDGES
 from sppo.models.moved import present
@@ -82,7 +84,10 @@ def _licence_of_model(uri: str) -> str | None:
             card = _card_from_hub(repository, revision)
         case Local(path):
             card = present(path) / _CARD
-    metadata = metadata_load(card) if card and card.is_file() else None
+    try:
+        metadata = metadata_load(card) if card and card.is_file() else None
+    except (ValueError, yaml.YAMLError):  # a README that is no card: not UTF-8, or with other lines at its head
+        return None
     licence = metadata.get("license") if metadata else None
     return licence if isinstance(licence, str) else None  # a list names parts that this cannot tell apart
 

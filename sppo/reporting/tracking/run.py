@@ -183,7 +183,9 @@ class TrackedRun:
     def _log_params(self) -> None:
         from mlflow.entities import Param
 
-        params = [Param(name, str(value)) for name, value in values_read(self.config, *OF_A_RUN).items()]
+        # MLflow refuses to change a parameter. A resumed run may name the same file in other words.
+        known, values = self.parent.data.params, values_read(self.config, *OF_A_RUN)
+        params = [Param(name, str(value)) for name, value in values.items() if name not in known]
         for start in range(0, len(params), _PARAMS):
             self.client.log_batch(self.parent.info.run_id, params=params[start : start + _PARAMS])
         # Parameters cannot change once they are logged; these may, when a run is resumed.

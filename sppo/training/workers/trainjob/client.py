@@ -59,7 +59,7 @@ class Cluster:
         try:
             if "KUBERNETES_SERVICE_HOST" in os.environ:
                 config.load_incluster_config(client_configuration=settings)
-                self.namespace = _NAMESPACE.read_text().strip()
+                self.namespace = _NAMESPACE.read_text(encoding="utf-8").strip()
             else:
                 config.load_kube_config(config_file=file, client_configuration=settings)
                 context = config.list_kube_config_contexts(config_file=file)[1]["context"]
