@@ -89,7 +89,7 @@ def test_certainty_names_the_test_the_length_and_the_instructions(play_run):
     measured = {"instructions_instruction_strict": 0.75, "instructions_instruction_strict_base": 0.8}
     full = certainty_sentence(with_figures(report, sign_test_p_vs_base=0.012, **measured))
     assert "a sign test over 64 held-out prompts gives p = 0.012" in full
-    assert "it follows 0.75 of the verifiable instructions, the base 0.800" in full
+    assert "of the instructions asked after each iteration it follows 0.75, the base 0.800" in full
 
 
 def test_the_judges_disagreement_is_told(play_run):
@@ -127,7 +127,7 @@ def commit(run, key: str, seconds: float) -> None:
 
 
 def test_time_adds_up_over_tasks_and_iterations(play_run):
-    run = play_run(shards=2, **{"prices.generate": 3.0, "prices.rank": 1.0})
+    run = play_run(shards=2, **{"generate.chunk_size": 2, "prices.generate": 3.0, "prices.rank": 1.0})
     for t in (1, 2):
         for part in range(2):
             commit(run, lineage_of(run.config).chunk_key(t, part), 900.0 * t)

@@ -68,7 +68,7 @@ def certainty_sentence(report: RunReport) -> str:
     if "eval/instructions_instruction_strict" in figures:
         followed = with_interval(figures, "eval/instructions_instruction_strict")
         before = share(figures["eval/instructions_instruction_strict_base"])
-        parts.append(f"it follows {followed} of the verifiable instructions, the base {before}")
+        parts.append(f"of the instructions asked after each iteration it follows {followed}, the base {before}")
     return f"Iteration {each.iteration} against the base: {'; '.join(parts)}."
 
 
