@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import settings
 from werkzeug.wsgi import get_input_stream
 
@@ -136,6 +137,11 @@ def adapter_of() -> Callable[..., Path]:
         return target
 
     return write
+
+
+def documents(text: str | bytes) -> list[Any]:
+    """The documents of a YAML file; a compiled package takes seconds without libyaml."""
+    return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 @pytest.fixture

@@ -51,8 +51,6 @@ def play(planned: Callable[..., Any], tmp_path: Path) -> Callable[..., list[Any]
 @pytest.mark.parametrize(
     ("decisions", "shards"),
     [
-        (["stop"], 1),
-        (["continue", "stop"], 2),
         (["continue", "continue", "stop"], 1),
         (["keep-previous"], 2),
         (["continue", "keep-previous"], 3),

@@ -17,6 +17,8 @@ from sppo.reporting.report.verdict import decision_sentence, gate_sentence
 from sppo.reporting.tracking.identity import remember
 from sppo.store.opening import open_store
 
+pytestmark = pytest.mark.usefixtures("no_charts")
+
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):

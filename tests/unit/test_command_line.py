@@ -11,7 +11,7 @@ from sppo.config.run import RunConfig, resolve
 from sppo.errors import InfrastructureError, storage_errors
 from sppo.preparing.recorded import recorded_config
 from sppo.store.opening import open_store
-from tests.conftest import lineage_of
+from tests.conftest import documents, lineage_of
 
 SMALL = [
     "iterations=1",
@@ -319,7 +319,7 @@ def test_the_schema_is_json(command):
 def test_compile_writes_a_package(command, tmp_path):
     path = tmp_path / "new" / "sppo.yaml"
     assert command("compile", "-o", str(path), "--max-iterations", "1").code == 0
-    package, _ = yaml.safe_load_all(path.read_text())
+    package, _ = documents(path.read_text())
     assert package["pipelineInfo"]["name"] == "sppo"
     assert_refused(
         command("compile", "-o", str(path), "--profile", "huge"), "profile: 'huge' is neither a file nor one of"

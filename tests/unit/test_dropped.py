@@ -31,6 +31,7 @@ from tests.conftest import lineage_of, prepare
 
 from .by_hand import few_tokens
 
+pytestmark = pytest.mark.usefixtures("no_charts")
 REFUSED = "its weights were dropped \\(publish.keep: best\\)"
 BEST = {"publish.keep": "best"}
 ALL = {"publish.keep": "all"}

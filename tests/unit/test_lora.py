@@ -9,7 +9,6 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from vllm.config.lora import MaxLoRARanks
 
 from sppo.config.run import LARGEST_RANK, resolve
 from sppo.errors import ConfigError
@@ -307,6 +306,8 @@ def test_an_adapter_is_no_base_model(tmp_path, tiny_llama, table):
 
 
 def test_a_rank_that_vllm_does_not_know_is_refused():
+    from vllm.config.lora import MaxLoRARanks  # an import of ten seconds
+
     assert max(get_args(MaxLoRARanks)) == LARGEST_RANK
     with pytest.raises(ConfigError, match=r"vLLM takes adapters of rank 512 at most, not 513; lower it, or set"):
         resolve({"train.lora.rank": 513})

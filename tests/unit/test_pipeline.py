@@ -18,6 +18,7 @@ from sppo.config.run import PRESETS, RunConfig
 from sppo.errors import ConfigError
 from sppo.process.supervisor import RETRIES
 from tests.backend.expected import POOLS
+from tests.conftest import documents
 
 PROFILES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 STAGES = {"prepare", "generate", "rank", "train", "evaluate", "keep", "publish", "bench", "finish"}
@@ -39,7 +40,7 @@ class Package:
 
     def __init__(self, path: Path) -> None:
         self.text = path.read_text()
-        self.ir, self.platform = yaml.safe_load_all(self.text)
+        self.ir, self.platform = documents(self.text)
         self.components = {**self.ir["components"], "root": self.ir["root"]}
         self.executors = self.ir["deploymentSpec"]["executors"]
         self.on_kubernetes = self.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -311,12 +312,13 @@ for profile in sys.argv[2:]:
 
 
 def test_a_package_is_the_same_bytes_whenever_it_is_compiled(tmp_path):
-    digests = set()
-    for seed in ("0", "1", "77"):
+    """tests/unit/test_golden.py holds the bytes of every profile; here two kinds are compiled with other hashes."""
+    profiles, digests = ("one-gpu", "64-gpus"), set()
+    for seed in ("0", "77"):
         folder = tmp_path / seed
-        command = [sys.executable, "-W", "ignore", "-c", COMPILE, str(folder), *PROFILES]
+        command = [sys.executable, "-W", "ignore", "-c", COMPILE, str(folder), *profiles]
         subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, check=True)
-        files = [folder / f"{profile}.yaml" for profile in PROFILES]
+        files = [folder / f"{profile}.yaml" for profile in profiles]
         digests.add(tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))
     assert len(digests) == 1
 

@@ -13,6 +13,7 @@ from sppo.reporting.publish import SAMPLES_FILE, publish
 from sppo.store import keys
 from tests.conftest import lineage_of
 
+pytestmark = pytest.mark.usefixtures("no_charts")
 WORDS = ["<unk>", "<end>", "user", "assistant", ":", "why", "is", "the", "sky", "blue"]
 TEMPLATE = "{% for m in messages %}{{ m.role }} : {{ m.content }} <end> {% endfor %}assistant :"
 

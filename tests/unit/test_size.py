@@ -1,11 +1,11 @@
 """How many shards a package can play is counted, printed, written into it, and kept to."""
 
 import pytest
-import yaml
 from sppo_pipelines.compiling import compile_pipeline
 from sppo_pipelines.size import NODE_BYTES, nodes
 
 from sppo.errors import ConfigError
+from tests.conftest import documents
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def compiled(tmp_path_factory):
         folder = tmp_path_factory.mktemp("package")
         (folder / "profile.yaml").write_text(f"workflow_bytes: {limit}\n")
         limits = compile_pipeline(folder / "sppo.yaml", iterations, str(folder / "profile.yaml"))
-        return next(yaml.safe_load_all((folder / "sppo.yaml").read_text())), limits
+        return documents((folder / "sppo.yaml").read_text())[0], limits
 
     return work
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import yaml
+
+from tests.conftest import documents
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
@@ -36,7 +37,7 @@ class Rendered:
     """The objects of one overlay."""
 
     def __init__(self, text: str) -> None:
-        self.objects: list[Manifest] = list(yaml.safe_load_all(text))
+        self.objects: list[Manifest] = documents(text)
         self.runs: str = self.one("ServiceAccount", "sppo-runner")["metadata"]["namespace"]
 
     def of(self, *kinds: str) -> list[Manifest]:

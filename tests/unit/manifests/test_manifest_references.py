@@ -9,6 +9,8 @@ from sppo_pipelines.compiling import compile_pipeline
 from sppo_pipelines.placement import CREDENTIALS, RUN_LABEL, SETTINGS
 from sppo_pipelines.profile import SHIPPED
 
+from tests.conftest import documents
+
 # Kubeflow Pipelines makes it in every namespace that runs live in.
 FROM_KUBEFLOW = {"mlpipeline-minio-artifact"}
 
@@ -29,7 +31,7 @@ def packages(tmp_path_factory):
     executors = {}
     for profile in SHIPPED.glob("*.yaml"):
         compile_pipeline(folder / profile.name, 2, profile.stem)
-        _, platform = yaml.safe_load_all((folder / profile.name).read_text())
+        _, platform = documents((folder / profile.name).read_text())
         executors[profile.stem] = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
     return executors
 

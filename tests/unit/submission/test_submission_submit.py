@@ -6,6 +6,8 @@ import re
 import pytest
 import yaml
 
+from tests.conftest import documents
+
 from .conftest import TOKEN, refused
 
 
@@ -31,7 +33,7 @@ def test_a_run_is_created_from_the_uploaded_package(submit, kubeflow):
         "training_node_selector": {"pool": "h100"},
     }
     (package,) = kubeflow.packages
-    form = next(yaml.safe_load_all(package))["root"]["inputDefinitions"]["parameters"]
+    form = documents(package)[0]["root"]["inputDefinitions"]["parameters"]
     assert set(run["runtime_config"]["parameters"]) <= set(form)
     digest = hashlib.sha256(package).hexdigest()
     assert kubeflow.versions[0]["description"] == f"sha256:{digest}"

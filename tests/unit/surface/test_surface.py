@@ -28,6 +28,7 @@ from sppo import errors
 from sppo.config.run import RunConfig
 from sppo.config.sections.section import Section
 from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
+from tests.conftest import documents
 
 from .frozen import LISTS, check
 
@@ -171,7 +172,7 @@ def exit_codes(run_sppo: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def components(tmp_path: Path) -> set[str]:
     compile_pipeline(tmp_path / "sppo.yaml", 1, "one-gpu")
-    package, _ = yaml.safe_load_all((tmp_path / "sppo.yaml").read_text())
+    package, _ = documents((tmp_path / "sppo.yaml").read_text())
     found = set(interface("pipeline", package["root"]))
     for path in (ROOT / "components").glob("*/*/component.py"):
         name = path.parent.name
