@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "components"))  # run as a script, before anything is installed
@@ -61,10 +61,22 @@ def push(engine: str, tag: str) -> str:
     if engine == "docker":
         subprocess.run(["docker", "push", tag], check=True)
         shown = subprocess.run(["docker", "image", "inspect", tag], check=True, capture_output=True, text=True).stdout
-        return next(name for name in json.loads(shown)[0]["RepoDigests"] if name.startswith(f"{repository}@"))
+        return f"{repository}@{digest_of(repository, json.loads(shown)[0]['RepoDigests'])}"
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as digest:
         subprocess.run(["buildah", "push", "--digestfile", digest.name, tag], check=True)
         return f"{repository}@{digest.read().strip()}"
+
+
+def digest_of(repository: str, names: Iterable[str]) -> str:
+    """The digest of a pushed image, of its names by digest; docker leaves out its own registry's name there."""
+    known = {repository, repository.removeprefix("docker.io/").removeprefix("library/")}
+    return next(digest for name, _, digest in (each.partition("@") for each in names) if name in known)
+
+
+def merged(path: Path, images: Mapping[str, str]) -> dict[str, str]:
+    """The images of an images file that is there, with those that were pushed in the place of theirs."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {**dict(line.split(": ", 1) for line in lines), **images}
 
 
 def stage_maps(pushed: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -95,10 +107,13 @@ def main() -> None:
     maps = stage_maps({name: push(engine, tag) for name, tag in tags.items()})
     wanted.output.mkdir(parents=True, exist_ok=True)
     for file, images in maps.items():
-        text = "".join(f"{stage}: {image}\n" for stage, image in images.items())
-        (wanted.output / file).write_text(text)
+        text = "".join(f"{stage}: {image}\n" for stage, image in merged(wanted.output / file, images).items())
+        (wanted.output / file).write_text(text, encoding="utf-8")
         print(f"wrote {wanted.output / file}; sppo compile --images {wanted.output / file} uses it")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except subprocess.CalledProcessError as failed:  # it has said why
+        raise SystemExit(f"error: {' '.join(failed.cmd[:2])} ended with {failed.returncode}") from None

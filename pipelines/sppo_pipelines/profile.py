@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from sppo.config.reading import parse_yaml
 from sppo.config.run import explain
@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parent / "profiles"
 
 
 def _quantity(form: str, such: str) -> AfterValidator:
-    """Of quantities of Kubernetes those that kfp takes (`kfp/dsl/pipeline_task.py`, 2.17)."""
+    """Of quantities of Kubernetes those that kfp takes (`kfp/dsl/pipeline_task.py`, 2.17), which takes K for k too."""
 
     def check(told: str) -> str:
         if re.fullmatch(form, told) is None:
@@ -29,8 +29,8 @@ def _quantity(form: str, such: str) -> AfterValidator:
 
 
 Cpu = Annotated[str, _quantity(r"([0-9]*[.])?[0-9]+m?", "such as 8 or 500m")]
-Memory = Annotated[str, _quantity(r"[0-9]+([EPTGMK]i?)?", "such as 6G or 6Gi")]
-SharedMemory = Annotated[str, _quantity(r"([0-9]+([EPTGMK]i?)?)?", "such as 6G or 6Gi, or nothing")]
+Memory = Annotated[str, _quantity(r"[0-9]+([EPTGM]i?|Ki)?", "such as 6G or 6Gi")]
+SharedMemory = Annotated[str, _quantity(r"([0-9]+([EPTGM]i?|Ki)?)?", "such as 6G or 6Gi, or nothing")]
 
 
 class Resources(Section):
@@ -42,11 +42,38 @@ class Resources(Section):
     hours: int = Field(1, ge=1, description="Longest time of one attempt.")
 
 
+class Toleration(Section):
+    """What Kubernetes takes for one: the driver stops at other types of values, and leaves out other fields."""
+
+    key: str = ""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+    tolerationSeconds: int | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Toleration:
+        if self.operator == "Exists" and self.value:
+            raise ValueError(f"operator Exists takes no value (got {self.value!r})")
+        if self.operator == "Equal" and not self.key:
+            raise ValueError("key: give one, or operator: Exists for all")
+        return self
+
+
+def _tolerations(given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for each in given:
+        try:
+            Toleration.model_validate(each)
+        except ValidationError as error:
+            raise ValueError(f"{each}: {explain(error, Toleration, 'Kubernetes has no such field')}") from None
+    return given
+
+
 class Pool(Section):
     """Where the tasks of one kind run: defaults of the pipeline's parameters."""
 
     node_selector: dict[str, str] = Field({})
-    tolerations: list[dict[str, Any]] = Field([])
+    tolerations: Annotated[list[dict[str, Any]], AfterValidator(_tolerations)] = Field([])
     gpus: int = Field(0, ge=0)
 
 
@@ -92,8 +119,10 @@ class Profile(Section):
     workflow_bytes: int = Field(
         1 << 20, ge=1, description="Largest workflow that Argo accepts: its MAX_WORKFLOW_SIZE, where that was raised."
     )
-    settings: str = Field("sppo-settings", description="ConfigMap with addresses; its keys are optional.")
-    credentials: str = Field("sppo-credentials", description="Secret with keys and tokens; its keys are optional.")
+    settings: str = Field("sppo-settings", min_length=1, description="ConfigMap with addresses; its keys are optional.")
+    credentials: str = Field(
+        "sppo-credentials", min_length=1, description="Secret with keys and tokens; its keys are optional."
+    )
 
     @field_validator("images")
     @classmethod
@@ -110,6 +139,12 @@ STAGES = tuple(Stages.model_fields)
 def usual_profile(preset: str) -> str:
     """The profile of a run that names none: the models of the preset `cpu` are in the image `cpu` alone."""
     return "cpu" if preset == "cpu" else "one-gpu"
+
+
+def usual_preset(profile: Profile) -> str:
+    """The preset of a run that names none: the other way about."""
+    pools = (profile.generation, profile.ranking, profile.training)
+    return "paper" if any(pool.gpus for pool in pools) else "cpu"
 
 
 def with_images(profile: str, images: Path | None) -> Profile:

@@ -36,7 +36,7 @@ from sppo_components.train import train
 from sppo.config.run import PRESETS
 from sppo_pipelines.names import GATE_FAILED, GATE_PASSED, PIPELINE
 from sppo_pipelines.placement import Placement, enqueue, harden, image_of, place, tell_origin, tell_run
-from sppo_pipelines.profile import Profile
+from sppo_pipelines.profile import Profile, usual_preset
 
 HANDED_ON = ("run_config", "prompt_tables", "base_uri", "shards", "shard_count")
 """Outputs of prepare that the iterations take."""
@@ -277,7 +277,7 @@ def make_pipeline(max_iterations: int = 3, profile: Profile = NO_HARDWARE) -> An
     @dsl.pipeline(name=PIPELINE, description=DESCRIPTION)
     def sppo(
         output_uri: str,
-        preset: str = PRESETS[0],
+        preset: str = usual_preset(profile),
         base_model: str = "",
         prompts: str = "",
         preference_model: str = "",

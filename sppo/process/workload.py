@@ -52,7 +52,7 @@ def _prompts(config: RunConfig, notes: dict[str, str]) -> list[int | None]:
     notes["prompts"] = "at most: prepare drops those that are too long or hold special tokens"
     try:
         rows = _rows(config)
-    except SppoError as error:
+    except (SppoError, ImportError) as error:  # the extra `pipeline` has no library that asks hubs
         notes["prompts"] = f"{UNKNOWN} ({error}); prepare.prompts_per_iteration would set them"
         return [None] * iterations
     left = [rows[0] - wanted.held_out, *rows[1:]]
@@ -73,6 +73,6 @@ def _passes(config: RunConfig, notes: dict[str, str]) -> int:
     uri, responses = config.preference_model, config.generate.responses
     try:
         return kind_of(uri).passes(uri, config.judge, responses)
-    except SppoError as error:
+    except (SppoError, ImportError) as error:
         notes["judge passes"] = f"at most: what kind of judge this is, is {UNKNOWN} ({error})"
         return responses * (responses - 1)

@@ -14,7 +14,7 @@ from sppo_pipelines.placement import CACHE, USER
 from sppo_pipelines.profile import STAGES as TASKS
 from sppo_pipelines.profile import load_profile
 
-from scripts.build_images import NAMES, STAGES, build_command, stage_maps
+from scripts.build_images import NAMES, STAGES, build_command, digest_of, merged, stage_maps
 from tests.images.conftest import FORM
 
 ROOT = Path(__file__).parents[2]
@@ -201,6 +201,21 @@ def test_images_files_name_every_task():
     }
     assert maps["images-cpu.yaml"] == dict.fromkeys(STAGES, pushed["cpu"])
     assert stage_maps({"train": "x"}) == {"images.yaml": {"train": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("repository", "named"),
+    [("docker.io/team/x", "team/x"), ("docker.io/library/x", "x"), ("ghcr.io/team/x", "ghcr.io/team/x")],
+)
+def test_a_digest_is_found_by_the_name_that_docker_shows(repository, named):
+    assert digest_of(repository, ["other/x@sha256:0", f"{named}@sha256:1"]) == "sha256:1"
+
+
+def test_images_that_are_pushed_later_stand_beside_those_that_are_there(tmp_path):
+    path = tmp_path / "images.yaml"
+    assert merged(path, {"train": "t@1"}) == {"train": "t@1"}
+    path.write_text("rank: host:5000/r@sha256:1\ntrain: t@1\n")
+    assert merged(path, {"train": "t@2"}) == {"rank": "host:5000/r@sha256:1", "train": "t@2"}
 
 
 @pytest.mark.parametrize("engine", ["docker", "buildah"])

@@ -372,6 +372,12 @@ def test_images_of_a_file_lie_over_those_of_the_profile(tmp_path, capsys, profil
         ("stages: {train: {memory: 6GB}}", r"stages\.train\.memory: '6GB' is no quantity .*; write such as 6G or 6Gi"),
         ("stages: {train: {cpu: half}}", r"stages\.train\.cpu: 'half' is no quantity .*; write such as 8 or 500m"),
         ("stages: {train: {shared_memory: 6GB}}", r"stages\.train\.shared_memory: '6GB' is no quantity"),
+        ("stages: {train: {memory: 6000000K}}", r"stages\.train\.memory: '6000000K' is no quantity"),
+        ('credentials: ""', r"credentials: String should have at least 1 character"),
+        (
+            "ranking: {tolerations: [{key: spot, value: true}]}",
+            r"ranking\.tolerations: .*value: Input should be a valid",
+        ),
         ("images: {trian: a/b:1}", r"images: unknown stage trian; the stages are prepare, generate"),
         ("retries: [", "not YAML"),
         ("- a", "valid dictionary"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 import sppo.judging.kinds
 from sppo.config.sections.judge import JudgeConfig, LlmJudgeConfig
@@ -231,3 +232,11 @@ def test_a_path_where_nothing_is_is_answered_with_how_a_judge_is_made():
 def test_every_file_registers_its_kind(file):
     modules = {type(kind).__module__ for kind in registry.kinds()}
     assert f"sppo.judging.kinds.{file.stem}" in modules, f"{file.name}: no kind in it has @register"
+
+
+@pytest.mark.parametrize("model_type", ["sppo-pairwise-encoder", "sppo-general-preference"])
+def test_an_encoder_that_is_not_here_is_told_before_anything_is_played(tmp_path, model_type):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "encoder": "package:not-here"}))
+    (tmp_path / "adapter.safetensors").write_bytes(save({}))
+    with pytest.raises(ConfigError, match="package:not-here: no such package is installed"):
+        check_judge(str(tmp_path), JudgeConfig())

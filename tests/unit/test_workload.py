@@ -1,6 +1,7 @@
 """What a run says that it will do, before it is submitted."""
 
 import json
+import sys
 
 import pytest
 
@@ -55,3 +56,13 @@ def test_what_cannot_be_counted_from_here_is_said_with_its_reason():
     assert "hf://llm-blender/PairRM" in told["notes"]["judge passes"]
     known = workload(resolve({"preset": "paper", "prepare.prompts_per_iteration": 20_000}))["iterations"][0]
     assert (known["responses"], known["judge passes"], known["steps"]) == (100_000, 400_000, 313)
+
+
+def test_without_the_libraries_that_ask_hubs_it_says_so(monkeypatch):
+    """The extra `pipeline`, with which CI submits, has neither."""
+    for library in ("datasets", "huggingface_hub"):
+        monkeypatch.setitem(sys.modules, library, None)
+    told = workload(resolve({"preset": "paper"}))
+    assert told["iterations"][0]["prompts"] == UNKNOWN
+    assert "import of datasets halted" in told["notes"]["prompts"]
+    assert "import of huggingface_hub halted" in told["notes"]["judge passes"]

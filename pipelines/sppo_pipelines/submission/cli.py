@@ -14,6 +14,8 @@ from sppo.errors import ConfigError
 Host = Annotated[
     str, tyro.conf.arg(metavar="URL", help="Kubeflow Pipelines, as https://kubeflow.example.org/pipeline.")
 ]
+YEARS = 1_000_000
+"""Hours that no run is old: an upper bound of `sppo keep-going --hours`."""
 KeepGoing = Annotated[int, tyro.conf.arg(metavar="N")]
 
 
@@ -39,7 +41,7 @@ def submit(
     Args:
         host: Kubeflow Pipelines, such as https://kubeflow.example.org/pipeline.
         overrides: Values of the configuration, such as train.eta=500, and of the hardware, such as training_gpus=8.
-        preset: The values that the rest is laid over.
+        preset: The values that the rest is laid over. If none: cpu, or paper for a profile with GPUs.
         config_file: A YAML file of values, laid over the preset.
         experiment: The experiment in Kubeflow Pipelines, and in MLflow unless an override names another there.
         namespace: Your profile's namespace, where Kubeflow has users.
@@ -55,7 +57,7 @@ def submit(
         plan_only: Say what is in the run's place, and what a changed value redoes; send nothing.
     """
     from sppo_pipelines.compiling import tell_unpublished
-    from sppo_pipelines.profile import usual_profile
+    from sppo_pipelines.profile import load_profile, usual_preset, usual_profile
     from sppo_pipelines.submission import commands, package
     from sppo_pipelines.submission.client import Client
     from sppo_pipelines.submission.resume import Resumed
@@ -66,6 +68,7 @@ def submit(
         values.setdefault("experiment", experiment)
     client = Client(host, namespace)
     profile = profile or usual_profile(str(values.get("preset", "cpu")))
+    values.setdefault("preset", usual_preset(load_profile(profile)))
     compiled = package.compile_package(max_iterations, profile, images)
     if dry_run:
         commands.show_plan(values, compiled)
@@ -87,6 +90,8 @@ def check_wait(wait: bool, keep_going: int, junit: Path | None) -> None:
     """
     if junit and not wait:
         raise ConfigError("--junit reports a run's end: give --wait too")
+    if junit and junit.is_dir():
+        raise ConfigError(f"--junit: {junit}: a folder; give a file")
     if keep_going and not wait:
         raise ConfigError("--keep-going resumes a run at its end: give --wait too")
     if keep_going < 0:
@@ -159,6 +164,6 @@ def keep_going(host: Host, namespace: str = "", times: int = 3, hours: float = 2
     from sppo_pipelines.submission.client import Client
     from sppo_pipelines.submission.keep_going import look_once
 
-    if times < 0 or hours <= 0:
-        raise ConfigError("--times must not be negative, and --hours must be above 0")
+    if times < 0 or not 0 < hours <= YEARS:
+        raise ConfigError(f"--times must not be negative, and --hours must be above 0 and at most {YEARS:,}")
     look_once(Client(host, namespace), times, hours)

@@ -220,6 +220,8 @@ class Client:
                     f"{self.host}: its certificate is not trusted; set REQUESTS_CA_BUNDLE to a file with its authority"
                 ) from None
             raise Fault(f"{what}: {_cause(error)}") from None
+        except OSError as error:  # requests looks for the file of authorities before it connects
+            raise ConfigError(f"REQUESTS_CA_BUNDLE: {error}") from None
         return answer, what
 
     def _refuse(self, answer: requests.Response, what: str) -> None:

@@ -54,9 +54,13 @@ class KubeconfigCluster:
 
     def log(self, namespace: str, name: str) -> str | None:
         """What the main container of a pod printed; None if the pod is not there or may not be read."""
-        read = self._core and self._core.read_namespaced_pod_log
-        answer = read and self._ask(read, name, namespace, container="main", _preload_content=False)
-        return None if answer is None else answer.data.decode(errors="replace")
+
+        def read(*place: str, **chosen: Any) -> bytes:  # the body too: a connection can break there
+            data: bytes = self._core.read_namespaced_pod_log(*place, **chosen, _preload_content=False).data
+            return data
+
+        data = self._core and self._ask(read, name, namespace, container="main")
+        return None if data is None else data.decode(errors="replace")
 
     def _workload(self, namespace: str, uid: str) -> str:
         label = f"kueue.x-k8s.io/job-uid={uid}"

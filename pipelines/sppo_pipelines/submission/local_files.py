@@ -27,6 +27,13 @@ def _named(config: RunConfig) -> Iterator[tuple[str, str]]:
     judges += [("evaluate.second_judge", uri) for uri in config.evaluate.second_judge]
     yield from ((key, place) for key, uri in judges if (place := _place(uri)))
     yield "evaluate.instructions.prompts", config.evaluate.instructions.prompts
+    bench = config.bench
+    benchmarks = {
+        "leaderboard": ("bench.leaderboard.include_path", bench.leaderboard.include_path),
+        "alpaca_eval": ("bench.alpaca_eval.reference", bench.alpaca_eval.reference),
+        "mt_bench": ("bench.mt_bench.source", bench.mt_bench.source),
+    }
+    yield from (place for name, place in benchmarks.items() if name in bench.benchmarks and place[1])
 
 
 def _place(judge: str) -> str:

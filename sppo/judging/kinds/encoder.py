@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 from sppo.config.sections.judge import JudgeConfig
-from sppo.judging.preference_model import PreferenceModel
-from sppo.judging.registry import WeightsKind, register
+from sppo.judging.pairwise.kind import TrainedEncoder
+from sppo.judging.registry import register
 from sppo.models.fetch import fetch_model
 
 
 @register
-class Encoder(WeightsKind):
+class Encoder(TrainedEncoder):
     """A pairwise encoder."""
 
     example = (
@@ -29,9 +29,3 @@ class Encoder(WeightsKind):
         """See `Kind.passes`: each response is encoded once where the model encodes them alone."""
         encodes = json.loads((fetch_model(uri, weights=False) / "config.json").read_bytes()).get("encodes", "pair")
         return responses if encodes == "response" else super().passes(uri, settings, responses)
-
-    def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
-        """See `Kind.load`."""
-        from sppo.judging.pairwise.encoder import PairwiseEncoder
-
-        return PairwiseEncoder(fetch_model(uri), uri, batch_tokens=settings.batch_tokens, dtype=settings.dtype)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from sppo.config.sections.judge import JudgeConfig
-from sppo.judging.preference_model import PreferenceModel
-from sppo.judging.registry import WeightsKind, register
-from sppo.models.fetch import fetch_model
+from sppo.judging.pairwise.kind import TrainedEncoder
+from sppo.judging.registry import register
 
 
 @register
-class GeneralPreference(WeightsKind):
+class GeneralPreference(TrainedEncoder):
     """An encoder that embeds each response; a comparison is a skew-symmetric product of two embeddings."""
 
     example = "FOLDER, s3://… or hf://… of `sppo train-preference --kind gpm`"
@@ -23,9 +22,3 @@ class GeneralPreference(WeightsKind):
     def passes(self, uri: str, settings: JudgeConfig, responses: int) -> int:
         """See `Kind.passes`: each response is embedded once."""
         return responses
-
-    def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
-        """See `Kind.load`."""
-        from sppo.judging.pairwise.encoder import PairwiseEncoder
-
-        return PairwiseEncoder(fetch_model(uri), uri, batch_tokens=settings.batch_tokens, dtype=settings.dtype)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sppo.reporting.tracking.database import one_at_a_time
-from sppo.reporting.tracking.origin import origin_tags, user
+from sppo.reporting.tracking.origin import user
 from sppo.reporting.tracking.record import Model, Publication, Weights
 
 if TYPE_CHECKING:
@@ -56,8 +56,11 @@ class Registry:
         place: where the run's models lie.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, name: str, experiment: str, place: str) -> None:
+    def __init__(
+        self, client: MlflowClient, uri: str, name: str, experiment: str, place: str, origin: Mapping[str, str]
+    ) -> None:
         self.client, self.uri, self.name, self.experiment, self.place = client, uri, name, experiment, place
+        self.origin = origin
 
     def log_model(self, run: str, title: str, iteration: int, model: Model) -> LoggedModel:
         """Find or make the logged model of an iteration, which a run with other values may have trained.
@@ -81,7 +84,7 @@ class Registry:
                 name=re.sub(r"[^\w-]+", "-", title),
                 source_run_id=run,
                 experiment_id=self.experiment,
-                tags={"mlflow.user": user(), **origin_tags(), **_tags(iteration, model)},
+                tags={"mlflow.user": user(), **self.origin, **_tags(iteration, model)},
                 model_type="policy",
             )
         self._attach(run, logged)

@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from sppo.config.identity import values_read
@@ -73,9 +72,12 @@ class TrackedRun:
             self.experiment = str(attached.info.experiment_id)
         else:
             self.experiment = self._experiment()
-            self.parent = self._find_or_create({TAG: identity(config, store)}, last_part(store.uri), self._continued())
+            origin = origin_tags() | self._continued()
+            self.parent = self._find_or_create({TAG: identity(config, store)}, last_part(store.uri), origin)
         remember(config, store, uri, self.experiment, self.parent.info.run_id)
-        self.registry = Registry(self.client, uri, config.publish.registered_model, self.experiment, store.uri)
+        self.registry = Registry(
+            self.client, uri, config.publish.registered_model, self.experiment, store.uri, self._origin()
+        )
 
     def send(self, record: Record) -> None:
         """Log a record; sending one twice changes nothing."""
@@ -98,7 +100,8 @@ class TrackedRun:
         self._log_points(run, points)
         if record.publication is not None:
             self.registry.publish(self.parent.info.run_id, record.publication)
-        if record.finished and run.info.status != "FINISHED":
+        ours = record.iteration or not self.is_attached
+        if record.finished and ours and run.info.status != "FINISHED":
             self.client.set_terminated(run.info.run_id, "FINISHED")
 
     def go_on(self) -> None:
@@ -161,7 +164,7 @@ class TrackedRun:
             _ITERATION_TAG: str(iteration),
             "mlflow.parentRunId": parent,
         }
-        return self._find_or_create(tags, f"iteration-{iteration}")
+        return self._find_or_create(tags, f"iteration-{iteration}", self._origin())
 
     def _find(self, tags: Mapping[str, str]) -> Run | None:
         condition = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
@@ -170,15 +173,19 @@ class TrackedRun:
                 return run
         return None
 
-    def _find_or_create(
-        self, tags: Mapping[str, str], name: str, more: Mapping[str, str] = MappingProxyType({})
-    ) -> Run:
-        """The run with some tags; a new one gets more, and those that tell where it comes from."""
+    def _find_or_create(self, tags: Mapping[str, str], name: str, origin: Mapping[str, str]) -> Run:
+        """The run with some tags; a new one gets those too that tell where it comes from."""
         run = self._find(tags)
         if run is None:
-            of_its_making = {"mlflow.user": user(), **origin_tags()}
-            run = self.client.create_run(self.experiment, tags={**of_its_making, **tags, **more}, run_name=name)
+            of_its_making = {"mlflow.user": user(), **origin}
+            run = self.client.create_run(self.experiment, tags={**of_its_making, **tags}, run_name=name)
         return run
+
+    def _origin(self) -> dict[str, str]:
+        """Where the run comes from. Only prepare knows of which run of Kubeflow it is: the parent has its tags."""
+        known = self.parent.data.tags.items()
+        told = {name: value for name, value in known if name.startswith(("mlflow.source.", "sppo.kfp_"))}
+        return origin_tags() | told
 
     def _log_params(self) -> None:
         from mlflow.entities import Param

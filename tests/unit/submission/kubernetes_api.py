@@ -10,6 +10,10 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 
+class Cut(str):
+    """A text of which the connection breaks before its end."""
+
+
 class Kubernetes:
     """What it holds by path: JSON or a text; it answers 403 or 404 for what it does not."""
 
@@ -37,7 +41,7 @@ def serve(kubeconfig: Path, held: Kubernetes | None = None) -> Iterator[Kubernet
             text = answer if isinstance(answer, str) else json.dumps(answer)
             self.send_response(status)
             self.send_header("Content-Type", "text/plain" if text is answer else "application/json")
-            self.send_header("Content-Length", str(len(text.encode())))
+            self.send_header("Content-Length", str(len(text.encode()) + isinstance(answer, Cut)))
             self.end_headers()
             self.wfile.write(text.encode())
 

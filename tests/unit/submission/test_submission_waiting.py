@@ -8,9 +8,11 @@ from rich.console import Console
 from sppo_pipelines.submission import run, waiting
 from sppo_pipelines.submission.client import Client
 from sppo_pipelines.submission.follow import follow
+from sppo_pipelines.submission.kubeconfig import KubeconfigCluster
 
 from .argo import NAMESPACE, RUN, driver, gate, pod_name, task
 from .conftest import snapshot
+from .kubernetes_api import Cut
 
 PREPARED = task("prepare", start=3, end=10)
 TRAINED = task("train", start=11, end=20, iteration=1)
@@ -176,3 +178,10 @@ def test_the_cluster_is_asked_now_and_then(told, cluster, monkeypatch, interval,
     monkeypatch.setattr(waiting, "INTERVAL", interval)
     told(*[pending(NO_GPU)] * 4)
     assert len([path for path, _ in cluster.requests if path == PODS]) == asked
+
+
+def test_a_log_whose_connection_breaks_cannot_be_read(kubernetes):
+    kubernetes.held["/api/v1/namespaces/team/pods/p/log"] = "all of it"
+    assert KubeconfigCluster().log("team", "p") == "all of it"
+    kubernetes.held["/api/v1/namespaces/team/pods/p/log"] = Cut("half of")
+    assert KubeconfigCluster().log("team", "p") is None

@@ -1,0 +1,25 @@
+"""What both kinds of trained encoders have in common, as kinds of preference models."""
+
+from __future__ import annotations
+
+import json
+
+from sppo.config.sections.judge import JudgeConfig
+from sppo.judging.preference_model import PreferenceModel
+from sppo.judging.registry import WeightsKind
+from sppo.models.fetch import fetch_model
+
+
+class TrainedEncoder(WeightsKind):
+    """A folder of `sppo train-preference`, which holds an adapter of an encoder that lies elsewhere."""
+
+    def check(self, uri: str, settings: JudgeConfig) -> None:
+        """See `Kind.check`: the encoder must be there too, which most images lack."""
+        folder = fetch_model(uri, weights=False)
+        fetch_model(str(json.loads((folder / "config.json").read_bytes())["encoder"]), weights=False)
+
+    def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
+        """See `Kind.load`."""
+        from sppo.judging.pairwise.encoder import PairwiseEncoder
+
+        return PairwiseEncoder(fetch_model(uri), uri, batch_tokens=settings.batch_tokens, dtype=settings.dtype)
