@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parent / "profiles"
 
 
 def _quantity(form: str, such: str) -> AfterValidator:
-    """Of quantities of Kubernetes those that kfp takes (`kfp/dsl/pipeline_task.py`, 2.17), which takes K for k too."""
+    """Of quantities of Kubernetes those that kfp takes (`kfp/dsl/pipeline_task.py`, 2.17) and Kubernetes does: K is kfp's alone."""
 
     def check(told: str) -> str:
         if re.fullmatch(form, told) is None:
@@ -49,7 +49,7 @@ class Toleration(Section):
     operator: Literal["Equal", "Exists"] = "Equal"
     value: str = ""
     effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
-    tolerationSeconds: int | None = None
+    tolerationSeconds: int | None = Field(None, strict=True)
 
     @model_validator(mode="after")
     def _whole(self) -> Toleration:
@@ -57,6 +57,8 @@ class Toleration(Section):
             raise ValueError(f"operator Exists takes no value (got {self.value!r})")
         if self.operator == "Equal" and not self.key:
             raise ValueError("key: give one, or operator: Exists for all")
+        if self.tolerationSeconds is not None and self.effect != "NoExecute":
+            raise ValueError("tolerationSeconds: is of the effect NoExecute alone")
         return self
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from sppo_pipelines import cli
-from sppo_pipelines.profile import load_images, load_profile, usual_preset, usual_profile
+from sppo_pipelines.profile import load_images, load_profile, usual_profile
 from sppo_pipelines.submission.package import kinds_of_keys, parameters
 from sppo_pipelines.words import values_together
 
@@ -185,7 +185,6 @@ def check_values(name: str, values: Mapping[str, Any]) -> None:
             asked["bench.benchmarks"] = list(values["benchmarks"])
         if name == "submit":
             profile = values["profile"] or usual_profile(str(asked.get("preset", "cpu")))
-            asked.setdefault("preset", usual_preset(load_profile(profile)))
             several_nodes = load_profile(profile).training.nodes > 1
             _, config = parameters(asked, Limits(values["max_iterations"], several_nodes))
         else:

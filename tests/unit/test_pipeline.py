@@ -312,7 +312,7 @@ for profile in sys.argv[2:]:
 
 
 def test_a_package_is_the_same_bytes_whenever_it_is_compiled(tmp_path):
-    """tests/unit/test_golden.py holds the bytes of every profile; here two kinds are compiled with other hashes."""
+    """tests/unit/test_golden.py compiles every profile; here the two kinds are compiled with other hashes."""
     profiles, digests = ("one-gpu", "64-gpus"), set()
     for seed in ("0", "77"):
         folder = tmp_path / seed
@@ -378,6 +378,8 @@ def test_images_of_a_file_lie_over_those_of_the_profile(tmp_path, capsys, profil
             "ranking: {tolerations: [{key: spot, value: true}]}",
             r"ranking\.tolerations: .*value: Input should be a valid",
         ),
+        ("ranking: {tolerations: [{key: a, effect: NoExecute, tolerationSeconds: '3'}]}", r"tolerationSeconds: Input should"),
+        ("ranking: {tolerations: [{key: a, tolerationSeconds: 3}]}", r"is of the effect NoExecute alone"),
         ("images: {trian: a/b:1}", r"images: unknown stage trian; the stages are prepare, generate"),
         ("retries: [", "not YAML"),
         ("- a", "valid dictionary"),

@@ -76,6 +76,11 @@ def test_markdown_shows_them_as_text(played):
     assert len(rows) == SHOWN and "<script>" not in text
 
 
+def test_answers_that_are_not_there_any_more_are_not_shown(play_run):
+    run = play_run(evaluated={"eval/instructions_prompts": float(ASKED)})
+    assert all(each.checked == () for each in collect(run.config, run.store).iterations)
+
+
 def test_a_run_without_such_prompts_shows_none(play_run):
     run = play_run()
     report = collect(run.config, run.store)

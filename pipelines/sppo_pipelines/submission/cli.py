@@ -14,8 +14,8 @@ from sppo.errors import ConfigError
 Host = Annotated[
     str, tyro.conf.arg(metavar="URL", help="Kubeflow Pipelines, as https://kubeflow.example.org/pipeline.")
 ]
-YEARS = 1_000_000
-"""Hours that no run is old: an upper bound of `sppo keep-going --hours`."""
+MOST_HOURS = 1_000_000
+"""The most that `sppo keep-going --hours` takes: a hundred years."""
 KeepGoing = Annotated[int, tyro.conf.arg(metavar="N")]
 
 
@@ -41,7 +41,7 @@ def submit(
     Args:
         host: Kubeflow Pipelines, such as https://kubeflow.example.org/pipeline.
         overrides: Values of the configuration, such as train.eta=500, and of the hardware, such as training_gpus=8.
-        preset: The values that the rest is laid over. If none: cpu, or paper for a profile with GPUs.
+        preset: The values that the rest is laid over.
         config_file: A YAML file of values, laid over the preset.
         experiment: The experiment in Kubeflow Pipelines, and in MLflow unless an override names another there.
         namespace: Your profile's namespace, where Kubeflow has users.
@@ -57,7 +57,7 @@ def submit(
         plan_only: Say what is in the run's place, and what a changed value redoes; send nothing.
     """
     from sppo_pipelines.compiling import tell_unpublished
-    from sppo_pipelines.profile import load_profile, usual_preset, usual_profile
+    from sppo_pipelines.profile import usual_profile
     from sppo_pipelines.submission import commands, package
     from sppo_pipelines.submission.client import Client
     from sppo_pipelines.submission.resume import Resumed
@@ -68,7 +68,6 @@ def submit(
         values.setdefault("experiment", experiment)
     client = Client(host, namespace)
     profile = profile or usual_profile(str(values.get("preset", "cpu")))
-    values.setdefault("preset", usual_preset(load_profile(profile)))
     compiled = package.compile_package(max_iterations, profile, images)
     if dry_run:
         commands.show_plan(values, compiled)
@@ -164,6 +163,6 @@ def keep_going(host: Host, namespace: str = "", times: int = 3, hours: float = 2
     from sppo_pipelines.submission.client import Client
     from sppo_pipelines.submission.keep_going import look_once
 
-    if times < 0 or not 0 < hours <= YEARS:
-        raise ConfigError(f"--times must not be negative, and --hours must be above 0 and at most {YEARS:,}")
+    if times < 0 or not 0 < hours <= MOST_HOURS:
+        raise ConfigError(f"--times must not be negative, and --hours must be above 0 and at most {MOST_HOURS:,}")
     look_once(Client(host, namespace), times, hours)

@@ -221,7 +221,9 @@ class Client:
                 ) from None
             raise Fault(f"{what}: {_cause(error)}") from None
         except OSError as error:  # requests looks for the file of authorities before it connects
-            raise ConfigError(f"REQUESTS_CA_BUNDLE: {error}") from None
+            if "CA certificate bundle" not in str(error):
+                raise
+            raise ConfigError(f"REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: {error}") from None
         return answer, what
 
     def _refuse(self, answer: requests.Response, what: str) -> None:

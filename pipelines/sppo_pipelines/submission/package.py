@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from sppo.config.limits import Limits
-from sppo.config.run import RunConfig, flatten, kinds, resolve
+from sppo.config.run import RunConfig, kinds, resolve
 from sppo.errors import ConfigError
 from sppo_pipelines.compiling import compile_pipeline
 from sppo_pipelines.names import PIPELINE
 from sppo_pipelines.profile import POOLS, TrainingPool, hardware_keys
 from sppo_pipelines.submission.client import Client, Json
 
-_PASSWORD = re.compile(r"https?://[^/\s\"]*@")
+_WITH_USER = re.compile(r"https?://[^/\s\"]*@")
 FIELDS = ("preset", "output_uri", "base_model", "prompts", "preference_model", "experiment", "iterations", "shards")
 """Values of the configuration that have a field of their own in the form of the UI."""
 
@@ -72,8 +72,8 @@ def parameters(values: Mapping[str, Any], limits: Limits) -> tuple[Json, RunConf
         near = difflib.get_close_matches(name, hardware, 1)
         if near and name.partition("_")[0] in POOLS:
             raise ConfigError(f"{name}: unknown key; did you mean {near[0]}?")
-    for name, value in flatten(asked).items():
-        if _PASSWORD.search(json.dumps(value)):
+    for name, value in asked.items():
+        if _WITH_USER.search(json.dumps(value, default=str)):
             raise ConfigError(f"{name}: the address holds a user or password, which all who see the run would read")
     config = resolve(asked)
     limits.check(config)

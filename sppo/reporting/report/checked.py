@@ -35,11 +35,13 @@ def checked(lineage: Lineage, evaluated: Manifest) -> tuple[Checked, ...]:
         evaluated: an iteration's evaluation.
 
     Returns:
-        At most `SHOWN`; none where the iteration asked no such prompts.
+        At most `SHOWN`; none where the iteration asked no such prompts, or the answers are not there any more.
     """
     if "eval/instructions_prompts" not in evaluated.figures:
         return ()
     base, new = (_answers(lineage, evaluated.inputs[role]) for role in ("base", "new"))
+    if not base or not new:  # a run of an earlier version, or one of which old answers were removed
+        return ()
     drawn = sorted(new, key=lambda prompt_id: hashlib.sha256(prompt_id.encode()).digest())[:SHOWN]
     return tuple(
         Checked(
@@ -56,6 +58,8 @@ def checked(lineage: Lineage, evaluated: Manifest) -> tuple[Checked, ...]:
 
 def _answers(lineage: Lineage, model: str) -> dict[str, dict[str, Any]]:
     key = keys.instruction_answers(model, lineage.instructions(lineage.config.evaluate.instructions.count))
+    if lineage.store.manifest(key) is None:
+        return {}
     rows = tables.read(lineage.store.fetch(key) / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
     return {row["prompt_id"]: row for row in rows}
 

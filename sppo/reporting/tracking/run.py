@@ -38,6 +38,8 @@ FIRST = {
     "eval/mean_length": "Verdict/4_mean_length",
 }
 """Figures with a second name on the parent run: MLflow sorts charts by name, capitals first, and begins with these."""
+_OF_THE_RUN = ("mlflow.source.name", "mlflow.source.type")
+"""Of where a run comes from, what is the same for all its stages; images of stages may be of different commits."""
 _TABLES_TAG = "mlflow.loggedArtifacts"
 """In which MLflow looks up the artifacts that are tables."""
 _METRICS, _PARAMS = 1000, 100
@@ -184,7 +186,7 @@ class TrackedRun:
     def _origin(self) -> dict[str, str]:
         """Where the run comes from. Only prepare knows of which run of Kubeflow it is: the parent has its tags."""
         known = self.parent.data.tags.items()
-        told = {name: value for name, value in known if name.startswith(("mlflow.source.", "sppo.kfp_"))}
+        told = {name: value for name, value in known if name in _OF_THE_RUN or name.startswith("sppo.kfp_")}
         return origin_tags() | told
 
     def _log_params(self) -> None:

@@ -67,15 +67,6 @@ def test_without_a_profile_the_images_have_the_presets_models(sppo, kubeflow, pr
     assert ("sppo-cpu" in package) == (preset == "cpu")
 
 
-@pytest.mark.parametrize(("profile", "preset"), [("one-gpu", "paper"), ("two-pools", "paper"), ("local", "cpu")])
-def test_without_a_preset_the_profile_says_which(sppo, kubeflow, profile, preset):
-    place = "output_uri=s3://bucket/run"
-    assert sppo("submit", "--host", kubeflow.address, "--profile", profile, place).code == 0
-    assert kubeflow.runs[-1]["runtime_config"]["parameters"]["preset"] == preset
-    form = documents(kubeflow.packages[-1])[0]["root"]["inputDefinitions"]["parameters"]
-    assert form["preset"]["defaultValue"] == preset, "so it is in the UI"
-
-
 def test_where_mlflow_is(submit, kubeflow, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:word@mlflow.example.org")
     assert "MLflow:  https://mlflow.example.org, experiment sppo\n" in submit().out
@@ -360,7 +351,7 @@ def test_a_file_of_authorities_that_is_not_there_is_told(submit, kubeflow, monke
     monkeypatch.setattr(kubeflow, "address", kubeflow.address.replace("http:", "https:"))
     result = submit()
     assert (result.code, result.err.count("\n")) == (2, 1)
-    assert "REQUESTS_CA_BUNDLE: " in result.err and "/no/such.pem" in result.err
+    assert "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE: " in result.err and "/no/such.pem" in result.err
 
 
 def test_a_netrc_does_not_replace_the_token(submit, kubeflow, monkeypatch, tmp_path):
