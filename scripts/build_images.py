@@ -73,10 +73,11 @@ def digest_of(repository: str, names: Iterable[str]) -> str:
     return next(digest for name, _, digest in (each.partition("@") for each in names) if name in known)
 
 
-def merged(path: Path, images: Mapping[str, str]) -> dict[str, str]:
-    """The images of an images file that is there, with those that were pushed in the place of theirs."""
+def merged(path: Path, images: Mapping[str, str], registry: str) -> dict[str, str]:
+    """The images of a registry that an images file names, with those that were pushed now in the place of theirs."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {**dict(line.split(": ", 1) for line in lines), **images}
+    named = (line.split(": ", 1) for line in lines if ": " in line)
+    return {**{stage: image for stage, image in named if image.startswith(f"{registry}/")}, **images}
 
 
 def stage_maps(pushed: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -107,7 +108,8 @@ def main() -> None:
     maps = stage_maps({name: push(engine, tag) for name, tag in tags.items()})
     wanted.output.mkdir(parents=True, exist_ok=True)
     for file, images in maps.items():
-        text = "".join(f"{stage}: {image}\n" for stage, image in merged(wanted.output / file, images).items())
+        named = merged(wanted.output / file, images, wanted.registry)
+        text = "".join(f"{stage}: {image}\n" for stage, image in named.items())
         (wanted.output / file).write_text(text, encoding="utf-8")
         print(f"wrote {wanted.output / file}; sppo compile --images {wanted.output / file} uses it")
 

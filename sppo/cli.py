@@ -243,7 +243,7 @@ def _opened(run: str, iteration: int = 1) -> Iterator[_Opened]:
 
 def _check_shard(run: _Opened, iteration: int, shard: int, shards: int) -> None:
     most = chunk_counts(run.config, run.lineage)[iteration - 1]
-    if not 1 <= shards <= most:
+    if most and not 1 <= shards <= most:  # 0: prepare is no longer committed, which its reader tells
         raise ConfigError(f"--shards {shards}: the prompts of iteration {iteration} make {most} at most")
     if not 0 <= shard < shards:
         raise ConfigError(f"--shard {shard}: does not exist among {shards}; shards are counted from 0")

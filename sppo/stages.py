@@ -87,6 +87,7 @@ def prepare(
         plan(found.config, store).tell()
     config, folder = prepared(found)
     for t in plan(config, store).again:  # the digests of what is there are known with the prompts, not before
+        print(f"iteration {t}: its dropped weights are needed, and trained again", flush=True)
         forget(Lineage(config, store), t)
     _write(config_path, config.model_dump_json(indent=1))
     _leave(folder, prompts_path)

@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parent / "profiles"
 
 
 def _quantity(form: str, such: str) -> AfterValidator:
-    """Of quantities of Kubernetes those that kfp takes (`kfp/dsl/pipeline_task.py`, 2.17) and Kubernetes does: K is kfp's alone."""
+    """Of quantities of Kubernetes those that kfp takes (`kfp/dsl/pipeline_task.py`, 2.17). K is kfp's alone."""
 
     def check(told: str) -> str:
         if re.fullmatch(form, told) is None:

@@ -43,6 +43,6 @@ def check_as_before(lineage: Lineage, iteration: int, output: Path) -> None:
     store.write(f"{key}/{MANIFEST}", noted)
     raise RunFailedError(
         f"{store.uri}/{key}: its weights were dropped, and trained again they are others, as on another kind of "
-        "machine, by another version, or with other workers, train.micro_tokens or train.gradient_checkpointing; later stages were made "
-        "from the first ones: put that back, or choose another output_uri"
+        "machine, by another version, or with other workers, train.micro_tokens or train.gradient_checkpointing; later "
+        "stages were made from the first ones: put that back, or choose another output_uri"
     )

@@ -213,9 +213,9 @@ def test_a_digest_is_found_by_the_name_that_docker_shows(repository, named):
 
 def test_images_that_are_pushed_later_stand_beside_those_that_are_there(tmp_path):
     path = tmp_path / "images.yaml"
-    assert merged(path, {"train": "t@1"}) == {"train": "t@1"}
-    path.write_text("rank: host:5000/r@sha256:1\ntrain: t@1\n")
-    assert merged(path, {"train": "t@2"}) == {"rank": "host:5000/r@sha256:1", "train": "t@2"}
+    assert merged(path, {"train": "t@1"}, "host:5000/a") == {"train": "t@1"}
+    path.write_text("# by hand\nrank: host:5000/a/r@sha256:1\npublish: other/p@sha256:1\ntrain: host:5000/a/t@1\n\n")
+    assert merged(path, {"train": "t@2"}, "host:5000/a") == {"rank": "host:5000/a/r@sha256:1", "train": "t@2"}
 
 
 @pytest.mark.parametrize("engine", ["docker", "buildah"])

@@ -378,7 +378,10 @@ def test_images_of_a_file_lie_over_those_of_the_profile(tmp_path, capsys, profil
             "ranking: {tolerations: [{key: spot, value: true}]}",
             r"ranking\.tolerations: .*value: Input should be a valid",
         ),
-        ("ranking: {tolerations: [{key: a, effect: NoExecute, tolerationSeconds: '3'}]}", r"tolerationSeconds: Input should"),
+        (
+            "ranking: {tolerations: [{key: a, effect: NoExecute, tolerationSeconds: '3'}]}",
+            r"tolerationSeconds: Input should",
+        ),
         ("ranking: {tolerations: [{key: a, tolerationSeconds: 3}]}", r"is of the effect NoExecute alone"),
         ("images: {trian: a/b:1}", r"images: unknown stage trian; the stages are prepare, generate"),
         ("retries: [", "not YAML"),

@@ -26,7 +26,7 @@ from sppo_pipelines.submission import local_files
 from sppo_pipelines.submission import package as packages
 from sppo_pipelines.submission.client import Client, Json
 from sppo_pipelines.submission.follow import follow
-from sppo_pipelines.submission.outcome import outcome, raise_unless_passed, write_reports
+from sppo_pipelines.submission.outcome import append_summary, outcome, raise_unless_passed, write_junit
 from sppo_pipelines.submission.resume import Resumed, go_on, pause
 from sppo_pipelines.submission.run import Run, create, short_name
 
@@ -134,10 +134,13 @@ def wait(client: Client, start: Resumed, junit: Path | None, keep_going: int = 0
         resumed = _go_on(client, run)
     for line in result.verdict:
         print(line)
-    try:
-        write_reports(result, junit)
-    except OSError as error:  # how the run ended is what the exit code tells
-        print(f"warning: a report of the run was not written: {error}", file=sys.stderr, flush=True)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    for path, write in ((junit, write_junit), (Path(summary) if summary else None, append_summary)):
+        try:
+            if path is not None:
+                write(result, path)
+        except OSError as error:  # how the run ended is what the exit code tells
+            print(f"warning: a report of the run was not written: {error}", file=sys.stderr, flush=True)
     raise_unless_passed(result)
     print(result.line)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -126,12 +125,13 @@ def _case(suite: ElementTree.Element, name: str, seconds: float) -> ElementTree.
     return ElementTree.SubElement(suite, "testcase", classname="sppo", name=name, time=f"{seconds:.0f}")
 
 
-def write_reports(result: Outcome, junit_file: Path | None) -> None:
-    """Append the summary to GitHub's, where there is one, and write the JUnit report that is asked for."""
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(markdown(result))
-    if junit_file is not None:
-        junit_file.parent.mkdir(parents=True, exist_ok=True)
-        junit_file.write_bytes(junit(result))
+def write_junit(result: Outcome, path: Path) -> None:
+    """Write the JUnit report."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(junit(result))
+
+
+def append_summary(result: Outcome, path: Path) -> None:
+    """Append the summary to GitHub's."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(markdown(result))

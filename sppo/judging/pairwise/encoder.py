@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file, save
 
 from sppo.errors import ConfigError
 from sppo.judging.batching import batches, bytes_of_a_token, tokens_of_a_pass
-from sppo.judging.pairwise.encoder_config import READ, AnyEncoderConfig, GeneralPreferenceConfig
+from sppo.judging.pairwise.encoder_config import AnyEncoderConfig, GeneralPreferenceConfig, read_config
 from sppo.judging.pairwise.layout import Layout, Sequences, load_layout
 from sppo.judging.pairwise.modules import EncoderNetwork, GeneralPreferenceNetwork, PairwiseNetwork, load_encoder
 from sppo.judging.preference_model import Comparison
@@ -118,20 +117,6 @@ def build(
     if isinstance(config, GeneralPreferenceConfig):
         return layout, GeneralPreferenceNetwork(config, encoder)
     return layout, PairwiseNetwork(config, encoder)
-
-
-def read_config(folder: Path) -> AnyEncoderConfig:
-    """config.json of a trained encoder's folder.
-
-    Raises:
-        ConfigError: naming the first wrong value.
-    """
-    try:
-        return READ.validate_json((folder / "config.json").read_bytes())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"][1:]))  # the first is the kind
-        raise ConfigError(f"{folder / 'config.json'}: {where}: {problem['msg']}") from None
 
 
 def save_adapter(network: EncoderNetwork, folder: Path) -> None:

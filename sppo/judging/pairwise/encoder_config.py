@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from sppo.config.sections.arithmetic import AUTO, Arithmetic
 from sppo.config.sections.section import Section
+from sppo.errors import ConfigError
 
 ENCODES = "What a sequence holds beside the prompt: both responses, or one, which gets a score of its own."
 DIMENSION = "Numbers of an embedding, two for each plane in which preferences can turn."
@@ -112,3 +114,17 @@ class TrainPreferenceConfig(Section):
         if info.data.get("kind", reader) != reader:
             raise ValueError(f"only --kind {reader} reads it; leave it out")
         return value
+
+
+def read_config(folder: Path) -> AnyEncoderConfig:
+    """config.json of a trained encoder's folder.
+
+    Raises:
+        ConfigError: naming the first wrong value.
+    """
+    try:
+        return READ.validate_json((folder / "config.json").read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"][1:]))  # the first is the kind
+        raise ConfigError(f"{folder / 'config.json'}: {where}: {problem['msg']}") from None

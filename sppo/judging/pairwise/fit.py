@@ -90,7 +90,7 @@ def train_preference(config: TrainPreferenceConfig) -> dict[str, Any]:
 
 @contextmanager
 def _made_beside(output: Path) -> Iterator[Path]:
-    """A folder beside the output, whose files take their places there at the end: an interruption changes nothing."""
+    """A folder beside the output, whose files take their places at the end: what interrupts before changes nothing."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as made:
         yield Path(made)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from sppo.config.sections.judge import JudgeConfig
+from sppo.judging.pairwise.encoder_config import read_config
 from sppo.judging.preference_model import PreferenceModel
 from sppo.judging.registry import WeightsKind
 from sppo.models.fetch import fetch_model
@@ -15,8 +14,7 @@ class TrainedEncoder(WeightsKind):
 
     def check(self, uri: str, settings: JudgeConfig) -> None:
         """See `Kind.check`: the encoder must be there too, which most images lack."""
-        folder = fetch_model(uri, weights=False)
-        fetch_model(str(json.loads((folder / "config.json").read_bytes())["encoder"]), weights=False)
+        fetch_model(read_config(fetch_model(uri, weights=False)).encoder, weights=False)
 
     def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
         """See `Kind.load`."""

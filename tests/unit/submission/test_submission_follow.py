@@ -178,7 +178,8 @@ def test_an_interrupted_wait_leaves_the_run_alone(kubeflow, failed_run, number):
 def test_a_report_that_cannot_be_written_does_not_hide_how_the_run_ended(submit, kubeflow, monkeypatch, tmp_path):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
     kubeflow.script = [RUNNING, snapshot("SUCCEEDED", *PLAYED)]
-    plain = submit("--wait")
+    plain = submit("--wait", "--junit", str(tmp_path / "junit.xml"))
+    assert (tmp_path / "junit.xml").is_file(), "one that fails does not keep the other away"
     monkeypatch.delenv("GITHUB_STEP_SUMMARY")
     kubeflow.script = [RUNNING, snapshot("SUCCEEDED", *PLAYED)]
     assert plain.code == submit("--wait").code
