@@ -103,7 +103,8 @@ def rank(output_uri: RunPlace, iteration: int = 1, shard: int = 0, shards: int =
 def train(output_uri: RunPlace, iteration: int = 1, shards: int = 1) -> None:
     """Train an iteration's next policy on the pairs of all its shards."""
     with _opened(output_uri, iteration) as run:
-        _check_shard(run, iteration, 0, shards)
+        if shards < 1:
+            raise ConfigError(f"--shards {shards}: give the number that iteration {iteration} was ranked in")
         shares = (run.lineage.preferences_key(iteration, shard, shards) for shard in range(shards))
         pairs = [str(run.store.fetch(key) / keys.PAIRS_FILE) for key in shares]
         stages.train(run.config_path, iteration, run.policy(iteration), run.prompts(), pairs)

@@ -161,7 +161,8 @@ def test_the_form_asks_for_the_place_and_offers_the_presets(package):
     parameters = package.ir["root"]["inputDefinitions"]["parameters"]
     assert [name for name, parameter in parameters.items() if "defaultValue" not in parameter] == ["output_uri"]
     assert parameters["preset"]["literals"] == list(PRESETS)
-    assert parameters["preset"]["defaultValue"] == RunConfig().preset
+    on_gpus = any(parameters[f"{pool}_gpus"]["defaultValue"] != "0" for pool in ("generation", "ranking", "training"))
+    assert parameters["preset"]["defaultValue"] == ("paper" if on_gpus else RunConfig().preset)
 
 
 def test_the_pipelines_page_explains_every_field_of_the_form(package):

@@ -133,7 +133,7 @@ def test_accounts_have_few_rights(rendered):
     }
     training = {
         ("trainjobs", "create", "delete", "get", "patch", "watch"): set(),
-        ("pods", "get", "list", "watch"): set(),
+        ("pods", "list", "watch"): set(),
         ("pods/log", "get"): set(),
     }
     resuming = {("runs", "create", "get", "list", "retry"): set()}  # in Kubeflow Pipelines, not in Kubernetes
