@@ -19,9 +19,9 @@ def test_the_default_package_trains_what_the_command_trains(
     compile_pipeline(tmp_path / "sppo.yaml", 3, "one-gpu")
     package = components.load_component_from_file(str(tmp_path / "sppo.yaml"))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
-    values = {"preset": "cpu", **dict(setting.split("=", 1) for setting in small_settings)}
+    values = dict(setting.split("=", 1) for setting in small_settings)
     with conditions_on_outputs():
-        package(output_uri=str(tmp_path / "run"), iterations=1, config=values)
+        package(output_uri=str(tmp_path / "run"), preset="cpu", iterations=1, config=values)
     lineage = lineage_of(tmp_path / "run")
     assert (tmp_path / "run" / lineage.published_key / "model.safetensors").is_file()
     weights = f"{lineage.model_key(1)}/model.safetensors"
