@@ -14,6 +14,7 @@ from results import Measured, figures_of, take
 from variants import FIGURES, read_kept, settings, with_ends
 
 from sppo.algorithm.sign_test import sign_test
+from sppo.evaluation.ifeval import read_answers
 from sppo.evaluation.statistics import mean_interval
 from sppo.evaluation.winrate import Values, contest
 from sppo.judging.load import load_judge
@@ -21,7 +22,6 @@ from sppo.preparing.recorded import recorded_config, run_name
 from sppo.reporting.compare.comparison import Evidence
 from sppo.reporting.compare.side import EVEN, Side, read_side
 from sppo.seeds import derive_seed
-from sppo.store import keys, tables
 from sppo.store.lineage import Lineage
 from sppo.store.opening import open_store
 
@@ -138,9 +138,7 @@ def play(folder: Path, place: Path, key: Key) -> None:
 def _followed(side: Side) -> Values:
     config = side.report.config
     store = open_store(config.output_uri)
-    asked = Lineage(config, store).instructions(config.evaluate.instructions.final)
-    folder = store.fetch(keys.instruction_answers(side.report.best_digest, asked))
-    rows = tables.read(folder / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
+    rows = read_answers(Lineage(config, store), side.report.best_digest, config.evaluate.instructions.final)
     return np.array([np.mean(row["followed"]) for row in rows])
 
 

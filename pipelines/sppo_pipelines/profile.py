@@ -144,7 +144,7 @@ def usual_profile(preset: str) -> str:
 
 
 def usual_preset(profile: Profile) -> str:
-    """The preset of a run that names none: the other way about."""
+    """The preset with which a package's form begins: no image for GPUs has the models of `cpu`."""
     pools = (profile.generation, profile.ranking, profile.training)
     return "paper" if any(pool.gpus for pool in pools) else "cpu"
 

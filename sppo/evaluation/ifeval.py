@@ -133,21 +133,22 @@ def answer_instructions(
         return _answer(config, engine, prompts[:count], _given(lineage, model), output)
 
     run_once(store, keys.instruction_answers(model, digest), {"stage": digest, "model": model}, work)
-    return _read_answers(lineage, model, count)
+    return read_answers(lineage, model, count)
 
 
 def _given(lineage: Lineage, model: str) -> dict[str, dict[str, Any]]:
     """The rows of what a model has answered already, by prompt: the first of the prompts at the end."""
-    wanted, rows = lineage.config.evaluate.instructions, []
-    for count in (wanted.count, wanted.final):
-        if lineage.store.manifest(keys.instruction_answers(model, lineage.instructions(count))) is not None:
-            rows += _read_answers(lineage, model, count)
+    wanted = lineage.config.evaluate.instructions
+    rows = [*read_answers(lineage, model, wanted.count), *read_answers(lineage, model, wanted.final)]
     return {row["prompt_id"]: row for row in rows}
 
 
-def _read_answers(lineage: Lineage, model: str, count: int) -> list[dict[str, Any]]:
-    folder = lineage.store.fetch(keys.instruction_answers(model, lineage.instructions(count)))
-    return tables.read(folder / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
+def read_answers(lineage: Lineage, model: str, count: int) -> list[dict[str, Any]]:
+    """What the model of a digest answered when that many prompts were asked: as `answer_instructions`; else nothing."""
+    key = keys.instruction_answers(model, lineage.instructions(count))
+    if lineage.store.manifest(key) is None:
+        return []
+    return tables.read(lineage.store.fetch(key) / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
 
 
 def _greedy(config: RunConfig) -> Sampling:

@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from tests.backend.values import BackendError
+from tests.conftest import documents
 
 Spec = Mapping[str, Any]
 """A part of the intermediate representation, as protobuf's JSON has it."""
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Package(NamedTuple):
@@ -52,9 +50,9 @@ def load(path: Path) -> Package:
     Raises:
         BackendError: if it has no pipeline or two, of another schema or without a name.
     """
-    documents = [document for document in yaml.load_all(path.read_text(), Loader=_Loader) if document]
-    specs = [document for document in documents if "pipelineInfo" in document]
-    platforms = [document for document in documents if "kubernetes" in document.get("platforms", {})]
+    held = [document for document in documents(path.read_text()) if document]
+    specs = [document for document in held if "pipelineInfo" in document]
+    platforms = [document for document in held if "kubernetes" in document.get("platforms", {})]
     for found, what in ((specs, "pipeline"), (platforms, "platform")):
         if len(found) > 1:
             raise BackendError(f"multiple {what} specs provided")

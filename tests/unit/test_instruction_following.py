@@ -40,6 +40,19 @@ def configure(tmp_path, tiny_llama, write_prompts):
     return make
 
 
+@pytest.fixture
+def sizes(monkeypatch):
+    """How many prompts each call of the engine was given."""
+    found, sample = [], TransformersEngine.sample
+
+    def counted(engine, prompts, *how):
+        found.append(len(prompts))
+        return sample(engine, prompts, *how)
+
+    monkeypatch.setattr(TransformersEngine, "sample", counted)
+    return found
+
+
 def write(config, folder):
     write_instructions(config, load_tokenizer(Path(config.base_model)), [], folder)
 
@@ -68,15 +81,8 @@ def test_the_evaluation_measures_instructions_with_one_load_a_model(configure, t
 
 @pytest.mark.parametrize(("temperature", "max_tokens", "calls"), [(0.0, 12, [6]), (0.0, 8, [4, 2]), (1.0, 12, [4, 2])])
 def test_greedy_answers_of_one_length_are_made_in_one_call(
-    configure, tiny_llama, monkeypatch, temperature, max_tokens, calls
+    configure, tiny_llama, sizes, temperature, max_tokens, calls
 ):
-    sizes, sample = [], TransformersEngine.sample
-
-    def counted(engine, prompts, *how):
-        sizes.append(len(prompts))
-        return sample(engine, prompts, *how)
-
-    monkeypatch.setattr(TransformersEngine, "sample", counted)
     rows = [ROW, {**ROW, "prompt": "Say goodbye."}]
     config = configure(rows, **{"evaluate.temperature": temperature, "evaluate.max_tokens": max_tokens})
     held_out = prepare(config) / keys.HELD_OUT_FILE
@@ -85,14 +91,7 @@ def test_greedy_answers_of_one_length_are_made_in_one_call(
     assert found.figures["eval/instructions_prompts"] == 2
 
 
-def test_greedy_answers_to_prompts_that_are_held_out_too_are_made_once(configure, tiny_llama, monkeypatch):
-    sizes, sample = [], TransformersEngine.sample
-
-    def counted(engine, prompts, *how):
-        sizes.append(len(prompts))
-        return sample(engine, prompts, *how)
-
-    monkeypatch.setattr(TransformersEngine, "sample", counted)
+def test_greedy_answers_to_prompts_that_are_held_out_too_are_made_once(configure, tiny_llama, sizes):
     rows = [{**ROW, "prompt": f"What is {i}?"} for i in range(8)]
     config = configure(rows, **{"evaluate.temperature": 0.0, "evaluate.max_tokens": 12, "prepare.held_out": 4})
     table = prepare(config)
@@ -102,14 +101,7 @@ def test_greedy_answers_to_prompts_that_are_held_out_too_are_made_once(configure
     assert set(asked) & set(held_out) and sizes == [len({*asked, *held_out})]
 
 
-def test_what_was_asked_during_the_run_is_not_asked_again_at_its_end(configure, tiny_llama, monkeypatch):
-    sizes, sample = [], TransformersEngine.sample
-
-    def counted(engine, prompts, *how):
-        sizes.append(len(prompts))
-        return sample(engine, prompts, *how)
-
-    monkeypatch.setattr(TransformersEngine, "sample", counted)
+def test_what_was_asked_during_the_run_is_not_asked_again_at_its_end(configure, tiny_llama, sizes):
     rows = [ROW, *({**ROW, "prompt": f"Say {i}."} for i in range(4))]
     config = configure(rows, **{"evaluate.instructions.count": 2, "evaluate.instructions.final": 5})
     found = evaluate(config, 1, str(tiny_llama), str(tiny_llama), prepare(config) / keys.HELD_OUT_FILE)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
-from sppo.store import keys, tables
+from sppo.evaluation.ifeval import read_answers
 from sppo.store.base import Manifest
 from sppo.store.lineage import Lineage
 
@@ -39,7 +38,9 @@ def checked(lineage: Lineage, evaluated: Manifest) -> tuple[Checked, ...]:
     """
     if "eval/instructions_prompts" not in evaluated.figures:
         return ()
-    base, new = (_answers(lineage, evaluated.inputs[role]) for role in ("base", "new"))
+    count = lineage.config.evaluate.instructions.count
+    read = (read_answers(lineage, evaluated.inputs[role], count) for role in ("base", "new"))
+    base, new = ({row["prompt_id"]: row for row in rows} for rows in read)
     if not base or not new:  # a run of an earlier version, or one of which old answers were removed
         return ()
     drawn = sorted(new, key=lambda prompt_id: hashlib.sha256(prompt_id.encode()).digest())[:SHOWN]
@@ -54,14 +55,6 @@ def checked(lineage: Lineage, evaluated: Manifest) -> tuple[Checked, ...]:
         )
         for prompt_id in drawn
     )
-
-
-def _answers(lineage: Lineage, model: str) -> dict[str, dict[str, Any]]:
-    key = keys.instruction_answers(model, lineage.instructions(lineage.config.evaluate.instructions.count))
-    if lineage.store.manifest(key) is None:
-        return {}
-    rows = tables.read(lineage.store.fetch(key) / keys.ANSWERS_FILE, tables.INSTRUCTION_ANSWERS)
-    return {row["prompt_id"]: row for row in rows}
 
 
 def followed(verdicts: tuple[bool, ...]) -> str:
