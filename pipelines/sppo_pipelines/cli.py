@@ -10,6 +10,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import psutil  # here, as a second signal may interrupt the handler of the first while it imports
 import tyro
 from rich.box import SIMPLE
 from rich.console import Console
@@ -331,8 +332,6 @@ def _stopped(number: int, _: object) -> None:
 
 def _end_children() -> None:
     """A stage's process must not outlive the command that started it."""
-    import psutil
-
     for child in psutil.Process().children(recursive=True):
         child.terminate()
 
