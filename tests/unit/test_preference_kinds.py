@@ -238,5 +238,6 @@ def test_every_file_registers_its_kind(file):
 def test_an_encoder_that_is_not_here_is_told_before_anything_is_played(tmp_path, model_type):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "encoder": "package:not-here"}))
     (tmp_path / "adapter.safetensors").write_bytes(save({}))
-    with pytest.raises(ConfigError, match="package:not-here: no such package is installed"):
+    told = f"^preference model {tmp_path} needs an encoder, package:not-here: no such package is installed"
+    with pytest.raises(ConfigError, match=told):
         check_judge(str(tmp_path), JudgeConfig())

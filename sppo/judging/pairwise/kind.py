@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sppo.config.sections.judge import JudgeConfig
+from sppo.errors import ConfigError
 from sppo.judging.pairwise.encoder_config import read_config
 from sppo.judging.preference_model import PreferenceModel
 from sppo.judging.registry import WeightsKind
@@ -14,7 +15,11 @@ class TrainedEncoder(WeightsKind):
 
     def check(self, uri: str, settings: JudgeConfig) -> None:
         """See `Kind.check`: the encoder must be there too, which most images lack."""
-        fetch_model(read_config(fetch_model(uri, weights=False)).encoder, weights=False)
+        encoder = read_config(fetch_model(uri, weights=False)).encoder
+        try:
+            fetch_model(encoder, weights=False)
+        except ConfigError as error:
+            raise ConfigError(f"preference model {uri} needs an encoder, {error}") from error
 
     def load(self, uri: str, settings: JudgeConfig) -> PreferenceModel:
         """See `Kind.load`."""
