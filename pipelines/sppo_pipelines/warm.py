@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -68,14 +69,20 @@ SOCKET, READY = "socket", "ready"
 
 
 class Warm:
-    """A server that may be ready."""
+    """A server, or none."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: subprocess.Popen[bytes] | None = None) -> None:
         self.folder = folder
+        self.server = server
 
     def command(self, command: Sequence[str]) -> list[str]:
-        """What is to be started in the place of a stage's command: a client, or until it is ready a process alone."""
+        """What is to be started in the place of a stage's command: a client, or without a server a process alone.
+
+        A server that still imports is waited for. It has begun before the stage, which would import the same beside it.
+        """
         plain, ours = f"{sys.executable} -m {KFP_EXECUTOR}", f"{sys.executable} -m {EXECUTOR}"
+        while self.server and self.server.poll() is None and not (self.folder / READY).exists():
+            time.sleep(0.05)
         if (self.folder / READY).exists():
             ours = f"{sys.executable} -I -S {CLIENT} {self.folder / SOCKET} {EXECUTOR}"
         return [part.replace(plain, ours) for part in command]
@@ -86,7 +93,7 @@ def warm_server(names: Sequence[str]) -> Iterator[Warm]:
     """Start a server, which imports in the background, and end it at last with all that it forked.
 
     Args:
-        names: the modules that it imports; none: no server ever is ready.
+        names: the modules that it imports; none: there is no server.
     """
     with tempfile.TemporaryDirectory(prefix="sppo-warm-") as folder:
         if not names:
@@ -99,7 +106,7 @@ def warm_server(names: Sequence[str]) -> Iterator[Warm]:
         server = subprocess.Popen(command, pass_fds=[life], stdin=null, stdout=null, stderr=null)
         os.close(life)
         try:
-            yield Warm(Path(folder))
+            yield Warm(Path(folder), server)
         finally:
             os.close(ours)
             if not (Path(folder) / READY).exists():  # it has forked nothing, and would first import to the end

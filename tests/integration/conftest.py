@@ -22,21 +22,21 @@ PATIENCE = 400
 """Seconds within which every stage must have begun, on a busy machine."""
 
 SETTINGS = [
-    "prepare.prompts_per_iteration=16",
-    "prepare.held_out=8",
+    "prepare.prompts_per_iteration=8",
+    "prepare.held_out=4",
     "generate.max_tokens=32",
-    "generate.chunk_size=8",
-    "train.global_batch=4",
+    "generate.chunk_size=4",
+    "train.global_batch=2",
     "train.checkpoint_every=2",
     "train.audit_fraction=1.0",
-    "evaluate.max_tokens=32",
+    "evaluate.max_tokens=16",
     "evaluate.samples=2",
     "evaluate.temperature=1",
     "evaluate.second_judge=",
     "publish.keep=all",
     "evaluate.instructions.count=4",
     "evaluate.instructions.final=4",
-    "evaluate.instructions.max_tokens=32",
+    "evaluate.instructions.max_tokens=16",
     # A model trained for seconds need not win: what is tested is the loop, so that no gate may end it.
     "evaluate.gate.keep_previous_below=0",
     "evaluate.gate.max_length_growth=0",
@@ -170,7 +170,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A random Llama of 38 million weights with the default model's tokenizer, in bfloat16.
+    """A random Llama of 14 million weights with the default model's tokenizer, in bfloat16.
 
     What interrupts a run and takes it up again leaves many copies of its weights: of the default's, several gigabytes.
     """
@@ -187,11 +187,12 @@ def small_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pat
             torch.manual_seed(0)
             config = LlamaConfig(
                 vocab_size=len(tokenizer),
-                hidden_size=512,
-                intermediate_size=1408,
-                num_hidden_layers=4,
-                num_attention_heads=8,
-                num_key_value_heads=4,
+                hidden_size=256,
+                intermediate_size=704,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=8192,
                 tie_word_embeddings=True,
                 bos_token_id=None,
                 eos_token_id=tokenizer.eos_token_id,
@@ -201,9 +202,27 @@ def small_model(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pat
 
 
 @pytest.fixture(scope="session")
+def tables_made(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """An empty database of MLflow with all its tables."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with shared(tmp_path_factory, worker_id, "mlflow-tables.db") as database:
+        if not database.exists():
+            SqlAlchemyStore(f"sqlite:///{database}", str(database.parent))
+    return database
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tables_made: Path) -> Path:
+    """A folder for runs, which finds MLflow's database there: to make its tables takes seconds."""
+    shutil.copyfile(tables_made, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
 def small_settings(small_model: Path) -> list[str]:
-    """Settings of a run of the small model."""
-    return [f"base_model={small_model}", *SETTINGS]
+    """Settings of a run of the small model, without the seconds that vLLM takes to begin: the whole run has those."""
+    return [f"base_model={small_model}", "generate.engine=transformers", *SETTINGS]
 
 
 @pytest.fixture(scope="session")

@@ -28,8 +28,12 @@ from sppo.sampling.load import load_engine
 base, adapter, prompts, target = sys.argv[1:]
 policy = Policy(Path(base), base, Path(adapter))
 engine = load_engine(policy, GenerateConfig(engine="vllm"), 128)
-groups = engine.sample(json.loads(prompts), Sampling(4, 0.7, 0.9, 24), [1, 2, 3])
-Path(target).write_text(json.dumps([[[each.token_ids, each.logprobs] for each in group] for group in groups]))
+def sampled(prompts, seeds):
+    groups = engine.sample(prompts, Sampling(4, 0.7, 0.9, 24), seeds)
+    return [[[each.token_ids, each.logprobs] for each in group] for group in groups]
+asked = json.loads(prompts)
+first, _, again = sampled(asked, [1, 2, 3]), sampled(asked[:2], [4, 5]), sampled(asked, [1, 2, 3])
+Path(target).write_text(json.dumps([first, again]))
 """
 
 
@@ -40,7 +44,8 @@ def test_vllm_samples_from_base_and_adapter(tmp_path: Path, adapter_of) -> None:
     prompts = [encode_prompt(tokenizer, text) for text in TEXTS]
     arguments = (base, policy.adapter, json.dumps(prompts), tmp_path / "groups.json")
     subprocess.run([sys.executable, "-c", SAMPLE, *map(str, arguments)], check=True)
-    groups = json.loads((tmp_path / "groups.json").read_text())
+    groups, again = json.loads((tmp_path / "groups.json").read_text())
+    assert groups == again, "so that a resumed run, whose engine is a new one, gives what an uninterrupted one gives"
 
     packed = [Group(prompt, [ids for ids, _ in group]) for prompt, group in zip(prompts, groups, strict=True)]
     told = torch.tensor([value for group in groups for _, logprobs in group for value in logprobs])

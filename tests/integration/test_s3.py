@@ -157,10 +157,10 @@ def manifests(store: S3Store) -> dict[str, Manifest]:
 
 
 def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
-    store: S3Store, server: Mapping[str, str], small_run: Path, small_settings: list[str], tmp_path: Path
+    store: S3Store, server: Mapping[str, str], small_run: Path, small_settings: list[str], runs: Path
 ) -> None:
-    database = f"sqlite:///{tmp_path}/mlflow.db"
-    environment = {**server, "SPPO_CACHE": str(tmp_path / "cache"), "MLFLOW_TRACKING_URI": database}
+    database = f"sqlite:///{runs}/mlflow.db"
+    environment = {**server, "SPPO_CACHE": str(runs / "cache"), "MLFLOW_TRACKING_URI": database}
 
     def kill_when_there(key: str, *arguments: str) -> None:
         command = Command(*arguments, environment=environment)
@@ -195,7 +195,7 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
     assert set(store.entries("")) == files | {f"{key}/{MANIFEST}" for key in committed} | others
     assert "Uploads" not in store.client.list_multipart_uploads(Bucket=store.bucket)
 
-    fetched = {key: store_fetch(store, key, tmp_path) for key in (shard, model)}
+    fetched = {key: store_fetch(store, key, runs) for key in (shard, model)}
     pairs = tables.read(fetched[shard] / keys.PAIRS_FILE, tables.PAIRS)
     assert pairs == tables.read(small_run / shard / keys.PAIRS_FILE, tables.PAIRS)
     weights = "model.safetensors"
@@ -222,7 +222,7 @@ def test_killed_and_resumed_it_leaves_exactly_what_it_committed(
     kept = (store.entries("").keys() & before.keys()) - {keys.CURRENT}
     now = store.entries("")
     assert {name: now[name] for name in kept} == {name: before[name] for name in kept}
-    shutil.rmtree(tmp_path / "cache")
+    shutil.rmtree(runs / "cache")
 
 
 def store_fetch(store: S3Store, key: str, tmp_path: Path) -> Path:

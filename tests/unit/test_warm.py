@@ -89,7 +89,7 @@ def test_a_client_that_is_killed_holds_nobody_up(warm):
     assert play(warm, "next", "7").wait(timeout=60) == 7
 
 
-def test_a_server_that_is_not_ready_yet_is_not_waited_for(monkeypatch, tmp_path):
+def test_the_end_does_not_wait_for_a_server_that_still_imports(monkeypatch, tmp_path):
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
     start = time.monotonic()
@@ -109,22 +109,23 @@ def test_stages_end_with_their_server(tmp_path, monkeypatch):
     stage.communicate(timeout=60)
 
 
-def test_a_stage_has_a_process_alone_until_the_server_is_ready(tmp_path):
-    command = ["sh", "-c", f"{sys.executable} -m {KFP_EXECUTOR} --component_module_path x", "code"]
-    warm = Warm(tmp_path)
-    assert warm.command(command) == [
-        "sh",
-        "-c",
-        f"{sys.executable} -m {EXECUTOR} --component_module_path x",
-        "code",
-    ]
-    (tmp_path / READY).touch()
-    assert warm.command(command) == [
-        "sh",
-        "-c",
-        f"{sys.executable} -I -S {CLIENT} {tmp_path / SOCKET} {EXECUTOR} --component_module_path x",
-        "code",
-    ]
+COMMAND = ["sh", "-c", f"{sys.executable} -m {KFP_EXECUTOR} --component_module_path x", "code"]
+
+
+def test_a_server_that_still_imports_is_waited_for(monkeypatch, tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(1)\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    with warm_server(["slow"]) as warm:
+        assert not (warm.folder / READY).exists()
+        client = f"{sys.executable} -I -S {CLIENT} {warm.folder / SOCKET} {EXECUTOR} --component_module_path x"
+        assert warm.command(COMMAND) == ["sh", "-c", client, "code"]
+
+
+@pytest.mark.parametrize("names", [[], ["a_module_that_is_nowhere"]], ids=["none", "failed"])
+def test_without_a_server_a_stage_has_a_process_alone(names):
+    with warm_server(names) as warm:
+        alone = f"{sys.executable} -m {EXECUTOR} --component_module_path x"
+        assert warm.command(COMMAND) == ["sh", "-c", alone, "code"]
 
 
 @pytest.mark.parametrize(
