@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -94,16 +95,24 @@ def count_sentences(cache: Path) -> str:
     return told.stdout
 
 
-def test_sentences_are_counted_with_a_cache_that_an_older_stage_left_open(tmp_path):
-    assert count_sentences(tmp_path) == "[True]\n"
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """The cache of a process that counted sentences."""
+    cache = tmp_path_factory.mktemp("counted")
+    assert count_sentences(cache) == "[True]\n"
+    return cache
+
+
+def test_sentences_are_counted_with_a_cache_that_an_older_stage_left_open(tmp_path, counted):
+    shutil.copytree(counted / "nltk", tmp_path / "nltk")
     for path in (tmp_path / "nltk").rglob("*"):
         path.chmod(0o777 if path.is_dir() else 0o666)
     assert count_sentences(tmp_path) == "[True]\n"
 
 
 @AS_ROOT
-def test_sentences_are_counted_with_a_cache_of_another_user(tmp_path):
-    assert count_sentences(tmp_path) == "[True]\n"
+def test_sentences_are_counted_with_a_cache_of_another_user(tmp_path, counted):
+    shutil.copytree(counted / "nltk", tmp_path / "nltk")
     for path in (tmp_path / "nltk").rglob("*"):
         os.chown(path, 12345, 12345)
     told = count_sentences(tmp_path)

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import packaging
+import pip
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -140,11 +141,12 @@ def write_wheel(folder, name, version, requires=""):
 @pytest.fixture
 def fresh_environment(tmp_path, monkeypatch):
     """An empty environment with uv, for which pip's configuration names a folder with wheels and no index."""
-    venv.create(tmp_path / "env", with_pip=True)
+    venv.create(tmp_path / "env")
     (tmp_path / "env" / "bin" / "uv").symlink_to(Path(sys.executable).with_name("uv"))
     site = next((tmp_path / "env" / "lib").glob("*/site-packages"))
     before = {path.stem for path in site.glob("*.dist-info")}
-    shutil.copytree(Path(packaging.__file__).parent, site / "packaging")
+    for package in (packaging, pip):  # to copy pip takes less time than to have it install itself
+        shutil.copytree(Path(package.__file__).parent, site / package.__name__)
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))

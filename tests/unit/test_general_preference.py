@@ -16,6 +16,8 @@ from sppo.judging.pairwise.fit import train_preference
 from sppo.judging.preference_model import Comparison
 from sppo.judging.scores import skew, skew_products
 
+from .untrained_encoders import write_first_layer
+
 THINGS = (
     ("bread", "flour and yeast", "a bakery"), ("tea", "leaves and hot water", "a tea house"),
     ("a kite", "sticks and string", "a toy shop"), ("soup", "leeks and salt", "a canteen"),
@@ -66,7 +68,7 @@ def trained(request, tmp_path_factory):
         train=(write_pairs(folder / "train.jsonl", THINGS[HELD_OUT:], order),),
         evaluate={"held out": write_pairs(folder / "test.jsonl", THINGS[:HELD_OUT], order)},
         output=str(folder / "model"), epochs=12, batch_size=15, learning_rate=1e-3, rank=2, max_length=64,
-        dtype="float32", **made,
+        dtype="float32", encoder=write_first_layer(folder / "encoder"), **made,
     )  # fmt: skip
     return train_preference(config)["evaluate"]["held out"], order, made, folder / "model"
 

@@ -223,12 +223,31 @@ def test_gradient_checkpointing_changes_no_result(tiny_llama, pairs):
 
 
 TRAIN = """
-import sys
+import multiprocessing, os, socket, sys
 from pathlib import Path
+import peft, torch.distributed.checkpoint.state_dict, transformers.models.llama.modeling_llama
 from sppo.config.run import read_config
 from sppo.training.train import train
-train(read_config(Path(sys.argv[1])), int(sys.argv[2]), sys.argv[3], [Path(sys.argv[4])], {})
+
+def work(rank, port, iteration, uri):
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update(place)
+    train(read_config(Path(sys.argv[1])), iteration, uri, [Path(sys.argv[2])], {})
+
+for iteration, uri in enumerate(sys.argv[3:], start=1):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=work, args=(rank, port, iteration, uri)) for rank in "01"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        sys.exit(f"iteration {iteration}: {[process.exitcode for process in processes]}")
 """
+"""Every iteration has two workers, forked from a process that has imported everything."""
 
 
 def test_two_workers_give_what_one_gives_and_go_on_from_it(tmp_path, tiny_llama, table):
@@ -236,14 +255,12 @@ def test_two_workers_give_what_one_gives_and_go_on_from_it(tmp_path, tiny_llama,
         configure(tmp_path / name, **{"train.dtype": "float32", "train.learning_rate": 1e-3}) for name in ("1", "2")
     )
     (tmp_path / "config.json").write_text(both.model_dump_json())
-    (tmp_path / "train.py").write_text(TRAIN)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    uri = str(tiny_llama)
+    uris = [str(tiny_llama)]
     for iteration in (1, 2):
-        arguments = (tmp_path / "train.py", tmp_path / "config.json", iteration, uri, table)
-        subprocess.run([*command, *map(str, arguments)], check=True, env=environment)
-        uri, _ = train(alone, iteration, uri, [table], {})
+        uris.append(train(alone, iteration, uris[-1], [table], {})[0])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", TRAIN, str(tmp_path / "config.json"), str(table), *uris[:2]]
+    subprocess.run(command, check=True, env={**environment, "OMP_NUM_THREADS": "1"})
     for iteration in (1, 2):
         runs = [lineage_of(config) for config in (alone, both)]
         one, two = (load_file(run.store.fetch(run.model_key(iteration)) / WEIGHTS) for run in runs)

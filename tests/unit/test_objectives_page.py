@@ -25,7 +25,7 @@ def scripts(benchmark_script):
 
 
 @pytest.fixture
-def played(scripts, tmp_path, tracked_folder, tiny_llama, run_sppo, monkeypatch):
+def played(scripts, tmp_path, tracked_folder, tiny_llama, run_sppo, no_charts, monkeypatch):
     """Two objectives of one judge and seed, in one place; a run of seconds, whose stages are called here."""
     page, runs = scripts
     small = few_tokens(tmp_path, tiny_llama, **SMALL)

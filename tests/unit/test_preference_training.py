@@ -20,6 +20,8 @@ from sppo.judging.pairwise.card import command
 from sppo.judging.pairwise.encoder_config import TrainPreferenceConfig
 from sppo.judging.pairwise.fit import train_preference
 
+from .untrained_encoders import write_first_layer
+
 
 def write_pairs(path, count):
     rows = [
@@ -67,12 +69,13 @@ def test_an_interrupted_training_leaves_what_was_there(tmp_path, monkeypatch):
 )
 def test_training_is_reproducible_and_learns(tmp_path, capsys, made, cost):
     train, test = write_pairs(tmp_path / "train.jsonl.gz", 32), write_pairs(tmp_path / "test.jsonl", 8)
+    encoder = write_first_layer(tmp_path / "encoder")
 
     def run(name):
         config = TrainPreferenceConfig(
             train=(train,), evaluate={"easy": test}, baseline="package:sppo", output=str(tmp_path / name),
             licenses={"train.jsonl.gz": "MIT"}, **made, seed=1, epochs=3, batch_size=8, learning_rate=2e-3,
-            rank=2, max_length=64, dtype="float32",
+            rank=2, max_length=64, dtype="float32", encoder=encoder,
         )  # fmt: skip
         return train_preference(config), (tmp_path / name / "adapter.safetensors").read_bytes()
 

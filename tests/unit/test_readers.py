@@ -4,10 +4,13 @@ import importlib
 from collections import defaultdict
 
 import pytest
+from markupsafe import Markup
 
 from sppo.config.identity import readers
 from sppo.config.run import PreparedConfig, RunConfig, resolve
 from sppo.config.sections.section import Free, FreeIf, Section
+from sppo.reporting import charts
+from sppo.reporting.report import plots
 from sppo.store import keys
 
 from .by_hand import few_tokens
@@ -127,6 +130,8 @@ def found(tmp_path_factory, tiny_llama):
     reads = Reads()
     with pytest.MonkeyPatch.context() as patch:
         reads.watch(patch)
+        for place in (charts, plots):  # what is plotted is read by then, and takes seconds to draw
+            patch.setattr(place, "draw", lambda *_: Markup())
         for number, variant in enumerate(VARIANTS):
             folder = tmp_path_factory.mktemp(f"variant-{number}")
             of_all = {

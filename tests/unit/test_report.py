@@ -18,6 +18,7 @@ from sppo.reporting.report import (
     collect,
     distribution_svg,
     model_card,
+    plots,
     render_html,
     render_markdown,
     summary_rows,
@@ -26,7 +27,6 @@ from sppo.reporting.report.card import overrides
 from sppo.reporting.report.catalogue import CHARTS
 from sppo.reporting.report.escape import code, escape_markdown, fenced
 from sppo.reporting.report.figures import FIGURES
-from sppo.reporting.report.plots import drawings
 from sppo.store import keys
 from sppo.store.base import MANIFEST
 from sppo.store.local import LocalStore
@@ -89,14 +89,14 @@ def test_panel_limits_the_samples(play_run):
     assert [s.prompt_id for s in collect(run.config, run.store).iterations[0].samples] == ["p0", "p1"]
 
 
-def test_a_kept_previous_model_stays_the_best(play_run):
+def test_a_kept_previous_model_stays_the_best(play_run, no_charts):
     run = play_run(decisions=("continue", "keep-previous"), lows=(0.52, 0.4))
     report = collect(run.config, run.store)
     assert report.best is report.iterations[0] and report.passed
     assert "Iteration 1 gave the best model: its win rate over the base is 0.620 [0.520, 0.720]" in render_html(report)
 
 
-def test_base_as_best_does_not_pass(play_run):
+def test_base_as_best_does_not_pass(play_run, no_charts):
     run = play_run(decisions=("keep-previous",), lows=(0.9,))
     report = collect(run.config, run.store)
     assert report.best is None and not report.passed
@@ -145,7 +145,7 @@ def test_a_damaged_training_log_is_found(play_run):
 
 
 @pytest.mark.parametrize("render", [render_html, render_markdown])
-def test_every_figure_is_shown(play_run, render):
+def test_every_figure_is_shown(play_run, render, no_charts):
     run = play_run()
     text = render(collect(run.config, run.store)).replace("\\", "")
     for shown in (
@@ -184,12 +184,12 @@ def test_html_is_one_inert_balanced_page(play_run):
     assert len(answers) == 6 and all(text.partition(": ")[2] == HOSTILE for text in answers)
 
 
-def test_a_run_with_one_judge_speaks_of_no_second(play_run):
+def test_a_run_with_one_judge_speaks_of_no_second(play_run, no_charts):
     run = play_run()
     assert "A second judge" not in render_html(collect(run.config, run.store))
 
 
-def test_a_second_judge_has_its_say(play_run):
+def test_a_second_judge_has_its_say(play_run, no_charts):
     run = play_run(**{"evaluate.second_judge": "hf://org/second"})
     report = collect(run.config, run.store)
     name = "eval/second_win_rate_vs_base"
@@ -200,13 +200,6 @@ def test_a_second_judge_has_its_say(play_run):
         shown = " ".join(text.replace("\\", "").split())
         said = "A second judge, hf://org/second, gives iteration 2 a win rate over the base of 0.400 [0.300, 0.500]"
         assert said in shown
-
-
-def test_page_ids_are_unique(play_run):
-    run = play_run()
-    page = Page(render_html(with_every_figure(collect(run.config, run.store))))
-    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
-    assert ids and len(ids) == len(set(ids))
 
 
 def test_markdown_shows_hostile_text_as_text(play_run):
@@ -256,21 +249,35 @@ def test_code_spans_cannot_be_ended_early():
     assert [(child.type, child.content) for child in inline.children] == [("code_inline", "a'<b> 'c")]
 
 
-def with_every_figure(report):
-    """The same report with iterations that measured everything there is."""
-    return replace(
-        report,
-        iterations=[replace(each, figures=dict.fromkeys(FIGURES, 0.5) | each.figures) for each in report.iterations],
-    )
+@pytest.fixture(scope="module")
+def plain(plain_run):
+    """A report and its charts."""
+    report = collect(plain_run.config, plain_run.store)
+    return report, plots.drawings(report)
 
 
-def all_drawings(report):
-    return [each for part in drawings(report) for each in part]
+@pytest.fixture(scope="module")
+def full(plain):
+    """The same of iterations that measured everything there is."""
+    everything = [replace(each, figures=dict.fromkeys(FIGURES, 0.5) | each.figures) for each in plain[0].iterations]
+    report = replace(plain[0], iterations=everything)
+    return report, plots.drawings(report)
 
 
-def test_charts_are_wellformed_and_take_the_page_colours(play_run):
-    run = play_run()
-    drawn = all_drawings(with_every_figure(collect(run.config, run.store)))
+def all_of(drawn):
+    return [each for part in drawn for each in part]
+
+
+def test_page_ids_are_unique(full, monkeypatch):
+    report, drawn = full
+    monkeypatch.setattr(plots, "drawings", lambda _: drawn)
+    page = Page(render_html(report))
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert ids and len(ids) == len(set(ids))
+
+
+def test_charts_are_wellformed_and_take_the_page_colours(full):
+    drawn = all_of(full[1])
     assert len(drawn) == len(CHARTS) + 2 + 2, "charts over iterations, over steps, and a distribution an iteration"
     for drawing in drawn:
         root = ElementTree.fromstring(drawing.svg)
@@ -282,9 +289,8 @@ def test_charts_are_wellformed_and_take_the_page_colours(play_run):
         assert not re.search(r"(fill|stroke): #", drawing.svg)
 
 
-def test_every_series_of_a_chart_is_drawn_and_named(play_run):
-    run = play_run()
-    drawn = {each.name: each for each in all_drawings(with_every_figure(collect(run.config, run.store)))}
+def test_every_series_of_a_chart_is_drawn_and_named(full):
+    drawn = {each.name: each for each in all_of(full[1])}
     for chart in CHARTS:
         drawing = drawn[chart.name]
         words = [text.text for text in ElementTree.fromstring(drawing.svg).iter("{http://www.w3.org/2000/svg}text")]
@@ -294,23 +300,18 @@ def test_every_series_of_a_chart_is_drawn_and_named(play_run):
             assert f"var(--series-{index})" in drawing.svg
 
 
-def test_the_distribution_of_probabilities_is_drawn_for_every_iteration(play_run):
-    run = play_run()
-    report = collect(run.config, run.store)
+def test_the_distribution_of_probabilities_is_drawn_for_every_iteration(plain):
+    report, drawn = plain[0], all_of(plain[1])
     assert [each.distribution[0] for each in report.iterations] == [19, 19]
-    drawn = all_drawings(report)[-2:]
-    assert [drawing.title for drawing in drawn] == [f"The judge's probabilities in iteration {t}" for t in (1, 2)]
-    bars = [path for path in drawn[0].svg.split("<path") if "fill: var(--series-1)" in path]
+    assert [drawing.title for drawing in drawn[-2:]] == [f"The judge's probabilities in iteration {t}" for t in (1, 2)]
+    bars = [path for path in drawn[-2].svg.split("<path") if "fill: var(--series-1)" in path]
     assert len(bars) == 20
     silent = replace(report, iterations=[replace(each, distribution=()) for each in report.iterations])
-    assert len(all_drawings(silent)) == len(all_drawings(report)) - 2
+    assert len(all_of(plots.drawings(silent))) == len(drawn) - 2
 
 
-def test_six_charts_stand_beside_the_verdict_whatever_was_measured(play_run):
-    run = play_run()
-    few = collect(run.config, run.store)
-    for report in (few, with_every_figure(few)):
-        leading, others = drawings(report)
+def test_six_charts_stand_beside_the_verdict_whatever_was_measured(plain, full):
+    for _, (leading, others) in (plain, full):
         assert len(leading) == 6 and not {each.name for each in leading} & {each.name for each in others}
     assert [each.name for each in leading[:3]] == ["win-rate", "probability-base", "instructions"]
     assert all(f"{judge} judge" in leading[1].svg for judge in ("training", "second", "third"))
@@ -325,9 +326,8 @@ def test_a_distribution_is_also_a_file_with_its_own_colours(play_run):
     assert any("iteration 2" in word for word in words)
 
 
-def test_a_figure_that_was_not_measured_has_no_chart(play_run):
-    run = play_run()
-    titles = {drawing.title for drawing in all_drawings(collect(run.config, run.store))}
+def test_a_figure_that_was_not_measured_has_no_chart(plain):
+    titles = {drawing.title for drawing in all_of(plain[1])}
     assert "Speed" in titles and "Gradient norm before clipping" not in titles
 
 
@@ -337,7 +337,7 @@ def test_reports_are_deterministic(play_run):
     assert render_markdown(collect(run.config, run.store)) == render_markdown(collect(run.config, run.store))
 
 
-def test_one_iteration_is_enough(play_run):
+def test_one_iteration_is_enough(play_run, no_charts):
     run = play_run(decisions=("continue",), lows=(0.41,))
     html = render_html(collect(run.config, run.store))
     assert "<dd>1 of 3 evaluated</dd>" in html

