@@ -14,14 +14,14 @@ import torch
 from vllm import ir
 from vllm.platforms import current_platform
 
-from sppo.config.sections.arithmetic import PROCESSOR, faster
+from sppo.config.sections.arithmetic import PROCESSOR, has_bfloat16
 
 PRIORITY = {"rms_norm": ["cpu_kernel"], "fused_add_rms_norm": ["cpu_kernel"]}
 """What `vllm.LLM` is told as `ir_op_priority`; vLLM appends plain torch, which takes what the kernels do not."""
 _WIDTH = 8
 """Numbers that the kernels take at a time."""
 
-ROUNDS = faster(PROCESSOR) == "bfloat16"
+ROUNDS = has_bfloat16(PROCESSOR)
 """Whether the kernels round to bfloat16 here."""
 
 current_platform.import_kernels()

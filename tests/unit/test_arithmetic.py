@@ -12,17 +12,28 @@ OF_PROCESSORS = {
     # "flags" of /proc/cpuinfo on x86, "Features" on ARM; shortened to what matters and its neighbours.
     "zen 3": ("flags\t\t: fpu avx avx2 fma vaes vpclmulqdq", "float32"),
     "ice lake": ("flags\t\t: avx2 avx512f avx512bw avx512_vnni avx512_vbmi2", "float32"),
-    "zen 4": ("flags\t\t: avx2 avx512f avx512_bf16 avx512_vnni", "bfloat16"),
-    "sapphire rapids": ("flags\t\t: avx512f amx_bf16 avx512_fp16 amx_tile amx_int8", "bfloat16"),
+    "zen 4": ("vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f avx512_bf16 avx512_vnni", "bfloat16"),
+    "cooper lake": ("vendor_id\t: GenuineIntel\nflags\t\t: avx512f avx512_bf16 avx512_vnni", "float32"),
+    "sapphire rapids": (
+        "vendor_id\t: GenuineIntel\nflags\t\t: avx512f avx512_bf16 amx_bf16 avx512_fp16 amx_tile amx_int8",
+        "bfloat16",
+    ),
     "graviton 2": ("Features\t: fp asimd evtstrm aes fphp asimdhp asimddp", "float32"),
     "graviton 3": ("Features\t: fp asimd sve svebf16 i8mm bf16 dgh rng", "bfloat16"),
 }
 
 
 @pytest.mark.parametrize(("described", "expected"), OF_PROCESSORS.values(), ids=OF_PROCESSORS)
-def test_a_processor_without_bfloat16_multiplies_float32(described: str, expected: str, tmp_path: Path) -> None:
+def test_the_type_is_what_the_processor_multiplies_faster(described: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: some\n{described}\n")
     assert arithmetic.faster(tmp_path / "cpuinfo") == expected
+
+
+@pytest.mark.parametrize("described", ["flags\t\t: avx512f avx512_bf16", "flags\t\t: avx512f avx2", ""])
+def test_instructions_are_told_apart_from_speed(described: str, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: GenuineIntel\n{described}\n")
+    assert arithmetic.has_bfloat16(tmp_path / "cpuinfo") == ("avx512_bf16" in described)
+    assert arithmetic.faster(tmp_path / "cpuinfo") == "float32"
 
 
 def test_nothing_is_known_of_a_processor_that_nobody_describes(tmp_path: Path) -> None:
