@@ -26,6 +26,7 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ca
     monkeypatch.chdir(tmp_path)  # a step's process looks for modules in its working directory first, then in PYTHONPATH
     monkeypatch.setenv("PYTHONPATH", str(STAND_INS))
     monkeypatch.setenv("STAND_IN_TRACE", str(tmp_path / "trace"))
+    monkeypatch.setattr("sppo_pipelines.local.imports_for", lambda *_: ())  # they import nothing
 
     def work(**plan: Any) -> Callable[[], list[Any]]:
         monkeypatch.setenv("STAND_IN_PLAN", json.dumps(plan))
