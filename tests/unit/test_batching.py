@@ -29,9 +29,9 @@ def test_fused_attention_needs_no_room_for_scores():
     assert bytes_of_a_token(config, 2) == 2 * (8 * 1024 + 2 * 3072)
 
 
-def test_on_a_cpu_a_pass_is_what_it_was_and_a_number_is_kept_to():
+def test_on_a_cpu_a_pass_is_small_and_a_number_is_kept_to():
     model, cpu = torch.nn.Linear(1, 1), torch.device("cpu")
-    assert tokens_of_a_pass(0, model, 10**9, cpu) == 8192
+    assert tokens_of_a_pass(0, model, 10**9, cpu) == 2048
     assert tokens_of_a_pass(600, model, 10**9, cpu) == tokens_of_a_pass(600, model, 10**9, torch.device("cuda")) == 600
     with pytest.raises(ConfigError, match="batch_tokens: 100 is less than 512; 0 goes by the device's memory"):
         resolve({"judge.batch_tokens": 100})
