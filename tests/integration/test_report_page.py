@@ -1,7 +1,6 @@
 """A report in a real browser: it stays on its page, shows on a phone, and takes nothing that it quotes for its own."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,10 @@ from sppo.reporting.compare import pages
 from sppo.reporting.compare.comparison import compare
 from sppo.reporting.compare.side import read_side
 from sppo.reporting.report import collect, render_html
-from sppo.reporting.report.figures import FIGURES
 from sppo.store import keys
 from tests.conftest import lineage_of
 from tests.integration.browser import Page, executable, open_page
-from tests.unit.conftest import play_run  # noqa: F401 - a fixture
+from tests.unit.conftest import play_run, with_every_figure  # noqa: F401 - one is a fixture
 from tests.unit.test_report import HOSTILE
 
 PHONE, DESKTOP = 390, 1280
@@ -69,10 +67,8 @@ def test_the_report_of_a_whole_run(page, whole_run):
 
 def test_a_report_full_of_hostile_text(page, play_run, tmp_path):  # noqa: F811
     run = play_run(text=HOSTILE, prompts=f"/data/{HOSTILE}.jsonl")
-    collected = collect(run.config, run.store)
-    full = [replace(each, figures=dict.fromkeys(FIGURES, 0.5) | each.figures) for each in collected.iterations]
     report = tmp_path / "report.html"
-    report.write_text(render_html(replace(collected, iterations=full)), encoding="utf-8")
+    report.write_text(render_html(with_every_figure(collect(run.config, run.store))), encoding="utf-8")
     check(page, report)
     assert page.value("document.querySelectorAll('script, img, iframe, link, form, a').length") == 0
     answers = page.value("[...document.querySelectorAll('.answers .text')].map(each => each.textContent)")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from sppo.config.run import PreparedConfig, resolve
 from sppo.judging import registry
 from sppo.models.fetch import model_digest
 from sppo.preparing.recorded import record
+from sppo.reporting.report import RunReport
+from sppo.reporting.report.figures import FIGURES
 from sppo.store import keys, tables
 from sppo.store.lineage import Lineage
 from sppo.store.local import LocalStore
@@ -124,6 +127,12 @@ def play_run(tmp_path: Path) -> Callable[..., PlayedRun]:
 def plain_run(tmp_path_factory: pytest.TempPathFactory) -> PlayedRun:
     """What `play_run` writes when it is asked for nothing, once: only to be read."""
     return _play(tmp_path_factory.mktemp("plain"))
+
+
+def with_every_figure(report: RunReport) -> RunReport:
+    """The same report with iterations that measured everything there is."""
+    everything = [replace(each, figures=dict.fromkeys(FIGURES, 0.5) | each.figures) for each in report.iterations]
+    return replace(report, iterations=everything)
 
 
 def _play(

@@ -26,12 +26,12 @@ from sppo.reporting.report import (
 from sppo.reporting.report.card import overrides
 from sppo.reporting.report.catalogue import CHARTS
 from sppo.reporting.report.escape import code, escape_markdown, fenced
-from sppo.reporting.report.figures import FIGURES
 from sppo.store import keys
 from sppo.store.base import MANIFEST
 from sppo.store.local import LocalStore
 from sppo.store.opening import open_store
 from tests.conftest import lineage_of
+from tests.unit.conftest import with_every_figure
 
 HOSTILE = (
     "<script>alert(1)</script></style></textarea>|x| `tick` ``` {{ report }} {% raw %} ![i](http://evil/i.png) "
@@ -259,8 +259,7 @@ def plain(plain_run):
 @pytest.fixture(scope="module")
 def full(plain):
     """The same of iterations that measured everything there is."""
-    everything = [replace(each, figures=dict.fromkeys(FIGURES, 0.5) | each.figures) for each in plain[0].iterations]
-    report = replace(plain[0], iterations=everything)
+    report = with_every_figure(plain[0])
     return report, plots.drawings(report)
 
 

@@ -29,8 +29,9 @@ def has_bfloat16(processor: Path) -> bool:
 
 def faster(processor: Path) -> Literal["bfloat16", "float32"]:
     """The type in which a processor multiplies faster; see `has_bfloat16`."""
-    needed = {AMX} if INTEL in _words(processor) else NATIVE
-    return "float32" if needed.isdisjoint(_words(processor)) else "bfloat16"
+    words = _words(processor)
+    needed = {AMX} if INTEL in words else NATIVE
+    return "float32" if needed.isdisjoint(words) else "bfloat16"
 
 
 def _words(processor: Path) -> set[str]:
